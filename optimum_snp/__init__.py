@@ -1,0 +1,10 @@
+"""Structured Neuron-level Pruning (SNP) for Vision Transformers of Hugging Face transformers."""
+
+from .configuration import SNPConfig
+from .planning.plan import PruningPlan
+from .pruner import SNPPruner
+
+
+__version__ = "0.1.0"
+
+__all__ = ["PruningPlan", "SNPConfig", "SNPPruner", "__version__"]

@@ -1,0 +1,122 @@
+"""One pass of the calibration images through the model, spread over the processes of Accelerate."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import BaseImageProcessor
+
+from ..logging import get_logger
+from ..models import SNPViTForImageClassification, SNPViTModel
+from .attention_statistics import attention_score_statistics
+from .data import calibration_subset, pixel_dataset
+from .statistics import CalibrationStatistics, model_fingerprint
+
+
+logger = get_logger(__name__)
+
+
+def collect_statistics(
+    model: SNPViTModel | SNPViTForImageClassification,
+    dataset: Any,
+    *,
+    num_samples: int = 64,
+    batch_size: int = 16,
+    seed: int = 42,
+    image_processor: BaseImageProcessor | None = None,
+    image_column: str | None = None,
+) -> CalibrationStatistics:
+    """Runs unlabelled images through the model and sums what the scores need.
+
+    Whole batches are dealt out to the processes, so that every image is computed in the same company, and counted
+    once, on one process or several: the sums differ by no more than the order of float64 additions.
+
+    Args:
+        model:
+            The dense model in our architecture. It runs in eval mode on Accelerate's device and is put back.
+        dataset:
+            See [`optimum_snp.calibration.data`].
+        num_samples (`int`, *optional*, defaults to 64):
+            Images to use: a random choice by `seed`, or the first of a stream.
+        batch_size (`int`, *optional*, defaults to 16):
+            Images per forward pass.
+        seed (`int`, *optional*, defaults to 42):
+            Of the choice of images.
+        image_processor, image_column:
+            See [`optimum_snp.calibration.data.pixel_dataset`].
+
+    Returns:
+        [`CalibrationStatistics`]: The same on every process.
+
+    Raises:
+        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.calibration.data.pixel_dataset`].
+    """
+    pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
+    subset = calibration_subset(pixels, num_samples, seed)
+    if len(subset) < num_samples:
+        logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
+
+    # Without `even_batches=False` Accelerate would repeat images to give every process as many batches.
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(even_batches=False))
+    loader = accelerator.prepare_data_loader(DataLoader(subset, batch_size=batch_size))
+    statistics = CalibrationStatistics(blocks=[{} for _ in model.base_model.layers])
+    progress = tqdm(total=len(subset), desc="Calibrating", unit="image", disable=not accelerator.is_main_process)
+
+    device, training = model.device, model.training
+    model.to(accelerator.device).eval()
+    try:
+        with torch.inference_mode(), _summing_hooks(model, statistics), progress:
+            for batch in loader:
+                model(batch["pixel_values"])
+                statistics.num_images += len(batch["pixel_values"])
+                progress.update(min(len(batch["pixel_values"]) * accelerator.num_processes, len(subset) - progress.n))
+    finally:
+        model.to(device).train(training)
+    _fill_missing(statistics, model)
+    statistics.fingerprint = model_fingerprint(model)
+    return statistics.reduce(accelerator)
+
+
+@contextlib.contextmanager
+def _summing_hooks(model: nn.Module, statistics: CalibrationStatistics) -> Iterator[None]:
+    """While open, every forward pass adds the alignment of its queries and keys to `statistics`."""
+    handles = []
+    for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
+        handles += _attention_hooks(layer.attention, sums)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:
+    queries = []
+
+    def split_heads(states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (attention.num_attention_heads, attention.qk_head_dim)).transpose(1, 2)
+
+    def keep_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        queries.append(output)
+
+    def add_key(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        for name, value in attention_score_statistics(split_heads(queries.pop()), split_heads(output)).items():
+            sums[name] = sums[name] + value if name in sums else value
+
+    return [
+        attention.q_proj.register_forward_hook(keep_query),
+        attention.k_proj.register_forward_hook(add_key),
+    ]
+
+
+def _fill_missing(statistics: CalibrationStatistics, model: nn.Module) -> None:
+    """A process without a batch adds zeros, so that all processes take part in the reduction."""
+    for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
+        if not sums:
+            nothing = torch.zeros(0, layer.attention.num_attention_heads, 1, layer.attention.qk_head_dim)
+            sums.update(attention_score_statistics(nothing, nothing))

@@ -1,0 +1,260 @@
+"""Datasets of every kind the ecosystem uses, seen as one: a torch dataset of checked pixel values.
+
+Accepted are a `datasets.Dataset` or `IterableDataset` with an image column, a `torch.utils.data.Dataset` of images,
+of `(image, label)` pairs or of dicts with `pixel_values`, a folder of images, and a tensor `[N, C, H, W]`.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils import data as torch_data
+from transformers import BaseImageProcessor
+
+
+LABEL_NAMES = ("label", "labels", "fine_label")
+
+
+class _ImageReader:
+    """Turns one item of a dataset into `{"pixel_values": [C, H, W] float32}`, with `"labels"` when asked for."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        config: Any,
+        image_processor: BaseImageProcessor | None,
+        image_column: str | None,
+        label_column: str | None,
+        with_labels: bool,
+    ):
+        self.image_processor = image_processor
+        self.with_labels = with_labels
+        self.num_labels = config.num_labels
+        size = config.image_size
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        self.expected_shape = (config.num_channels, height, width)
+        features = _features(dataset)
+        self.image_column = _find_image_column(features, image_column)
+        self.label_column = _find_label_column(features, label_column) if with_labels else None
+
+    def read(self, dataset: Any, index: int) -> dict[str, Any]:
+        try:
+            item = dataset[index]
+        except (OSError, SyntaxError) as error:  # what Pillow raises for a file that is no image or is cut short
+            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
+        return self.convert(item, index)
+
+    def convert(self, item: Any, index: int) -> dict[str, Any]:
+        image, label = self._split(item)
+        pixel_values = self._pixel_values(image, index)
+        if tuple(pixel_values.shape) != self.expected_shape:
+            raise ValueError(
+                f"Image {index} of the dataset has pixel values of shape {tuple(pixel_values.shape)}; the model reads "
+                f"{self.expected_shape} (channels, height, width). Resize it, or pass images and an image processor."
+            )
+        if not torch.isfinite(pixel_values).all():
+            raise ValueError(f"Image {index} of the dataset has pixel values that are NaN or infinite.")
+        if not self.with_labels:
+            return {"pixel_values": pixel_values}
+        if label is None:
+            raise ValueError(f"Item {index} of the dataset has no label; training and evaluation need one.")
+        if not 0 <= int(label) < self.num_labels:
+            raise ValueError(f"Item {index} of the dataset has label {label}; the model has {self.num_labels} labels.")
+        return {"pixel_values": pixel_values, "labels": int(label)}
+
+    def _split(self, item: Any) -> tuple[Any, Any]:
+        if isinstance(item, dict):
+            label_column = self.label_column or next((name for name in LABEL_NAMES if name in item), None)
+            image_column = self.image_column or ("pixel_values" if "pixel_values" in item else "image")
+            if image_column not in item:
+                raise ValueError(
+                    f"An item of the dataset has no {image_column!r}; it has {', '.join(map(repr, item))}. "
+                    "Name the column of images with image_column."
+                )
+            return item[image_column], item.get(label_column)
+        if isinstance(item, (tuple, list)):
+            return item[0], item[1] if len(item) > 1 else None
+        return item, None
+
+    def _pixel_values(self, image: Any, index: int) -> torch.Tensor:
+        if isinstance(image, torch.Tensor) and image.is_floating_point():
+            return image.float()  # ready pixel values
+        if isinstance(image, (torch.Tensor, np.ndarray)):
+            image = _array_to_image(np.asarray(image), index)
+        if not isinstance(image, Image.Image):
+            raise ValueError(
+                f"Item {index} of the dataset is no image but {type(image).__name__}; expected a PIL image, an array "
+                "of unsigned bytes, or a float tensor of pixel values."
+            )
+        if self.image_processor is None:
+            raise ValueError(
+                "These images must be prepared for the model, but it came without an image processor. "
+                "Pass image_processor= to SNPPruner.from_pretrained, or a dataset of pixel values."
+            )
+        try:
+            image = image.convert("L" if self.expected_shape[0] == 1 else "RGB")
+        except (OSError, SyntaxError) as error:  # Pillow decodes a file only now
+            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
+        return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
+
+
+class PixelDataset(torch_data.Dataset):
+    """A dataset with a length as a torch dataset of pixel values (and labels)."""
+
+    def __init__(self, dataset: Any, reader: _ImageReader):
+        self.dataset = dataset
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.reader.read(self.dataset, index)
+
+
+class PixelStream(torch_data.IterableDataset):
+    """A stream as a torch dataset of pixel values (and labels)."""
+
+    def __init__(self, dataset: Any, reader: _ImageReader):
+        self.dataset = dataset
+        self.reader = reader
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index, item in enumerate(self.dataset):
+            yield self.reader.convert(item, index)
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+def pixel_dataset(
+    dataset: Any,
+    config: Any,
+    image_processor: BaseImageProcessor | None = None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    with_labels: bool = False,
+) -> PixelDataset | PixelStream:
+    """Makes a torch dataset of `{"pixel_values": [C, H, W]}` (and `"labels"`) of any supported dataset.
+
+    Args:
+        dataset:
+            One of the kinds that the module's docstring lists. A `str` or `Path` is a folder of images; with one
+            subfolder per class they are labelled.
+        config (`PretrainedConfig`):
+            Config of the model that reads the images: `num_channels`, `image_size`, `num_labels`.
+        image_processor (`BaseImageProcessor`, *optional*):
+            Prepares PIL images and arrays of bytes. Not needed for ready pixel values.
+        image_column, label_column (`str`, *optional*):
+            The columns of a `datasets.Dataset`. By default those with the feature types `Image` and `ClassLabel`.
+        with_labels (`bool`, *optional*, defaults to `False`):
+            Whether items carry labels.
+
+    Raises:
+        TypeError: If `dataset` is of no supported kind.
+        ValueError: If it is empty, a folder does not exist or has no image, or a column is missing. Reading an item
+            raises it for an unreadable image, a wrong shape, a NaN, or a label out of range, naming the item.
+    """
+    if isinstance(dataset, (str, Path)):
+        dataset = load_image_folder(dataset)
+    if isinstance(dataset, datasets.IterableDataset) and dataset.features is None:
+        dataset = dataset._resolve_features()
+    is_stream = isinstance(dataset, (datasets.IterableDataset, torch_data.IterableDataset))
+    if not is_stream and not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"A dataset of type {type(dataset).__name__} is not supported. Pass a datasets.Dataset, a "
+            "torch.utils.data.Dataset, a folder of images, or a tensor [N, C, H, W] of pixel values."
+        )
+    if isinstance(dataset, torch.Tensor) and dataset.dim() != 4:
+        raise ValueError(f"A tensor of pixel values must be [N, C, H, W], got the shape {tuple(dataset.shape)}.")
+    if not is_stream and len(dataset) == 0:
+        raise ValueError("The dataset is empty.")
+    reader = _ImageReader(dataset, config, image_processor, image_column, label_column, with_labels)
+    return PixelStream(dataset, reader) if is_stream else PixelDataset(dataset, reader)
+
+
+def calibration_subset(dataset: PixelDataset | PixelStream, num_samples: int, seed: int) -> torch_data.Dataset:
+    """At most `num_samples` items: a random choice by `seed`, or the first of a stream.
+
+    Raises:
+        ValueError: If `num_samples` is no positive integer, or a stream ends at once.
+    """
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"The number of calibration samples must be a positive integer, got {num_samples!r}.")
+    if isinstance(dataset, PixelStream):
+        items = list(itertools.islice(dataset.dataset, num_samples))
+        if not items:
+            raise ValueError("The dataset is empty.")
+        return PixelDataset(items, dataset.reader)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(dataset), generator=generator)[:num_samples]
+    return torch_data.Subset(dataset, order.tolist())
+
+
+def load_image_folder(folder: str | Path) -> datasets.Dataset:
+    """Loads a folder of images; subfolders, if there are any, are the classes.
+
+    Raises:
+        ValueError: If `folder` is no folder or holds no image.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is no folder of images.")
+    try:
+        return datasets.load_dataset("imagefolder", data_dir=str(folder), split="train")
+    except (datasets.exceptions.DataFilesNotFoundError, datasets.exceptions.EmptyDatasetError) as error:
+        raise ValueError(f"The folder {folder} has no image that can be read.") from error
+
+
+def _features(dataset: Any) -> datasets.Features | None:
+    return dataset.features if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)) else None
+
+
+def _find_image_column(features: datasets.Features | None, image_column: str | None) -> str | None:
+    if features is None:
+        return image_column
+    if image_column is not None:
+        if image_column not in features:
+            raise ValueError(f"The dataset has no column {image_column!r}; it has {', '.join(map(repr, features))}.")
+        return image_column
+    found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    if not found and "pixel_values" in features:
+        return "pixel_values"
+    if len(found) != 1:
+        problem = "no column of images" if not found else f"several columns of images ({', '.join(found)})"
+        raise ValueError(
+            f"The dataset has {problem}; its columns are {', '.join(map(repr, features))}. Name one with image_column."
+        )
+    return found[0]
+
+
+def _find_label_column(features: datasets.Features | None, label_column: str | None) -> str | None:
+    if features is None:
+        return label_column
+    if label_column is not None:
+        if label_column not in features:
+            raise ValueError(f"The dataset has no column {label_column!r}; it has {', '.join(map(repr, features))}.")
+        return label_column
+    found = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    found = found or [name for name in LABEL_NAMES if name in features]
+    if len(found) != 1:
+        raise ValueError(
+            f"The column of labels is not clear; the columns are {', '.join(map(repr, features))}. "
+            "Name one with label_column."
+        )
+    return found[0]
+
+
+def _array_to_image(array: np.ndarray, index: int) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise ValueError(
+            f"Item {index} of the dataset is an array of {array.dtype} with shape {array.shape}; an image is an array "
+            "of uint8, [H, W] or [H, W, C], and pixel values are a float tensor [C, H, W]."
+        )
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)

@@ -1,0 +1,87 @@
+"""What calibration keeps of the images: float64 sums per block, small, additive over images and processes."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+
+@dataclass
+class CalibrationStatistics:
+    """Sums over the attention maps of the calibration images, from which scores are computed.
+
+    Attributes:
+        blocks (`list[dict[str, torch.Tensor]]`):
+            One dict of float64 tensors per block; see [`attention_score_statistics`] for their meaning.
+        num_images (`int`):
+            Images that the sums run over.
+        fingerprint (`str`):
+            Digest of the model's weights, so that statistics are never used with another model.
+    """
+
+    blocks: list[dict[str, torch.Tensor]]
+    num_images: int = 0
+    fingerprint: str = field(default="", repr=False)
+
+    def reduce(self, accelerator: Accelerator) -> "CalibrationStatistics":
+        """The sums over all processes, the same on each of them."""
+        count = torch.tensor(self.num_images, device=accelerator.device)
+        blocks = [
+            {
+                # Moved to the device for the reduction and back, since statistics are kept in main memory.
+                name: accelerator.reduce(tensor.to(accelerator.device), reduction="sum").cpu()
+                for name, tensor in sorted(block.items())
+            }
+            for block in self.blocks
+        ]
+        return CalibrationStatistics(blocks, int(accelerator.reduce(count, reduction="sum")), self.fingerprint)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the statistics to one safetensors file."""
+        tensors = {
+            f"blocks.{index}.{name}": tensor
+            for index, block in enumerate(self.blocks)
+            for name, tensor in block.items()
+        }
+        metadata = {
+            "num_images": str(self.num_images),
+            "fingerprint": self.fingerprint,
+            "num_blocks": str(len(self.blocks)),
+        }
+        save_file(tensors, str(path), metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CalibrationStatistics":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: If the file was not written by `save`.
+        """
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if not {"num_images", "fingerprint", "num_blocks"} <= metadata.keys():
+                raise ValueError(f"{path} holds no calibration statistics.")
+            blocks: list[dict[str, torch.Tensor]] = [{} for _ in range(int(metadata["num_blocks"]))]
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
+                _, index, name = key.split(".", 2)
+                blocks[int(index)][name] = file.get_tensor(key)
+        return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"])
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Digest of the sizes of every block and of all weights."""
+    digest = hashlib.blake2b(json.dumps(model.config.block_configs, sort_keys=True).encode(), digest_size=16)
+    for tensor in _in_order(model):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _in_order(model: nn.Module) -> Iterable[torch.Tensor]:
+    return (parameter.reshape(-1) for _, parameter in sorted(model.named_parameters()))

@@ -1,0 +1,175 @@
+"""What the user asks for: `SNPConfig`, saved beside every pruned model as `snp_config.json`."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from .logging import get_logger
+from .planning.presets import PRESETS
+
+
+logger = get_logger(__name__)
+
+METHODS = ("snp",)
+SINGULAR_WEIGHTINGS = ("uniform", "energy")
+CONFIG_NAME = "snp_config.json"
+
+
+@dataclass(kw_only=True)
+class SNPConfig:
+    """How a model is to be pruned.
+
+    Shares are what is *removed*. A list has one share per block, in execution order. A kept size is
+    `size * (1 - share)` rounded half up, at least 1.
+
+    Raises:
+        TypeError: For an argument that is no field of this class.
+        ValueError: For a value out of range; the message names the field and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from optimum_snp import SNPConfig
+
+    >>> SNPConfig(qk_sparsity=0.5, mlp_sparsity=[0.2] * 6 + [0.6] * 6)
+    >>> SNPConfig.from_preset("deit-small-2.0g")
+    ```
+    """
+
+    qk_sparsity: float | list[float] = field(
+        default=0.0, metadata={"help": "share of the query/key neurons of each head to remove, in [0, 1)"}
+    )
+    v_sparsity: float | list[float] = field(
+        default=0.0, metadata={"help": "share of the value neurons of each head to remove, in [0, 1)"}
+    )
+    mlp_sparsity: float | list[float] = field(
+        default=0.0, metadata={"help": "share of the MLP neurons to remove, in [0, 1)"}
+    )
+    hidden_sparsity: float = field(
+        default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
+    )
+    method: str = field(default="snp", metadata={"help": "how neurons are chosen: 'snp' keeps them by SNP's scores"})
+    num_singular_directions: int | float | None = field(
+        default=None,
+        metadata={
+            "help": "leading singular directions of the attention scores that query/key neurons are held against: a "
+            "count, a share of the spectral energy in (0, 1], or none for all"
+        },
+    )
+    singular_weighting: str = field(
+        default="energy",
+        metadata={"help": "'uniform' counts all directions alike as in the paper, 'energy' by their singular value"},
+    )
+    round_to: int = field(default=1, metadata={"help": "kept sizes are multiples of this"})
+    num_calibration_samples: int = field(default=64, metadata={"help": "unlabelled images to calibrate on"})
+    seed: int = field(default=42, metadata={"help": "seed of the choice of calibration images"})
+
+    def __new__(cls, **options: Any) -> "SNPConfig":
+        known = [option.name for option in fields(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise TypeError(
+                f"SNPConfig has no field {', '.join(map(repr, unknown))}. Its fields are {', '.join(known)}."
+            )
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                setattr(self, name, [_share(f"{name}[{index}]", share) for index, share in enumerate(value)])
+            else:
+                setattr(self, name, _share(name, value))
+        self.hidden_sparsity = _share("hidden_sparsity", self.hidden_sparsity)
+        _choice("method", self.method, METHODS)
+        _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
+        for name in ("round_to", "num_calibration_samples"):
+            _positive_integer(name, getattr(self, name))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
+        gamma = self.num_singular_directions
+        if isinstance(gamma, float):
+            if not 0 < gamma <= 1:
+                raise ValueError(f"num_singular_directions as a share of the energy must be in (0, 1], got {gamma}.")
+        elif gamma is not None:
+            _positive_integer("num_singular_directions", gamma)
+
+    @classmethod
+    def from_preset(cls, name: str, **options: Any) -> "SNPConfig":
+        """The shares that the paper's authors published for one of their models (METHOD 1.7).
+
+        Args:
+            name (`str`):
+                One of `deit-tiny-0.6g`, `deit-small-2.0g`, `deit-small-1.3g`, `deit-base-6.4g`; the number is the
+                GFLOPs (multiply-accumulates) that remain.
+            options:
+                Further fields; they overrule the preset's.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"There is no preset {name!r}. The presets are {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **options})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict that JSON can hold."""
+        return asdict(self)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes `snp_config.json` into the folder, which is made if need be."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        (Path(save_directory) / CONFIG_NAME).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> "SNPConfig":
+        """Reads `snp_config.json` from a folder or a Hub repository.
+
+        Args:
+            name_or_path (`str` or `Path`):
+                A folder, or a repository id of the Hub.
+            hub_options:
+                For [`huggingface_hub.hf_hub_download`]: `revision`, `token`, `cache_dir` and so on.
+
+        Raises:
+            ValueError: If a folder has no such file, or as `from_dict` does.
+        """
+        path = Path(name_or_path) / CONFIG_NAME
+        if Path(name_or_path).is_dir():
+            if not path.is_file():
+                raise ValueError(f"The folder {name_or_path} has no {CONFIG_NAME}.")
+        else:
+            path = Path(hf_hub_download(str(name_or_path), CONFIG_NAME, **hub_options))
+        return cls.from_dict(json.loads(path.read_text()))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SNPConfig":
+        """Reads what `to_dict` gave; fields that this version does not know are left out with a warning.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        known = {option.name for option in fields(cls)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            logger.warning(f"The saved config has fields that this version does not know: {', '.join(unknown)}.")
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a share in [0, 1), got {value!r}.")
+    return float(value)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+def _positive_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")

@@ -1,0 +1,59 @@
+"""From a model of transformers to the same function in our own architecture, one file per source family.
+
+Every later stage sees our architecture only.
+"""
+
+import copy
+
+import torch
+from transformers import PreTrainedModel
+
+from ..models import SNPViTForImageClassification, SNPViTModel
+from . import vit
+
+
+SUPPORTED_ARCHITECTURES = tuple(vit.ARCHITECTURES)
+SNP_ARCHITECTURES = ("SNPViTModel", "SNPViTForImageClassification")
+
+
+def check_supported(architecture: str | None) -> None:
+    """Raises unless models of the class `architecture` can be converted.
+
+    Raises:
+        ValueError: If not; the message lists the classes that can.
+    """
+    if architecture not in SUPPORTED_ARCHITECTURES + SNP_ARCHITECTURES:
+        raise ValueError(
+            f"{architecture or 'A model without `architectures` in its config'} cannot be pruned. Supported are "
+            f"{', '.join(SUPPORTED_ARCHITECTURES)}, and models that this package pruned before."
+        )
+
+
+def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
+    """Converts a model of transformers to our architecture: the same function, every block stating its sizes.
+
+    A model that is in our architecture already is copied. The source is never changed.
+
+    Args:
+        source (`PreTrainedModel`):
+            A model of one of `SUPPORTED_ARCHITECTURES`, or one that was pruned before.
+
+    Returns:
+        [`SNPViTModel`] or [`SNPViTForImageClassification`]: In eval mode, on the device and in the dtype of `source`.
+
+    Raises:
+        TypeError: If `source` is no `PreTrainedModel`.
+        ValueError: If its class is not supported, or a weight is NaN or infinite.
+    """
+    if not isinstance(source, PreTrainedModel):
+        raise TypeError(f"Expected a PreTrainedModel of transformers, got {type(source).__name__}.")
+    check_supported(type(source).__name__)
+    for name, parameter in source.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"The weight {name} has values that are NaN or infinite; such a model cannot be pruned.")
+    if type(source).__name__ in SNP_ARCHITECTURES:
+        return copy.deepcopy(source).eval()
+    return vit.convert_vit(source)
+
+
+__all__ = ["SUPPORTED_ARCHITECTURES", "check_supported", "convert"]

@@ -1,0 +1,62 @@
+"""ViT and DeiT of transformers, rewritten in our architecture.
+
+Only this file knows the names of their modules. Both families share one layout (transformers >= 5.9), and ours has
+the same names below the base model, so that weights move over without change.
+"""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+
+
+# Source class -> ours. Transformers writes these names into `architectures` of config.json.
+ARCHITECTURES = {
+    "ViTModel": SNPViTModel,
+    "ViTForImageClassification": SNPViTForImageClassification,
+    "DeiTModel": SNPViTModel,
+    "DeiTForImageClassification": SNPViTForImageClassification,
+    "DeiTForImageClassificationWithTeacher": SNPViTForImageClassification,
+}
+
+# What a source config says of itself rather than of the network.
+_IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "auto_map", "encoder_stride")
+
+
+def convert_vit(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
+    """Builds our dense model with the weights of a ViT or DeiT.
+
+    Args:
+        source (`PreTrainedModel`):
+            A model of one of the classes in `ARCHITECTURES`. It is not changed and shares no weights with the result.
+
+    Returns:
+        [`SNPViTModel`] or [`SNPViTForImageClassification`]: The same function, in eval mode, on the same device and
+        in the same dtype.
+    """
+    base_model = source.base_model
+    fields = {name: value for name, value in source.config.to_dict().items() if name not in _IDENTITY_FIELDS}
+    config = SNPViTConfig(
+        **fields,
+        use_distillation_token=getattr(base_model.embeddings, "distillation_token", None) is not None,
+        use_distillation_head=hasattr(source, "distillation_classifier"),
+        use_pooler=base_model.pooler is not None,
+    )
+    config._attn_implementation = source.config._attn_implementation
+    config._name_or_path = source.config._name_or_path
+
+    converted = ARCHITECTURES[type(source).__name__](config)
+    converted.load_state_dict({_our_name(name): weight for name, weight in _network_weights(source).items()})
+    return converted.to(device=source.device, dtype=source.dtype).eval()
+
+
+def _network_weights(source: nn.Module) -> dict:
+    """All weights but the mask token, which only masked-image pretraining reads."""
+    return {name: weight for name, weight in source.state_dict().items() if not name.endswith("mask_token")}
+
+
+def _our_name(name: str) -> str:
+    for prefix in ("vit.", "deit."):
+        if name.startswith(prefix):
+            return "snp_vit." + name.removeprefix(prefix)
+    return "classifier." + name.removeprefix("cls_classifier.") if name.startswith("cls_classifier.") else name

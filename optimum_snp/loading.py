@@ -1,0 +1,92 @@
+"""From a name to a model: short names, folders and the Hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedModel
+from transformers.utils import cached_file
+
+from . import models
+from .conversion import check_supported
+from .logging import get_logger
+from .planning.plan import PLAN_NAME, PruningPlan
+
+
+logger = get_logger(__name__)
+
+SHORT_NAMES = {
+    "deit-tiny": "facebook/deit-tiny-patch16-224",
+    "deit-small": "facebook/deit-small-patch16-224",
+    "deit-base": "facebook/deit-base-patch16-224",
+    "vit-small": "WinKawaks/vit-small-patch16-224",
+    "vit-base": "google/vit-base-patch16-224",
+}
+
+
+def resolve_name(name_or_path: str | Path) -> str:
+    """The full Hub id of a short name such as `deit-small` or `facebook/deit-small`; any other name as it is.
+
+    A local folder of that name comes first.
+    """
+    name = str(name_or_path)
+    if Path(name).exists():
+        return name
+    for short_name, full_name in SHORT_NAMES.items():
+        namespace = full_name.split("/")[0]
+        if name in (short_name, f"{namespace}/{short_name}"):
+            return full_name
+    return name
+
+
+def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+    """Loads a model that can be pruned, from a folder or the Hub, with the class that its config names.
+
+    Args:
+        name_or_path (`str` or `Path`):
+            A folder, a Hub id or a short name.
+        options:
+            For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
+
+    Raises:
+        ValueError: If a folder has no config.json or the architecture is not supported; nothing is downloaded then
+            but the config.
+    """
+    name = resolve_name(name_or_path)
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
+    # No model that this package can prune needs code from its repository.
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(options))
+    architecture = (config.architectures or [None])[0]
+    check_supported(architecture)
+    model_class = getattr(models, architecture, None) or getattr(transformers, architecture)
+    return model_class.from_pretrained(name, **options)
+
+
+def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageProcessor | None:
+    """The image processor saved with a model, or `None` with a warning when there is none."""
+    try:
+        return AutoImageProcessor.from_pretrained(
+            resolve_name(name_or_path), trust_remote_code=False, **hub_options(options)
+        )
+    except (OSError, ValueError) as error:
+        logger.warning(f"{name_or_path} has no image processor that can be read; only pixel values work. ({error})")
+        return None
+
+
+def load_plan(name_or_path: str | Path, **options: Any) -> PruningPlan | None:
+    """The plan saved with a pruned model, or `None` when there is none."""
+    path = cached_file(
+        resolve_name(name_or_path),
+        PLAN_NAME,
+        _raise_exceptions_for_missing_entries=False,
+        **hub_options(options),
+    )
+    return PruningPlan.from_dict(json.loads(Path(path).read_text())) if path else None
+
+
+def hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options of `from_pretrained` that say where a file comes from."""
+    names = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+    return {name: options[name] for name in names if name in options}

@@ -1,0 +1,1 @@
+"""From scores and a budget to the sizes and the kept neurons of every block."""

@@ -1,0 +1,305 @@
+"""The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
+from .configuration import SNPConfig
+from .conversion import convert
+from .loading import load_image_processor, load_plan, load_source
+from .models import SNPViTForImageClassification, SNPViTModel
+from .planning.plan import PLAN_NAME, PruningPlan, make_plan
+from .publishing import atomic_folder, check_save_directory
+from .reshaping import select_neurons
+from .scoring import compute_scores
+from .training import build_trainer, evaluate_accuracy
+
+
+class SNPPruner:
+    """Makes a Vision Transformer smaller: calibrate, plan, prune, fine-tune, evaluate, save.
+
+    Structured Neuron-level Pruning (SNP, arXiv 2404.11630): neurons of queries and keys are kept by how well they
+    preserve the attention scores of calibration images, neurons of values and MLP by how little they repeat others,
+    and the channels of the residual stream with one index set for the whole network.
+
+    Attributes:
+        model: The model at its present stage, in our architecture.
+        image_processor: Prepares images for it; `None` if it came without.
+        statistics: What calibration found on `model`; `None` before calibration and after pruning.
+        pruning_plan: The plan that `model` was pruned by; `None` before.
+
+    Example:
+
+    ```python
+    >>> from optimum_snp import SNPConfig, SNPPruner
+
+    >>> pruner = SNPPruner.from_pretrained("facebook/deit-small-patch16-224")
+    >>> pruner.calibrate("folder/of/images", num_samples=64)
+    >>> plan = pruner.plan(SNPConfig.from_preset("deit-small-2.0g"))
+    >>> print(plan)
+    >>> model = pruner.prune(plan)
+    >>> pruner.save_pretrained("deit-small-snp")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        image_processor: BaseImageProcessor | None = None,
+        pruning_plan: PruningPlan | None = None,
+    ):
+        """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
+        self.model: SNPViTModel | SNPViTForImageClassification = convert(model)
+        self.image_processor = image_processor
+        self.statistics: CalibrationStatistics | None = None
+        self.pruning_plan = pruning_plan
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str | Path | PreTrainedModel,
+        *,
+        image_processor: BaseImageProcessor | None = None,
+        **options: Any,
+    ) -> "SNPPruner":
+        """Loads a ViT, a DeiT or a model pruned before.
+
+        Args:
+            model_name_or_path (`str`, `Path` or `PreTrainedModel`):
+                A folder, a Hub id, a short name (`deit-tiny`, `deit-small`, `deit-base`, `vit-small`, `vit-base`),
+                or a loaded model.
+            image_processor (`BaseImageProcessor`, *optional*):
+                Defaults to the one saved with the model.
+            options:
+                For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
+
+        Raises:
+            TypeError: If the object is no `PreTrainedModel`, or comes with options that only a name can use.
+            ValueError: If the architecture is not supported (the message lists what is), a folder has no config.json,
+                or a weight is NaN or infinite.
+            OSError: If the Hub or the repository cannot be reached; from transformers.
+        """
+        if not isinstance(model_name_or_path, (str, Path)):
+            if options:
+                raise TypeError(f"{', '.join(options)} cannot be used with a model that is loaded already.")
+            return cls(model_name_or_path, image_processor)
+        source = load_source(model_name_or_path, **options)
+        if image_processor is None:
+            image_processor = load_image_processor(model_name_or_path, **options)
+        return cls(source, image_processor, load_plan(model_name_or_path, **options))
+
+    def calibrate(
+        self,
+        dataset: Any,
+        num_samples: int = 64,
+        *,
+        batch_size: int = 16,
+        seed: int = 42,
+        image_column: str | None = None,
+    ) -> CalibrationStatistics:
+        """Runs unlabelled images through the model and keeps the statistics that scores are computed from.
+
+        Under `torchrun` or `accelerate launch` the batches are spread over the processes; all end with the same
+        statistics. They can be saved with `pruner.statistics.save(path)`.
+
+        Args:
+            dataset:
+                A `datasets.Dataset` or `IterableDataset` with a column of images, a `torch.utils.data.Dataset` of
+                images, `(image, label)` pairs or dicts with `pixel_values`, a folder of images, or a tensor
+                `[N, C, H, W]` of pixel values.
+            num_samples (`int`, *optional*, defaults to 64):
+                Images to use, chosen at random by `seed`; of a stream the first.
+            batch_size (`int`, *optional*, defaults to 16):
+                Images per forward pass.
+            seed (`int`, *optional*, defaults to 42):
+                Of the choice of images.
+            image_column (`str`, *optional*):
+                The column of images, where their feature type does not tell.
+
+        Returns:
+            [`CalibrationStatistics`]
+
+        Raises:
+            TypeError: If the dataset is of no supported kind.
+            ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape.
+        """
+        self.statistics = collect_statistics(
+            self.model,
+            dataset,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            image_processor=self.image_processor,
+            image_column=image_column,
+        )
+        return self.statistics
+
+    def load_statistics(self, path: str | Path) -> CalibrationStatistics:
+        """Takes statistics that were saved before, so that another plan costs no second pass.
+
+        Raises:
+            ValueError: If the file holds no statistics, or those of another model.
+        """
+        statistics = CalibrationStatistics.load(path)
+        if statistics.fingerprint != model_fingerprint(self.model):
+            raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
+        self.statistics = statistics
+        return statistics
+
+    def plan(self, config: SNPConfig) -> PruningPlan:
+        """Decides sizes and kept neurons of every block; `print(plan)` shows a table.
+
+        One process decides, all get the same plan.
+
+        Raises:
+            ValueError: If the model is not calibrated, or a list of shares does not fit its blocks.
+        """
+        if self.statistics is None:
+            raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
+        decision = [None]
+        if PartialState().is_main_process:
+            decision = [make_plan(self.model, compute_scores(self.model, self.statistics, config), config)]
+        return broadcast_object_list(decision)[0]
+
+    def prune(
+        self, plan: PruningPlan | SNPConfig, *, calibration_dataset: Any = None
+    ) -> SNPViTModel | SNPViTForImageClassification:
+        """Builds the smaller model, which becomes `pruner.model`.
+
+        Args:
+            plan ([`PruningPlan`] or [`SNPConfig`]):
+                A plan for this model, or a config to make one from.
+            calibration_dataset (*optional*):
+                With a config: images to calibrate on, `config.num_calibration_samples` of them. Not needed when the
+                model is calibrated already.
+
+        Returns:
+            The pruned model, in eval mode.
+
+        Raises:
+            TypeError: If `plan` is neither.
+            ValueError: If the plan was made for a model of other sizes; with a config as `calibrate` and `plan`.
+        """
+        if isinstance(plan, SNPConfig):
+            if calibration_dataset is not None:
+                self.calibrate(calibration_dataset, plan.num_calibration_samples, seed=plan.seed)
+            plan = self.plan(plan)
+        if not isinstance(plan, PruningPlan):
+            raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
+        self.model = select_neurons(self.model, plan)
+        self.pruning_plan = plan
+        self.statistics = None  # of the model before
+        return self.model
+
+    def finetune(
+        self,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        args: TrainingArguments | None = None,
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        resume_from_checkpoint: str | bool | None = None,
+        **trainer_options: Any,
+    ) -> TrainOutput:
+        """Trains the model at its present stage with [`~transformers.Trainer`].
+
+        Args:
+            train_dataset, eval_dataset:
+                Labelled datasets of the kinds that `calibrate` takes.
+            args (`TrainingArguments`, *optional*):
+                As for the Trainer.
+            image_column, label_column (`str`, *optional*):
+                The columns, where their feature types do not tell.
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                As for `Trainer.train`.
+            trainer_options:
+                Further arguments of the Trainer, such as `callbacks` or `data_collator`.
+
+        Returns:
+            `TrainOutput`: As `Trainer.train` gives it.
+
+        Raises:
+            TypeError: If the model has no classifier.
+            ValueError: For a dataset that cannot be used.
+        """
+        trainer = build_trainer(
+            self.model,
+            args,
+            train_dataset,
+            eval_dataset,
+            image_processor=self.image_processor,
+            image_column=image_column,
+            label_column=label_column,
+            **trainer_options,
+        )
+        output = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+        self.model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        self.statistics = None  # of the weights before training
+        return output
+
+    def evaluate(
+        self,
+        eval_dataset: Any,
+        *,
+        batch_size: int = 32,
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> dict[str, float]:
+        """Top-1 and top-5 accuracy of the model at its present stage.
+
+        Args:
+            eval_dataset:
+                A labelled dataset of the kinds that `calibrate` takes.
+            batch_size (`int`, *optional*, defaults to 32):
+                Images per forward pass and device.
+            image_column, label_column (`str`, *optional*):
+                The columns, where their feature types do not tell.
+
+        Returns:
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+
+        Raises:
+            TypeError: If the model has no classifier.
+            ValueError: For a dataset that cannot be used.
+        """
+        return evaluate_accuracy(
+            self.model,
+            eval_dataset,
+            batch_size=batch_size,
+            image_processor=self.image_processor,
+            image_column=image_column,
+            label_column=label_column,
+        )
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Saves weights, config, modeling code, image processor, recipe and plan into one folder.
+
+        The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
+        this package is not installed. It is replaced in one step: a crash leaves the old folder or none.
+
+        Args:
+            save_directory (`str` or `Path`):
+                The folder. A model in it is replaced; other files in it are kept.
+            options:
+                For `save_pretrained` of the model, such as `max_shard_size`.
+
+        Raises:
+            ValueError: If the path is a file, is the working directory, or cannot be written.
+        """
+        check_save_directory(save_directory)
+        state = PartialState()
+        if state.is_main_process:
+            with atomic_folder(save_directory) as folder:
+                self.model.save_pretrained(folder, **options)
+                if self.image_processor is not None:
+                    self.image_processor.save_pretrained(folder)
+                if self.pruning_plan is not None:
+                    self.pruning_plan.config.save_pretrained(folder)
+                    self.pruning_plan.save(folder / PLAN_NAME)
+        state.wait_for_everyone()

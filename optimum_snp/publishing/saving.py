@@ -1,0 +1,88 @@
+"""Writing a model's folder so that a crash leaves the old folder or none, never half of a new one."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+# Files that belong to a saved model. They go with the old folder; all else in it is kept.
+_MODEL_FILES = re.compile(
+    r"config\.json|generation_config\.json|(pre)?processor_config\.json|snp_config\.json|pruning_plan\.json"
+    r"|model.*\.safetensors(\.index\.json)?|(configuration|modeling)_snp_\w+\.py"
+)
+
+
+def check_save_directory(save_directory: str | Path) -> Path:
+    """Tells before any work whether a model can be saved there.
+
+    Returns:
+        `Path`: The absolute path of the folder.
+
+    Raises:
+        ValueError: If the path is a file, is the working directory or holds it, or cannot be written.
+    """
+    folder = Path(save_directory).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{save_directory} is a file. Name a folder to save the model in.")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{save_directory} is the working directory or holds it, and cannot be replaced in one step. Name a "
+            "folder of its own to save the model in."
+        )
+    parent = folder.parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{save_directory} cannot be written: {error}") from error
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_folder(save_directory: str | Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which becomes `save_directory` when the block ends without an error.
+
+    A model that is saved there already is replaced as a whole; other files of that folder are kept.
+
+    Raises:
+        ValueError: As [`check_save_directory`].
+    """
+    folder = check_save_directory(save_directory)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, since only within one file system a rename is one step.
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        yield staging
+        staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
+        if folder.exists():
+            _replace(folder, staging)
+        else:
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace(folder: Path, staging: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
+    folder.rename(old)
+    try:
+        staging.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    for entry in old.iterdir():
+        if not _MODEL_FILES.fullmatch(entry.name) and not (folder / entry.name).exists():
+            entry.rename(folder / entry.name)
+    shutil.rmtree(old)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

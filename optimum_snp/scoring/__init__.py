@@ -1,0 +1,58 @@
+"""One score per prunable neuron, from weights and calibration statistics."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..calibration.statistics import CalibrationStatistics
+from ..configuration import SNPConfig
+from ..models import SNPViTForImageClassification, SNPViTModel
+from .attention_scores import query_key_scores
+from .redundancy import redundancy_scores
+from .residual import residual_scores
+
+
+@dataclass
+class Scores:
+    """SNP's scores; neurons with the least score are pruned first.
+
+    Attributes:
+        query_key (`list[torch.Tensor]`): Per block `[heads, qk_head_dim]`.
+        value (`list[torch.Tensor]`): Per block `[heads, v_head_dim]`.
+        mlp (`list[torch.Tensor]`): Per block `[intermediate_size]`.
+        hidden (`torch.Tensor`): `[hidden_size]`.
+    """
+
+    query_key: list[torch.Tensor]
+    value: list[torch.Tensor]
+    mlp: list[torch.Tensor]
+    hidden: torch.Tensor
+
+
+def compute_scores(
+    model: SNPViTModel | SNPViTForImageClassification, statistics: CalibrationStatistics, config: SNPConfig
+) -> Scores:
+    """Computes all scores of METHOD 1.1 to 1.4.
+
+    Args:
+        model:
+            The model that the statistics were collected on.
+        statistics ([`CalibrationStatistics`]):
+            Reduced over all processes.
+        config ([`SNPConfig`]):
+            Of which `num_singular_directions` and `singular_weighting` are read.
+    """
+    base_model = model.base_model
+    query_key = [
+        query_key_scores(block, config.num_singular_directions, config.singular_weighting)
+        for block in statistics.blocks
+    ]
+    value = [
+        redundancy_scores(layer.attention.v_proj.weight).view(layer.attention.num_attention_heads, -1)
+        for layer in base_model.layers
+    ]
+    mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in base_model.layers]
+    return Scores(query_key, value, mlp, residual_scores(base_model))
+
+
+__all__ = ["Scores", "compute_scores"]

@@ -1,0 +1,97 @@
+"""A `transformers.Trainer` over the datasets that this library reads, with top-1 and top-5 accuracy."""
+
+import tempfile
+from typing import Any
+
+import torch
+from transformers import BaseImageProcessor, Trainer, TrainingArguments
+
+from ..calibration.data import pixel_dataset
+from ..metrics import top_labels, topk_accuracy
+from ..models import SNPViTForImageClassification
+
+
+def build_trainer(
+    model: SNPViTForImageClassification,
+    args: TrainingArguments | None,
+    train_dataset: Any = None,
+    eval_dataset: Any = None,
+    *,
+    image_processor: BaseImageProcessor | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    **trainer_options: Any,
+) -> Trainer:
+    """Makes a Trainer for an image classifier.
+
+    Args:
+        model ([`SNPViTForImageClassification`]):
+            The model to train or evaluate; the Trainer works on it in place.
+        args (`TrainingArguments` or `None`):
+            As for [`~transformers.Trainer`].
+        train_dataset, eval_dataset (*optional*):
+            Labelled datasets of any kind that [`optimum_snp.calibration.data`] lists.
+        image_processor, image_column, label_column:
+            See [`optimum_snp.calibration.data.pixel_dataset`].
+        trainer_options:
+            Further arguments of [`~transformers.Trainer`]; they overrule ours.
+
+    Raises:
+        TypeError: If the model has no classifier.
+        ValueError: For a dataset that cannot be used.
+    """
+    if not isinstance(model, SNPViTForImageClassification):
+        raise TypeError(
+            f"{type(model).__name__} has no classifier to train or evaluate. Start from a model with one, for example "
+            "ViTForImageClassification."
+        )
+
+    def labelled(dataset: Any) -> Any:
+        if dataset is None:
+            return None
+        return pixel_dataset(
+            dataset,
+            model.config,
+            image_processor,
+            image_column=image_column,
+            label_column=label_column,
+            with_labels=True,
+        )
+
+    options = {
+        "compute_metrics": topk_accuracy,
+        "preprocess_logits_for_metrics": top_labels,
+        "processing_class": image_processor,  # saved with every checkpoint
+        **trainer_options,
+    }
+    return Trainer(model, args, train_dataset=labelled(train_dataset), eval_dataset=labelled(eval_dataset), **options)
+
+
+def evaluate_accuracy(
+    model: SNPViTForImageClassification, eval_dataset: Any, *, batch_size: int = 32, **data_options: Any
+) -> dict[str, float]:
+    """Top-1 and top-5 accuracy on a labelled dataset.
+
+    Args:
+        model ([`SNPViTForImageClassification`]):
+            The model to evaluate.
+        eval_dataset:
+            A labelled dataset of any kind that [`optimum_snp.calibration.data`] lists.
+        batch_size (`int`, *optional*, defaults to 32):
+            Images per forward pass and device.
+        data_options:
+            `image_processor`, `image_column`, `label_column`.
+
+    Returns:
+        `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+    """
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
+        args = TrainingArguments(
+            folder,
+            per_device_eval_batch_size=batch_size,
+            report_to="none",
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)
+        metrics = trainer.evaluate()
+    return {name: metrics[f"eval_{name}"] for name in ("accuracy", "top5_accuracy")}
