@@ -1,17 +1,17 @@
 """What the user asks for: `SNPConfig`, saved beside every pruned model as `snp_config.json`."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from .logging import get_logger
 from .planning.presets import PRESETS
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 METHODS = ("snp",)
 SINGULAR_WEIGHTINGS = ("uniform", "energy")

@@ -1,6 +1,7 @@
 """From a name to a model: short names, folders and the Hub."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ from transformers.utils import cached_file
 
 from . import models
 from .conversion import check_supported
-from .logging import get_logger
 from .planning.plan import PLAN_NAME, PruningPlan
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 SHORT_NAMES = {
     "deit-tiny": "facebook/deit-tiny-patch16-224",

@@ -10,7 +10,7 @@ from transformers.trainer_utils import TrainOutput
 
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from .configuration import SNPConfig
-from .conversion import convert
+from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_plan, load_source
 from .models import SNPViTForImageClassification, SNPViTModel
 from .planning.plan import PLAN_NAME, PruningPlan, make_plan
@@ -91,7 +91,8 @@ class SNPPruner:
         source = load_source(model_name_or_path, **options)
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
-        return cls(source, image_processor, load_plan(model_name_or_path, **options))
+        plan = load_plan(model_name_or_path, **options) if type(source).__name__ in SNP_ARCHITECTURES else None
+        return cls(source, image_processor, plan)
 
     def calibrate(
         self,

@@ -26,7 +26,7 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
 
     Returns:
         `dict[str, torch.Tensor]`, float64 on the CPU, summed over `maps`:
-            - `cosines` `[heads, d, d]`: |cos| of direction `j` (row, by falling singular value) and neuron `i` (column)
+            - `cosines` `[heads, d, d]`: |cos| of direction `j` (row, by falling singular value), neuron `i` (column)
             - `weighted_cosines` `[heads, d, d]`: the same times the singular value of direction `j`
             - `energies` `[heads, d]`: squared singular values
             - `num_maps` `[]`: number of attention maps

@@ -1,6 +1,7 @@
 """One pass of the calibration images through the model, spread over the processes of Accelerate."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +12,13 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from ..logging import get_logger
 from ..models import SNPViTForImageClassification, SNPViTModel
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
 from .statistics import CalibrationStatistics, model_fingerprint
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def collect_statistics(

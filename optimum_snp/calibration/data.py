@@ -41,6 +41,7 @@ class _ImageReader:
         features = _features(dataset)
         self.image_column = _find_image_column(features, image_column)
         self.label_column = _find_label_column(features, label_column) if with_labels else None
+        self.label_ids = _label_ids(features, self.label_column, config.label2id)
 
     def read(self, dataset: Any, index: int) -> dict[str, Any]:
         try:
@@ -63,9 +64,10 @@ class _ImageReader:
             return {"pixel_values": pixel_values}
         if label is None:
             raise ValueError(f"Item {index} of the dataset has no label; training and evaluation need one.")
-        if not 0 <= int(label) < self.num_labels:
+        label = self.label_ids.get(int(label), int(label))
+        if not 0 <= label < self.num_labels:
             raise ValueError(f"Item {index} of the dataset has label {label}; the model has {self.num_labels} labels.")
-        return {"pixel_values": pixel_values, "labels": int(label)}
+        return {"pixel_values": pixel_values, "labels": label}
 
     def _split(self, item: Any) -> tuple[Any, Any]:
         if isinstance(item, dict):
@@ -198,16 +200,22 @@ def calibration_subset(dataset: PixelDataset | PixelStream, num_samples: int, se
     return torch_data.Subset(dataset, order.tolist())
 
 
-def load_image_folder(folder: str | Path) -> datasets.Dataset:
+def load_image_folder(folder: str | Path, split: str = "train") -> datasets.Dataset:
     """Loads a folder of images; subfolders, if there are any, are the classes.
 
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split, where the subfolders are named after splits; without such subfolders all images are `"train"`.
+
     Raises:
-        ValueError: If `folder` is no folder or holds no image.
+        ValueError: If `folder` is no folder, holds no image or no such split.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of images.")
     try:
-        return datasets.load_dataset("imagefolder", data_dir=str(folder), split="train")
+        return datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
     except (datasets.exceptions.DataFilesNotFoundError, datasets.exceptions.EmptyDatasetError) as error:
         raise ValueError(f"The folder {folder} has no image that can be read.") from error
 
@@ -249,6 +257,17 @@ def _find_label_column(features: datasets.Features | None, label_column: str | N
             "Name one with label_column."
         )
     return found[0]
+
+
+def _label_ids(
+    features: datasets.Features | None, label_column: str | None, label2id: dict[str, int]
+) -> dict[int, int]:
+    """The model's number for each label of the dataset, where both name the same classes; they may count differently.
+
+    A folder of images counts its classes by the alphabet, for example.
+    """
+    names = getattr((features or {}).get(label_column), "names", [])
+    return {index: label2id[name] for index, name in enumerate(names)} if set(names) <= label2id.keys() else {}
 
 
 def _array_to_image(array: np.ndarray, index: int) -> Image.Image:

@@ -56,4 +56,4 @@ def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassificati
     return vit.convert_vit(source)
 
 
-__all__ = ["SUPPORTED_ARCHITECTURES", "check_supported", "convert"]
+__all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert"]

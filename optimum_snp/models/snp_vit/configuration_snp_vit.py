@@ -165,7 +165,7 @@ class SNPViTConfig(PretrainedConfig):
     def _check_sizes(self):
         if len(self.block_configs) != self.num_hidden_layers:
             raise ValueError(
-                f"num_hidden_layers is {self.num_hidden_layers} but block_configs has {len(self.block_configs)} blocks."
+                f"num_hidden_layers is {self.num_hidden_layers}, block_configs has {len(self.block_configs)} blocks."
             )
         for name in ("hidden_size", "num_hidden_layers", "pooler_output_size"):
             _check_positive(name, getattr(self, name), int)

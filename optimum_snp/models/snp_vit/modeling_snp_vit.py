@@ -68,7 +68,7 @@ class SNPViTEmbeddings(nn.Module):
         super().__init__()
         self.image_size = _pair(config.image_size)
         self.patch_size = _pair(config.patch_size)
-        self.grid = tuple(image // patch for image, patch in zip(self.image_size, self.patch_size))
+        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
         self.num_extra_tokens = 2 if config.use_distillation_token else 1
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.distillation_token = (

@@ -1,0 +1,6 @@
+"""Latency of models side by side."""
+
+from .latency import measure_latency
+
+
+__all__ = ["measure_latency"]

@@ -1,0 +1,47 @@
+"""`optimum-cli snp …`: one file per command, each with `add_arguments` and `run`."""
+
+import argparse
+import logging
+import sys
+from types import ModuleType
+
+from . import demo, evaluate, finetune, prune
+
+
+COMMANDS: dict[str, ModuleType] = {"prune": prune, "finetune": finetune, "evaluate": evaluate, "demo": demo}
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="optimum-cli snp",
+        description="Make Vision Transformers smaller with Structured Neuron-level Pruning (SNP).",
+        epilog="`optimum-cli snp COMMAND --help` explains a command.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        description = command.__doc__.strip()
+        subparser = subparsers.add_parser(
+            name,
+            help=description.splitlines()[0],
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.add_argument("--json", action="store_true", help="print the result as JSON, for machines")
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses and runs one command; a user's mistake ends it with a message and exit status 1."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        args.run(args)
+    except (ValueError, TypeError, OSError) as error:
+        logger.debug("The command failed.", exc_info=True)
+        sys.exit(f"error: {error}")

@@ -1,0 +1,42 @@
+"""What several commands share: datasets by name, and results as text or JSON."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..calibration.data import load_image_folder
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the positional MODEL."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder of a saved model, Hub id, or short name such as deit-small"
+    )
+
+
+def add_dataset_arguments(
+    parser: argparse.ArgumentParser, name: str, purpose: str, *, required: bool, split: str
+) -> None:
+    """Adds `--NAME` and `--NAME-split`."""
+    parser.add_argument(f"--{name}", required=required, metavar="DATASET", help=f"{purpose}: folder or Hub id")
+    parser.add_argument(
+        f"--{name}-split", default=split, metavar="SPLIT", help="its split (default: %(default)s; a folder without "
+        "subfolders named after splits is all train)",
+    )  # fmt: skip
+
+
+def load_named_dataset(name: str, split: str) -> datasets.Dataset:
+    """A folder of images, or a dataset of the Hub.
+
+    Raises:
+        ValueError: If there is no such split, or a folder holds no image.
+    """
+    return load_image_folder(name, split) if Path(name).exists() else datasets.load_dataset(name, split=split)
+
+
+def show(result: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Prints a result for people or for machines."""
+    print(json.dumps(result) if as_json else text)

@@ -1,0 +1,106 @@
+"""Prune a ViT or DeiT with unlabelled images.
+
+Example:
+  optimum-cli snp prune facebook/deit-small-patch16-224 --dataset my/images --preset deit-small-2.0g --output small
+"""
+
+import argparse
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from ..configuration import SNPConfig
+from ..planning.presets import PRESETS
+from ..pruner import SNPPruner
+from ..publishing import check_save_directory
+from .common import add_dataset_arguments, add_model_argument, load_named_dataset, show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command; every field of [`SNPConfig`] is one."""
+    add_model_argument(parser)
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the pruned model is saved")
+    images = parser.add_argument_group("calibration images")
+    add_dataset_arguments(images, "dataset", "unlabelled images to calibrate on", required=False, split="train")
+    images.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+    images.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
+    images.add_argument("--statistics", metavar="FILE", help="statistics saved before, instead of a dataset")
+    images.add_argument("--save-statistics", metavar="FILE", help="save the statistics for another plan")
+    recipe = parser.add_argument_group("what to remove")
+    recipe.add_argument("--preset", choices=PRESETS, help="shares that the paper's authors published")
+    recipe.add_argument("--config", metavar="NAME", help="folder or Hub id with an snp_config.json")
+    for option in fields(SNPConfig):
+        _add_option(recipe, option)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Calibrates, plans, prunes and saves."""
+    config = _config(args)
+    if bool(args.dataset) == bool(args.statistics):
+        raise ValueError("Give either --dataset with images to calibrate on, or --statistics saved before.")
+    check_save_directory(args.output)
+    pruner = SNPPruner.from_pretrained(args.model)
+    if args.statistics:
+        pruner.load_statistics(args.statistics)
+    else:
+        pruner.calibrate(
+            load_named_dataset(args.dataset, args.dataset_split),
+            config.num_calibration_samples,
+            batch_size=args.batch_size,
+            seed=config.seed,
+            image_column=args.image_column,
+        )
+    if args.save_statistics:
+        pruner.statistics.save(args.save_statistics)
+    plan = pruner.plan(config)
+    pruner.prune(plan)
+    pruner.save_pretrained(args.output)
+    result = {
+        "output": args.output,
+        "macs_before": plan.macs_before,
+        "macs_after": plan.macs_after,
+        "parameters_before": plan.parameters_before,
+        "parameters_after": plan.parameters_after,
+    }
+    show(result, f"{plan}\nSaved in {args.output}", as_json=args.json)
+
+
+def _config(args: argparse.Namespace) -> SNPConfig:
+    if args.preset and args.config:
+        raise ValueError("Give --preset or --config, not both.")
+    given = {option.name: getattr(args, option.name) for option in fields(SNPConfig) if hasattr(args, option.name)}
+    if args.preset:
+        return SNPConfig.from_preset(args.preset, **given)
+    if args.config:
+        return SNPConfig.from_dict({**SNPConfig.from_pretrained(args.config).to_dict(), **given})
+    if not any(name.endswith("_sparsity") for name in given):
+        raise ValueError("Say what to remove: --preset, --config, or shares such as --mlp-sparsity 0.5.")
+    return SNPConfig(**given)
+
+
+def _add_option(parser: Any, option: Field) -> None:
+    """An option that is absent from the result unless the user gave it, so that a preset's value stays."""
+    flag = "--" + option.name.replace("_", "-")
+    default = "all" if option.default is None else option.default
+    help_text = f"{option.metadata['help']} (default: {default})".replace("%", "%%")
+    settings: dict[str, Any] = {"help": help_text, "default": argparse.SUPPRESS, "metavar": "X"}
+    if "list" in str(option.type):
+        settings |= {"type": float, "nargs": "+", "action": _Shares}
+    elif "None" in str(option.type):
+        settings["type"] = _directions
+    elif option.default is not MISSING:
+        settings["type"] = type(option.default)
+    parser.add_argument(flag, **settings)
+
+
+class _Shares(argparse.Action):
+    """One share for all blocks, or one per block."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: list[float], flag: Any = None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
+def _directions(text: str) -> int | float | None:
+    """A count, a share of the energy, or `all`."""
+    if text in ("all", "none"):
+        return None
+    return int(text) if text.isdigit() else float(text)
