@@ -216,7 +216,7 @@ def load_image_folder(folder: str | Path, split: str = "train") -> datasets.Data
         raise ValueError(f"{folder} is no folder of images.")
     try:
         return datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
-    except (datasets.exceptions.DataFilesNotFoundError, datasets.exceptions.EmptyDatasetError) as error:
+    except FileNotFoundError as error:  # DataFilesNotFoundError and EmptyDatasetError among others
         raise ValueError(f"The folder {folder} has no image that can be read.") from error
 
 

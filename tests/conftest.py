@@ -1,0 +1,82 @@
+"""Models, images and servers that many tests use: small, real, built here."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+from transformers import DeiTImageProcessorPil, ViTConfig, ViTForImageClassification, set_seed
+
+from tests.helpers import build_source
+
+
+# Small matrices: a second thread costs more than it brings, and the machine is shared.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def source():
+    """A random ViT classifier of transformers: 3 blocks, 4 heads, 17 tokens."""
+    return build_source("ViTForImageClassification")
+
+
+@pytest.fixture
+def pixel_values():
+    """Six random images for the models of `build_source`."""
+    return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def image_processor():
+    """Prepares PIL images for the models of `build_source`."""
+    return DeiTImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of ten real digits in two classes, as a user would have it."""
+    digits = load_digits()
+    for index in range(10):
+        folder = tmp_path / "images" / str(index % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[index] * 15).astype(np.uint8)).resize((32, 32)).save(folder / f"{index}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's 1,797 real digits as pixel values `[N, 3, 16, 16]` with labels; the last 500 are held out."""
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
+    return F.interpolate(images, size=16, mode="bilinear").expand(-1, 3, -1, -1), torch.tensor(data.target)
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """A ViT trained on the digits above to about 95 % on those held out."""
+    images, labels = digits[0][:-500], digits[1][:-500]
+    set_seed(0)
+    config = ViTConfig(
+        image_size=16,
+        patch_size=4,
+        hidden_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        intermediate_size=192,
+        num_labels=10,
+        initializer_range=0.1,
+    )
+    model = ViTForImageClassification(config).train()
+    num_epochs, batch_size = 25, 50
+    steps = num_epochs * (len(images) // batch_size + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+    for _ in range(num_epochs):
+        for batch in torch.randperm(len(images)).split(batch_size):
+            model(images[batch], labels=labels[batch]).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    return model.eval()

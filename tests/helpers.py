@@ -1,0 +1,61 @@
+"""Plain functions that tests share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+
+SOURCE_CLASSES = (
+    "ViTModel",
+    "ViTForImageClassification",
+    "DeiTModel",
+    "DeiTForImageClassification",
+    "DeiTForImageClassificationWithTeacher",
+)
+
+
+def build_source(class_name, **options):
+    """A random model of transformers: 3 blocks, 4 heads of 12, MLP 96, 32 px, patch 8, 5 labels."""
+    torch.manual_seed(0)
+    config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
+    settings = {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "image_size": 32,
+        "patch_size": 8,
+        "initializer_range": 0.1,
+        **({} if "id2label" in options else {"num_labels": 5}),
+        **options,
+    }
+    model = getattr(transformers, class_name)(config_class(**settings)).eval()
+    with torch.no_grad():  # biases, norms and tokens start as zeros and ones; a mix-up of theirs must not go unseen
+        for parameter in model.parameters():
+            if (parameter == parameter.flatten()[0]).all():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def accuracy(model, images, labels):
+    """Top-1 of a model on pixel values, computed directly."""
+    with torch.inference_mode():
+        return (model(images).logits.argmax(-1) == labels).float().mean().item()
+
+
+def run_python(script, *arguments, python=sys.executable, **options):
+    """Runs a script in a new process and returns what it printed; its failure fails the test."""
+    process = subprocess.run(
+        [str(python), "-c", script, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=options.pop("cwd", Path("/")),
+        **options,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
