@@ -1,0 +1,107 @@
+"""Names resolve, sources load from folders and from a Hub-compatible server, and bad ones are refused."""
+
+import json
+import os
+
+import pytest
+import transformers
+from transformers import ViTMAEConfig, ViTMAEModel
+
+from optimum_snp import SNPPruner
+from optimum_snp.loading import SHORT_NAMES, load_source, resolve_name
+from tests.helpers import SOURCE_CLASSES, build_source, run_python
+from tests.hub_server import HubServer
+
+
+@pytest.mark.parametrize(
+    ("name", "full_name"),
+    [
+        ("deit-small", "facebook/deit-small-patch16-224"),
+        ("facebook/deit-small", "facebook/deit-small-patch16-224"),
+        ("vit-base", "google/vit-base-patch16-224"),
+        ("google/vit-base", "google/vit-base-patch16-224"),
+        ("me/deit-small", "me/deit-small"),
+        ("facebook/deit-small-patch16-224", "facebook/deit-small-patch16-224"),
+    ],
+)
+def test_short_names(name, full_name):
+    assert resolve_name(name) == full_name
+
+
+def test_local_folder_comes_before_a_short_name(tmp_path, monkeypatch):
+    (tmp_path / "deit-small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_name("deit-small") == "deit-small"
+    assert resolve_name("deit-tiny") == SHORT_NAMES["deit-tiny"]
+
+
+@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
+def test_folder_loads_with_the_class_that_its_config_names(class_name, tmp_path):
+    build_source(class_name).save_pretrained(tmp_path)
+    assert type(load_source(tmp_path)) is getattr(transformers, class_name)
+
+
+def test_unsupported_architecture_is_refused_from_its_config(tmp_path):
+    config = ViTMAEConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    ViTMAEModel(config).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # not even looked at
+    with pytest.raises(ValueError, match=r"ViTMAEModel cannot be pruned. Supported are ViTModel"):
+        SNPPruner.from_pretrained(tmp_path)
+
+
+def test_config_without_architecture(tmp_path):
+    build_source("ViTModel").config.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    with pytest.raises(ValueError, match="A model without `architectures` in its config cannot be pruned"):
+        SNPPruner.from_pretrained(tmp_path)
+
+
+def test_folder_without_config(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config.json; name the folder of a saved model, or a Hub id"):
+        SNPPruner.from_pretrained(tmp_path)
+
+
+def test_contradicting_blocks_are_refused(source, pixel_values, tmp_path):
+    SNPPruner.from_pretrained(source).save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["block_configs"][1]["v_head_dim"] = 0
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"block_configs\[1\].v_head_dim must be a positive integer, got 0"):
+        SNPPruner.from_pretrained(tmp_path / "model")
+
+
+def test_folder_without_image_processor_warns(source, tmp_path, caplog):
+    source.save_pretrained(tmp_path)
+    assert SNPPruner.from_pretrained(tmp_path).image_processor is None
+    assert "has no image processor that can be read" in caplog.text
+
+
+HUB_SCRIPT = """
+import sys, torch
+from optimum_snp import SNPConfig, SNPPruner
+from safetensors.torch import save_file
+
+pruner = SNPPruner.from_pretrained(sys.argv[1])
+images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+assert pruner.image_processor is not None
+pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=images)
+pruner.save_pretrained(sys.argv[2])
+print("pruned", pruner.model.config._name_or_path)
+"""
+
+
+@pytest.mark.parametrize("name", ["facebook/deit-small-patch16-224", "facebook/deit-small", "deit-small"])
+def test_hub_id_and_short_names_over_http(name, tmp_path, image_processor):
+    repo = tmp_path / "hub" / "facebook" / "deit-small-patch16-224"
+    build_source("ViTForImageClassification").save_pretrained(repo)
+    image_processor.save_pretrained(repo)
+    with HubServer(tmp_path / "hub") as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        environment["PYTHONPATH"] = os.getcwd()
+        output = run_python(HUB_SCRIPT, name, tmp_path / "pruned", env=environment)
+        assert "pruned facebook/deit-small-patch16-224" in output
+        assert any(path.endswith("/model.safetensors") for _, path in hub.requests)
+    config = json.loads((tmp_path / "pruned" / "config.json").read_text())
+    assert [block["intermediate_size"] for block in config["block_configs"]] == [48] * 3
