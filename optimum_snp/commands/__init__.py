@@ -1,6 +1,8 @@
 """`optimum-cli snp …`: one file per command, each with `add_arguments` and `run`."""
 
 import argparse
+import contextlib
+import json
 import logging
 import sys
 from types import ModuleType
@@ -41,7 +43,9 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        args.run(args)
+        with contextlib.redirect_stdout(sys.stderr):  # a Trainer prints; stdout is for the result alone
+            result, text = args.run(args)
     except (ValueError, TypeError, OSError) as error:
         logger.debug("The command failed.", exc_info=True)
         sys.exit(f"error: {error}")
+    print(json.dumps(result) if args.json else text)

@@ -1,13 +1,16 @@
-"""What several commands share: datasets by name, and results as text or JSON."""
+"""What several commands share: their common options, datasets by name, and the form of their results."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from ..calibration.data import load_image_folder
+
+
+# What a command found: for machines as a dict that JSON can hold, and for people as text.
+Result = tuple[dict[str, Any], str]
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +38,3 @@ def load_named_dataset(name: str, split: str) -> datasets.Dataset:
         ValueError: If there is no such split, or a folder holds no image.
     """
     return load_image_folder(name, split) if Path(name).exists() else datasets.load_dataset(name, split=split)
-
-
-def show(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Prints a result for people or for machines."""
-    print(json.dumps(result) if as_json else text)

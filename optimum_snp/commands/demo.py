@@ -8,7 +8,7 @@ import argparse
 
 from ..demo import run_demo
 from ..publishing import check_save_directory
-from .common import show
+from .common import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Result:
     """Runs the demo and prints its table."""
     check_save_directory(args.output)
     report = run_demo(args.output, epochs=args.epochs, finetune_epochs=args.finetune_epochs, seed=args.seed)
-    show(report.to_dict(), str(report), as_json=args.json)
+    return report.to_dict(), str(report)

@@ -7,7 +7,7 @@ Example:
 import argparse
 
 from ..pruner import SNPPruner
-from .common import add_dataset_arguments, add_model_argument, load_named_dataset, show
+from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Result:
     """Evaluates and prints."""
     dataset = load_named_dataset(args.dataset, args.dataset_split)
     accuracy = SNPPruner.from_pretrained(args.model).evaluate(
@@ -28,4 +28,4 @@ def run(args: argparse.Namespace) -> None:
     lines = [
         f"{'top-5' if name.startswith('top5') else 'top-1'} accuracy  {value:.2%}" for name, value in accuracy.items()
     ]
-    show({**accuracy, "num_images": len(dataset)}, "\n".join(lines), as_json=args.json)
+    return {**accuracy, "num_images": len(dataset)}, "\n".join(lines)

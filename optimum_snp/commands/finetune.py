@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
-from .common import add_dataset_arguments, add_model_argument, load_named_dataset, show
+from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
     output = check_save_directory(args.output)
     training_arguments = TrainingArguments(
@@ -70,4 +70,4 @@ def run(args: argparse.Namespace) -> None:
     pruner.save_pretrained(args.output)
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []
-    show(result, "\n".join([*lines, f"Saved in {args.output}"]), as_json=args.json)
+    return result, "\n".join([*lines, f"Saved in {args.output}"])

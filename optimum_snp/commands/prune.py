@@ -12,7 +12,7 @@ from ..configuration import SNPConfig
 from ..planning.presets import PRESETS
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
-from .common import add_dataset_arguments, add_model_argument, load_named_dataset, show
+from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_option(recipe, option)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Result:
     """Calibrates, plans, prunes and saves."""
     config = _config(args)
     if bool(args.dataset) == bool(args.statistics):
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         "parameters_before": plan.parameters_before,
         "parameters_after": plan.parameters_after,
     }
-    show(result, f"{plan}\nSaved in {args.output}", as_json=args.json)
+    return result, f"{plan}\nSaved in {args.output}"
 
 
 def _config(args: argparse.Namespace) -> SNPConfig:

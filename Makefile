@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV := .venv
+# A second environment in which saved models are loaded under transformers 4.57, without this package.
+VENV4 := .venv-transformers-4
+INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow quality format clean
+
+demo: $(VENV)/bin/python  ## the whole road on embedded real images
+	$(INSTALL) ".[demo]"
+	$(VENV)/bin/optimum-cli snp demo --output demo-output
+
+test: environment $(VENV4)/installed  ## all tests but the slow ones
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: environment $(VENV4)/installed  ## the slow tests
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow
+
+quality: $(VENV)/bin/python  ## lint and format, without changing anything
+	$(INSTALL) "ruff==0.17.6"
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/bin/python
+	$(INSTALL) "ruff==0.17.6"
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Not editable: the tests of the command line see what a wheel holds.
+.PHONY: environment
+environment: $(VENV)/bin/python
+	$(INSTALL) ".[tests,demo]"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV4)/installed:
+	$(PYTHON) -m venv $(VENV4)
+	$(VENV4)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0" "transformers==4.57.6" pillow
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV4) demo-output build dist *.egg-info

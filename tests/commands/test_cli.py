@@ -1,0 +1,135 @@
+"""`optimum-cli snp …` as a user types it, and as a script calls it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.commands import COMMANDS, build_parser, main
+from tests.helpers import build_source
+
+
+@pytest.fixture
+def model(tmp_path, image_processor):
+    folder = tmp_path / "dense"
+    build_source("ViTForImageClassification").save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
+
+
+def run(capsys, *arguments):
+    main([str(argument) for argument in arguments])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
+    small, tuned = tmp_path / "small", tmp_path / "tuned"
+    shares = ["--qk-sparsity", 0.5, 0.25, 0.0, "--mlp-sparsity", 0.5, "--round-to", 4]
+    result = run(capsys, "prune", model, "--dataset", image_folder, "--output", small, *shares, "--json")
+    assert result["macs_after"] < result["macs_before"]
+    pruned = SNPPruner.from_pretrained(small)
+    assert [block["qk_head_dim"] for block in pruned.model.config.block_configs] == [8, 8, 12]
+    assert pruned.pruning_plan.config == SNPConfig(qk_sparsity=[0.5, 0.25, 0.0], mlp_sparsity=0.5, round_to=4)
+
+    training = ["--epochs", 1, "--batch-size", 5, "--train-dataset", image_folder, "--eval-dataset", image_folder]
+    result = run(capsys, "finetune", small, "--output", tuned, *training, "--json")
+    assert result["train_loss"] > 0
+    evaluated = run(capsys, "evaluate", tuned, "--dataset", image_folder, "--json")
+    assert evaluated["num_images"] == 10
+    assert evaluated["accuracy"] == result["accuracy"]
+    assert (tuned / "pruning_plan.json").is_file()
+    assert list((tmp_path / "tuned-checkpoints").glob("checkpoint-*/modeling_snp_vit.py"))
+
+
+def test_statistics_serve_a_second_plan(model, image_folder, tmp_path, capsys):
+    first, second, statistics = tmp_path / "first", tmp_path / "second", tmp_path / "statistics.safetensors"
+    options = ["--qk-sparsity", 0.5, "--json", "--output"]
+    run(capsys, "prune", model, "--dataset", image_folder, "--save-statistics", statistics, *options, first)
+    run(capsys, "prune", model, "--statistics", statistics, *options, second)
+    for name in ("model.safetensors", "pruning_plan.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    config = tmp_path / "third"
+    run(capsys, "prune", model, "--statistics", statistics, "--config", first, "--json", "--output", config)
+    assert (first / "model.safetensors").read_bytes() == (config / "model.safetensors").read_bytes()
+
+
+def test_text_output_is_the_plan(model, image_folder, tmp_path, capsys):
+    output = tmp_path / "small"
+    main(["prune", str(model), "--dataset", str(image_folder), "--output", str(output), "--v-sparsity", "0.5"])
+    text = capsys.readouterr().out
+    assert "12 -> 6" in text
+    assert f"Saved in {output}" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mlp-sparsity", "1.5"], r"mlp_sparsity must be a share in [0, 1), got 1.5"),
+        (["--mlp-sparsity", "0.5", "0.5"], "mlp_sparsity has 2 shares, but the model has 3 blocks"),
+        (["--method", "magic", "--mlp-sparsity", "0.5"], "method must be one of"),
+        ([], "Say what to remove"),
+        (["--preset", "deit-small-2.0g"], "qk_sparsity has 12 shares, but the model has 3 blocks"),
+        (["--mlp-sparsity", "0.5", "--num-calibration-samples", "0"], "num_calibration_samples must be a positive"),
+        (["--mlp-sparsity", "0.5", "--dataset", "/no/such/folder"], "/no/such/folder"),
+        (["--mlp-sparsity", "0.5", "--image-column", "photo"], "The dataset has no column 'photo'"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_leave_nothing(options, message, model, image_folder, tmp_path):
+    dataset = [] if "--dataset" in options else ["--dataset", str(image_folder)]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        main(["prune", str(model), *dataset, "--output", str(tmp_path / "small"), *options])
+    assert str(stop.value).startswith("error: ")
+    assert message in str(stop.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_output_is_checked_before_the_model_is_loaded(tmp_path, image_folder):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match="is a file"):
+        main(["prune", "/no/model", "--dataset", str(image_folder), "--mlp-sparsity", "0.5", "--output",
+              str(tmp_path / "file")])  # fmt: skip
+
+
+def test_dataset_or_statistics(model, image_folder, tmp_path):
+    with pytest.raises(SystemExit, match="Give either --dataset"):
+        main(["prune", str(model), "--output", str(tmp_path / "small"), "--mlp-sparsity", "0.5"])
+
+
+def test_every_field_of_the_config_is_an_option():
+    help_text = build_parser()._subparsers._group_actions[0].choices["prune"].format_help()
+    for option in fields(SNPConfig):
+        assert f"--{option.name.replace('_', '-')} " in help_text
+
+
+@pytest.mark.parametrize("value", ["all", "none", "3", "0.9"])
+def test_number_of_directions(value):
+    args = build_parser().parse_args(["prune", "m", "--output", "o", "--num-singular-directions", value])
+    expected = {"all": None, "none": None, "3": 3, "0.9": 0.9}[value]
+    assert args.num_singular_directions == expected
+    assert type(args.num_singular_directions) is type(expected)
+
+
+def installed_cli(*arguments):
+    executable = shutil.which("optimum-cli", path=sys.prefix + "/bin") or shutil.which("optimum-cli")
+    return subprocess.run([executable, *arguments], capture_output=True, text=True, timeout=120, cwd="/")
+
+
+def test_optimum_cli_knows_the_command():
+    assert "snp" in installed_cli("--help").stdout
+    help_text = installed_cli("snp", "--help").stdout
+    assert all(name in help_text for name in COMMANDS)
+    assert "--mlp-sparsity" in installed_cli("snp", "prune", "--help").stdout
+    failed = installed_cli("snp", "evaluate", "/no/such/model", "--dataset", "/no/such/folder")
+    assert failed.returncode == 1 or failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+
+
+def test_registering_the_command_imports_no_torch():
+    script = "import sys, optimum.commands.register.register_snp; print('torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert process.stdout.strip() == "False", process.stderr

