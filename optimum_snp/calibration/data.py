@@ -86,6 +86,8 @@ class _ImageReader:
     def _pixel_values(self, image: Any, index: int) -> torch.Tensor:
         if isinstance(image, torch.Tensor) and image.is_floating_point():
             return image.float()  # ready pixel values
+        if isinstance(image, torch.Tensor) and image.dim() == 3:
+            image = image.permute(1, 2, 0)  # a tensor of bytes is [C, H, W], an array [H, W, C]
         if isinstance(image, (torch.Tensor, np.ndarray)):
             image = _array_to_image(np.asarray(image), index)
         if not isinstance(image, Image.Image):
@@ -166,6 +168,8 @@ def pixel_dataset(
     """
     if isinstance(dataset, (str, Path)):
         dataset = load_image_folder(dataset)
+    if isinstance(dataset, dict):
+        raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, dataset))}.")
     if isinstance(dataset, datasets.IterableDataset) and dataset.features is None:
         dataset = dataset._resolve_features()
     is_stream = isinstance(dataset, (datasets.IterableDataset, torch_data.IterableDataset))

@@ -57,6 +57,8 @@ KINDS = {
     "datasets.IterableDataset": lambda images, pixels: hf_dataset(images).to_iterable_dataset(),
     "torch images": lambda images, pixels: Listed(images),
     "torch arrays": lambda images, pixels: Listed([np.asarray(image) for image in images]),
+    "torch bytes": lambda images, pixels: Listed([torch.tensor(np.asarray(i)).permute(2, 0, 1) for i in images]),
+    "datasets as torch": lambda images, pixels: hf_dataset(images).with_format("torch"),
     "torch pairs": lambda images, pixels: Listed([(image, 1) for image in images]),
     "torch dicts": lambda images, pixels: Listed([{"pixel_values": image, "labels": 1} for image in pixels]),
     "torch pixel pairs": lambda images, pixels: Listed([(image, 1) for image in pixels]),
@@ -166,9 +168,11 @@ def test_two_columns_of_images_need_a_name(images, expected, config, image_proce
         pixel_dataset(dataset, config, image_processor, image_column="middle")
 
 
-def test_unsupported_kind(config):
+def test_unsupported_kinds(config, images):
     with pytest.raises(TypeError, match="type int is not supported"):
         pixel_dataset(3, config)
+    with pytest.raises(TypeError, match=r"Pass one split of the dataset, not all; it has 'train'\."):
+        pixel_dataset(datasets.DatasetDict({"train": hf_dataset(images)}), config)
 
 
 @pytest.mark.parametrize(
