@@ -13,7 +13,7 @@ from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_plan, load_source
 from .models import SNPViTForImageClassification, SNPViTModel
-from .planning.plan import PLAN_NAME, PruningPlan, make_plan
+from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
 from .publishing import atomic_folder, check_save_directory
 from .reshaping import select_neurons
 from .scoring import compute_scores
@@ -187,6 +187,7 @@ class SNPPruner:
             ValueError: If the plan was made for a model of other sizes; with a config as `calibrate` and `plan`.
         """
         if isinstance(plan, SNPConfig):
+            check_fits(plan, self.model.config)
             if calibration_dataset is not None:
                 self.calibrate(calibration_dataset, plan.num_calibration_samples, seed=plan.seed)
             plan = self.plan(plan)

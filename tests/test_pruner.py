@@ -116,6 +116,11 @@ def test_planning_and_pruning_need_calibration(source, pixel_values):
         pruner.plan(SNPConfig(**HALF))
 
 
+def test_shares_are_checked_before_calibration(source):
+    with pytest.raises(ValueError, match="qk_sparsity has 2 shares, but the model has 3 blocks"):
+        SNPPruner.from_pretrained(source).prune(SNPConfig(qk_sparsity=[0.5, 0.5]), calibration_dataset="/not/read")
+
+
 def test_prune_takes_a_plan_or_a_config(source):
     with pytest.raises(TypeError, match="prune takes a PruningPlan or an SNPConfig, got dict"):
         SNPPruner.from_pretrained(source).prune({"mlp_sparsity": 0.5})

@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..configuration import SNPConfig
+from ..planning.plan import check_fits
 from ..planning.presets import PRESETS
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> Result:
         raise ValueError("Give either --dataset with images to calibrate on, or --statistics saved before.")
     check_save_directory(args.output)
     pruner = SNPPruner.from_pretrained(args.model)
+    check_fits(config, pruner.model.config)
     if args.statistics:
         pruner.load_statistics(args.statistics)
     else:

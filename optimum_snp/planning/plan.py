@@ -212,6 +212,16 @@ def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores,
     return plan
 
 
+def check_fits(config: SNPConfig, model_config: SNPViTConfig) -> None:
+    """Tells before any work whether a config can be planned for a model.
+
+    Raises:
+        ValueError: If a list of shares has not one entry per block.
+    """
+    for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity"):
+        block_shares(name, getattr(config, name), len(model_config.block_configs))
+
+
 def block_shares(name: str, shares: float | list[float], num_blocks: int) -> list[float]:
     """One share per block.
 

@@ -95,6 +95,13 @@ def test_output_is_checked_before_the_model_is_loaded(tmp_path, image_folder):
               str(tmp_path / "file")])  # fmt: skip
 
 
+def test_shares_are_checked_before_calibration(model, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(SNPPruner, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
+    options = ["--dataset", str(image_folder), "--output", str(tmp_path / "small"), "--mlp-sparsity", "0.5", "0.5"]
+    with pytest.raises(SystemExit, match="mlp_sparsity has 2 shares, but the model has 3 blocks"):
+        main(["prune", str(model), *options])
+
+
 def test_dataset_or_statistics(model, image_folder, tmp_path):
     with pytest.raises(SystemExit, match="Give either --dataset"):
         main(["prune", str(model), "--output", str(tmp_path / "small"), "--mlp-sparsity", "0.5"])
