@@ -1,0 +1,137 @@
+"""Torch-Pruning (PyPI `torch-pruning`, arXiv 2301.12900) as a baseline, on the ViT and DeiT of transformers 5.
+
+Its own scripts for Hugging Face models do not import under transformers 5 (they name classes that are gone), so the
+model is pruned through its library interface. What had to be put right so that it is at its best:
+
+- It does not know attention: `num_heads` must name every q/k/v projection, or heads lose different numbers of neurons.
+- `head_dim` is a plain attribute of the attention modules that it leaves as it was: queries are then cut into heads
+  of the old size, an error at most ratios and a silently wrong model at some (2/3 of 3 heads make 1 head). Here the
+  size is read from the pruned weights.
+- The score scale changes on the way: the pruned modules keep that of the dense model, the same model built again from
+  its config gets 1/sqrt(kept head size) without a word (1/8 becomes 1/sqrt(32)). The model returned here has the dense
+  scale, stated in its config; the benchmark measures the other one too.
+- It rounds kept sizes down, we to the nearest; and its FLOPs leave out the products of attention. It is given the
+  kept sizes of a plan of ours instead, so that both have the same multiply-accumulates by our count.
+- `in_channel_groups` and `out_channel_groups` default to dicts that all its pruners share: fresh ones are passed.
+
+Queries, keys, values and the inputs of the output projection are one group to it and lose the same indices, the same
+in every head. It cannot prune queries and keys only, or values only.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from optimum_snp.conversion import convert
+from optimum_snp.models import SNPViTForImageClassification
+from optimum_snp.planning.plan import PruningPlan
+
+
+IMPORTANCES = {"magnitude": "GroupMagnitudeImportance", "taylor": "GroupTaylorImportance"}
+
+
+def prune_with_torch_pruning(
+    source: PreTrainedModel, plan: PruningPlan, importance: str, images: torch.Tensor, labels: torch.Tensor
+) -> SNPViTForImageClassification:
+    """Prunes a ViT or DeiT of transformers to the sizes of `plan` by Torch-Pruning's own choice of neurons.
+
+    Args:
+        source (`PreTrainedModel`):
+            The dense classifier; it is not changed.
+        plan ([`PruningPlan`]):
+            Gives the sizes, not the neurons. In every block queries, keys and values must keep the same number.
+        importance (`str`):
+            `"magnitude"` (L2 norm over the whole group) or `"taylor"` (|weight x gradient|).
+        images, labels (`torch.Tensor`):
+            For `"taylor"`: `[N, C, H, W]` and the true classes `[N]`.
+
+    Returns:
+        [`SNPViTForImageClassification`]: The pruned network in our architecture, to be counted and run as all others.
+
+    Raises:
+        ValueError: If queries, keys and values of a block are to keep different numbers.
+    """
+    import torch_pruning
+
+    if any(block.after["qk_head_dim"] != block.after["v_head_dim"] for block in plan.blocks):
+        raise ValueError("Torch-Pruning prunes queries, keys and values alike; the plan gives them different sizes.")
+    model = copy.deepcopy(source).eval()
+    if importance == "taylor":
+        model(images, labels=labels).loss.backward()
+    num_heads = {
+        projection: layer.attention.num_attention_heads
+        for layer in model.base_model.layers
+        for projection in (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+    }
+    with warnings.catch_warnings():
+        # Tokens and position embeddings are plain parameters; its guess of their last dimension is right.
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        pruner = torch_pruning.pruner.BasePruner(
+            model,
+            images[:1],
+            importance=getattr(torch_pruning.importance, IMPORTANCES[importance])(),
+            pruning_ratio=0.0,
+            pruning_ratio_dict=_ratios(model, plan),
+            num_heads=num_heads,
+            in_channel_groups={},
+            out_channel_groups={},
+            ignored_layers=_classifiers(model),
+            output_transform=_logits,
+        )
+        pruner.step()
+    return _to_our_architecture(source, model.state_dict(), plan)
+
+
+def _ratios(model: PreTrainedModel, plan: PruningPlan) -> dict[nn.Module, float]:
+    """The ratio of one layer of every group that loses neurons."""
+    ratios = {}
+    if plan.hidden_size_after < plan.hidden_size_before:
+        projection = model.base_model.embeddings.patch_embeddings.projection
+        ratios[projection] = _ratio(plan.hidden_size_before, plan.hidden_size_after)
+    for layer, block in zip(model.base_model.layers, plan.blocks, strict=True):
+        for module, size in ((layer.attention.q_proj, "v_head_dim"), (layer.mlp.fc1, "intermediate_size")):
+            if block.after[size] < block.before[size]:
+                ratios[module] = _ratio(block.before[size], block.after[size])
+    return ratios
+
+
+def _ratio(before: int, after: int) -> float:
+    """Torch-Pruning keeps int(before * (1 - ratio)); the half keeps rounding errors away from the next integer."""
+    return 1 - (after + 0.5) / before
+
+
+def _classifiers(model: PreTrainedModel) -> list[nn.Module]:
+    """Everything after the base model: class scores are no neurons to prune."""
+    return [child for child in model.children() if child is not model.base_model]
+
+
+def _logits(output: Any) -> torch.Tensor:
+    return output.logits
+
+
+def _to_our_architecture(
+    source: PreTrainedModel, weights: dict[str, torch.Tensor], plan: PruningPlan
+) -> SNPViTForImageClassification:
+    """Loads the pruned weights into our architecture, whose config states head sizes and the dense score scale.
+
+    Loading is strict and checks every shape: a size that Torch-Pruning did not reach is an error.
+    """
+    dense = convert(source)
+    pruned = type(dense)(plan.pruned_config(dense.config))
+    renamed: Callable[[str], str] = _renaming(source.base_model_prefix, dense.base_model_prefix)
+    pruned.load_state_dict({renamed(name): weight for name, weight in weights.items()})
+    return pruned.eval()
+
+
+def _renaming(source_prefix: str, our_prefix: str) -> Callable[[str], str]:
+    def renamed(name: str) -> str:
+        if name.startswith(f"{source_prefix}."):
+            return our_prefix + name.removeprefix(source_prefix)
+        return name.replace("cls_classifier.", "classifier.", 1) if name.startswith("cls_classifier.") else name
+
+    return renamed
