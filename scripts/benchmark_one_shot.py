@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from baselines.scores import Model, Shares, l2_norm, plan_by_scores, prune_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
-from digits import Images, choose, load_digits
+from digits import Images, choose, load_digits, measure_accuracy
 from reporting import collect_versions, format_tables, plot_accuracy
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -91,14 +91,6 @@ class Result:
     accuracies: dict[str, list[float]]  # by scale, one per seed
     macs: int
     seconds: float  # of scoring and pruning, calibration left out
-
-
-@torch.inference_mode()
-def measure_accuracy(model: PreTrainedModel, images: Images, batch_size: int = 100) -> float:
-    """Share of images whose highest logit is that of their class."""
-    batches = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
-    hits = sum(int((model(pixels).logits.argmax(-1) == labels).sum()) for pixels, labels in batches)
-    return hits / len(images.labels)
 
 
 # Methods. Each takes the model under test, the shares to remove and a seed, and returns a pruned model.

@@ -1,9 +1,10 @@
-"""The digits that the benchmarked models were trained on, as pixel values."""
+"""The digits that the benchmarked models were trained on, as pixel values, and the accuracy on them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from optimum_snp.demo.data import load_digits as load_demo_digits
 
@@ -33,3 +34,11 @@ def choose(images: Images, count: int, seed: int) -> Images:
     """A random choice of `count` images."""
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))[:count]
     return Images(images.pixels[order].contiguous(), images.labels[order])
+
+
+@torch.inference_mode()
+def measure_accuracy(model: nn.Module, images: Images, batch_size: int = 100) -> float:
+    """Share of images whose highest logit is that of their class."""
+    batches = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
+    hits = sum(int((model(pixels).logits.argmax(-1) == labels).sum()) for pixels, labels in batches)
+    return hits / len(images.labels)

@@ -7,11 +7,13 @@ direction.
 """
 
 import argparse
+import copy
+from itertools import product
 
+from digits import choose, load_digits, measure_accuracy
 from tqdm.auto import tqdm
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.demo.data import load_digits
 
 
 DIRECTIONS: tuple[int | float | None, ...] = (1, 2, 4, 8, 16, 0.5, 0.8, 0.9, 0.95, 0.99, None)
@@ -26,30 +28,31 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="choices of the 64 calibration images to average over")
     args = parser.parse_args()
 
-    train_digits, held_out = load_digits()
-    images = train_digits.remove_columns("label")
-    accuracy = dict.fromkeys(((d, w, s) for d in DIRECTIONS for w in WEIGHTINGS for s in SHARES), 0.0)
-    progress = tqdm(total=len(accuracy) * args.seeds, desc="Sweeping")
+    train, held_out = load_digits()
     dense = SNPPruner.from_pretrained(args.model)
-    print(f"dense: {dense.evaluate(held_out)['accuracy']:.1%}\n")
+    settings = list(product(DIRECTIONS, WEIGHTINGS, SHARES))
+    accuracy = dict.fromkeys(settings, 0.0)
+    print(f"dense: {measure_accuracy(dense.model, held_out):.1%}\n")
+    progress = tqdm(total=len(settings) * args.seeds, desc="Sweeping")
     for seed in range(args.seeds):
-        statistics = dense.calibrate(images, seed=seed)
-        for directions, weighting, share in accuracy:
+        dense.calibrate(choose(train, 64, seed).pixels)
+        for setting in settings:
+            directions, weighting, share = setting
             config = SNPConfig(
                 qk_sparsity=share, num_singular_directions=directions, singular_weighting=weighting, method="snp"
             )
-            pruner = SNPPruner.from_pretrained(dense.model, image_processor=dense.image_processor)
-            pruner.statistics = statistics
-            pruner.prune(config)
-            accuracy[directions, weighting, share] += pruner.evaluate(held_out)["accuracy"] / args.seeds
+            pruned = copy.copy(dense).prune(config)  # the dense one stays calibrated
+            accuracy[setting] += measure_accuracy(pruned, held_out) / args.seeds
             progress.update()
     progress.close()
 
-    columns = [(weighting, share) for weighting in WEIGHTINGS for share in SHARES]
+    columns = list(product(WEIGHTINGS, SHARES))
     print("| directions | " + " | ".join(f"{weighting}, {share:.0%} removed" for weighting, share in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for directions in DIRECTIONS:
-        name = "all" if directions is None else f"{directions:.0%} of energy" if directions < 1 else str(directions)
+        name = "all" if directions is None else str(directions)
+        if isinstance(directions, float):
+            name = f"{directions:.0%} of the energy"
         cells = [f"{accuracy[directions, weighting, share]:.1%}" for weighting, share in columns]
         print(f"| {name} | " + " | ".join(cells) + " |")
 

@@ -59,7 +59,7 @@ def atomic_folder(save_directory: str | Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
         yield staging
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
+        _give_usual_rights(staging)
         if folder.exists():
             _replace(folder, staging)
         else:
@@ -82,7 +82,10 @@ def _replace(folder: Path, staging: Path) -> None:
     shutil.rmtree(old)
 
 
-def _umask() -> int:
+def _give_usual_rights(folder: Path) -> None:
+    """Lifts the privacy of temporary folders, and of the weights that safetensors writes."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)

@@ -67,10 +67,14 @@ def test_replacing_takes_old_weights_and_keeps_other_files(tmp_path):
     assert (tmp_path / "model" / "checkpoint-3" / "model.safetensors").read_text() == "mine"
 
 
-def test_folder_has_the_usual_rights(tmp_path):
+def test_folder_and_files_have_the_usual_rights(tmp_path):
     (tmp_path / "usual").mkdir()
-    save(tmp_path / "model", "new")
+    (tmp_path / "usual" / "file").write_text("")
+    with atomic_folder(tmp_path / "model") as staging:
+        (staging / "config.json").write_text("{}")
+        (staging / "config.json").chmod(0o600)
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert (tmp_path / "model" / "config.json").stat().st_mode == (tmp_path / "usual" / "file").stat().st_mode
 
 
 def test_paths_that_cannot_be_saved_to(tmp_path):
