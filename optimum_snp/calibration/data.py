@@ -228,13 +228,17 @@ def _features(dataset: Any) -> datasets.Features | None:
     return dataset.features if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)) else None
 
 
+def _named_column(features: datasets.Features, name: str) -> str:
+    if name not in features:
+        raise ValueError(f"The dataset has no column {name!r}; it has {', '.join(map(repr, features))}.")
+    return name
+
+
 def _find_image_column(features: datasets.Features | None, image_column: str | None) -> str | None:
     if features is None:
         return image_column
     if image_column is not None:
-        if image_column not in features:
-            raise ValueError(f"The dataset has no column {image_column!r}; it has {', '.join(map(repr, features))}.")
-        return image_column
+        return _named_column(features, image_column)
     found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if not found and "pixel_values" in features:
         return "pixel_values"
@@ -250,9 +254,7 @@ def _find_label_column(features: datasets.Features | None, label_column: str | N
     if features is None:
         return label_column
     if label_column is not None:
-        if label_column not in features:
-            raise ValueError(f"The dataset has no column {label_column!r}; it has {', '.join(map(repr, features))}.")
-        return label_column
+        return _named_column(features, label_column)
     found = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     found = found or [name for name in LABEL_NAMES if name in features]
     if len(found) != 1:
