@@ -53,14 +53,14 @@ class SNPConfig:
     )
     method: str = field(default="snp", metadata={"help": "how neurons are chosen: 'snp' keeps them by SNP's scores"})
     num_singular_directions: int | float | None = field(
-        default=None,
+        default=0.9,
         metadata={
             "help": "leading singular directions of the attention scores that query/key neurons are held against: a "
             "count, a share of the spectral energy in (0, 1], or none for all"
         },
     )
     singular_weighting: str = field(
-        default="energy",
+        default="uniform",
         metadata={"help": "'uniform' counts all directions alike as in the paper, 'energy' by their singular value"},
     )
     round_to: int = field(default=1, metadata={"help": "kept sizes are multiples of this"})
