@@ -13,7 +13,7 @@ from .planning.presets import PRESETS
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("snp",)
+METHODS = ("snp", "snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 CONFIG_NAME = "snp_config.json"
 
@@ -51,7 +51,14 @@ class SNPConfig:
     hidden_sparsity: float = field(
         default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
     )
-    method: str = field(default="snp", metadata={"help": "how neurons are chosen: 'snp' keeps them by SNP's scores"})
+    method: str = field(
+        default="snp",
+        metadata={
+            "help": "'snp' keeps neurons by SNP's scores as in the paper, 'snp-refit' keeps the same neurons and fits "
+            "what reads them to the dense outputs by least squares, 'projection' keeps the leading directions instead "
+            "of neurons, in closed form"
+        },
+    )
     num_singular_directions: int | float | None = field(
         default=0.9,
         metadata={

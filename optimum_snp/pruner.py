@@ -15,7 +15,7 @@ from .loading import load_image_processor, load_plan, load_source
 from .models import SNPViTForImageClassification, SNPViTModel
 from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
 from .publishing import atomic_folder, check_save_directory
-from .reshaping import select_neurons
+from .reshaping import reshape
 from .scoring import compute_scores
 from .training import build_trainer, evaluate_accuracy
 
@@ -184,7 +184,8 @@ class SNPPruner:
 
         Raises:
             TypeError: If `plan` is neither.
-            ValueError: If the plan was made for a model of other sizes; with a config as `calibrate` and `plan`.
+            ValueError: If the plan was made for a model of other sizes, or its method needs statistics and the model
+                is not calibrated; with a config as `calibrate` and `plan`.
         """
         if isinstance(plan, SNPConfig):
             check_fits(plan, self.model.config)
@@ -193,7 +194,7 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
-        self.model = select_neurons(self.model, plan)
+        self.model = reshape(self.model, plan, self.statistics)
         self.pruning_plan = plan
         self.statistics = None  # of the model before
         return self.model

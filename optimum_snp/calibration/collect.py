@@ -15,6 +15,7 @@ from transformers import BaseImageProcessor
 from ..models import SNPViTForImageClassification, SNPViTModel
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
+from .moments import moment_hooks
 from .statistics import CalibrationStatistics, model_fingerprint
 
 
@@ -30,8 +31,9 @@ def collect_statistics(
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
+    moments: bool = True,
 ) -> CalibrationStatistics:
-    """Runs unlabelled images through the model and sums what the scores need.
+    """Runs unlabelled images through the model and sums what the scores and the closed-form methods need.
 
     Whole batches are dealt out to the processes, so that every image is computed in the same company, and counted
     once, on one process or several: the sums differ by no more than the order of float64 additions.
@@ -49,6 +51,9 @@ def collect_statistics(
             Of the choice of images.
         image_processor, image_column:
             See [`optimum_snp.calibration.data.pixel_dataset`].
+        moments (`bool`, *optional*, defaults to `True`):
+            Whether to sum the second moments that `method="snp-refit"` and `"projection"` need. They cost about as
+            much as the forward pass, and a float64 matrix of the MLP's size squared per block.
 
     Returns:
         [`CalibrationStatistics`]: The same on every process.
@@ -70,7 +75,7 @@ def collect_statistics(
     device, training = model.device, model.training
     model.to(accelerator.device).eval()
     try:
-        with torch.inference_mode(), _summing_hooks(model, statistics), progress:
+        with torch.inference_mode(), _summing_hooks(model, statistics, moments), progress:
             for batch in loader:
                 model(batch["pixel_values"])
                 statistics.num_images += len(batch["pixel_values"])
@@ -83,9 +88,9 @@ def collect_statistics(
 
 
 @contextlib.contextmanager
-def _summing_hooks(model: nn.Module, statistics: CalibrationStatistics) -> Iterator[None]:
-    """While open, every forward pass adds the alignment of its queries and keys to `statistics`."""
-    handles = []
+def _summing_hooks(model: nn.Module, statistics: CalibrationStatistics, moments: bool) -> Iterator[None]:
+    """While open, every forward pass adds to `statistics`."""
+    handles = moment_hooks(model, statistics) if moments else []
     for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
         handles += _attention_hooks(layer.attention, sums)
     try:
@@ -117,6 +122,6 @@ def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> lis
 def _fill_missing(statistics: CalibrationStatistics, model: nn.Module) -> None:
     """A process without a batch adds zeros, so that all processes take part in the reduction."""
     for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
-        if not sums:
+        if "cosines" not in sums:
             nothing = torch.zeros(0, layer.attention.num_attention_heads, 1, layer.attention.qk_head_dim)
             sums.update(attention_score_statistics(nothing, nothing))

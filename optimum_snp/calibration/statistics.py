@@ -15,33 +15,47 @@ from torch import nn
 
 @dataclass
 class CalibrationStatistics:
-    """Sums over the attention maps of the calibration images, from which scores are computed.
+    """Sums over the calibration images, from which scores and closed-form solutions are computed.
 
     Attributes:
         blocks (`list[dict[str, torch.Tensor]]`):
-            One dict of float64 tensors per block; see [`attention_score_statistics`] for their meaning.
+            One dict of float64 tensors per block; see [`attention_score_statistics`] and
+            [`optimum_snp.calibration.moments`] for their meaning.
         num_images (`int`):
             Images that the sums run over.
         fingerprint (`str`):
             Digest of the model's weights, so that statistics are never used with another model.
+        stream (`dict[str, torch.Tensor]`):
+            Sums that belong to no block; see [`optimum_snp.calibration.moments`].
     """
 
     blocks: list[dict[str, torch.Tensor]]
     num_images: int = 0
     fingerprint: str = field(default="", repr=False)
+    stream: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether they hold what `snp-refit` and `projection` need."""
+        return "final_moment" in self.stream
 
     def reduce(self, accelerator: Accelerator) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
         count = torch.tensor(self.num_images, device=accelerator.device)
-        blocks = [
-            {
-                # Moved to the device for the reduction and back, since statistics are kept in main memory.
+
+        def reduced(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            # Moved to the device for the reduction and back, since statistics are kept in main memory.
+            return {
                 name: accelerator.reduce(tensor.to(accelerator.device), reduction="sum").cpu()
-                for name, tensor in sorted(block.items())
+                for name, tensor in sorted(sums.items())
             }
-            for block in self.blocks
-        ]
-        return CalibrationStatistics(blocks, int(accelerator.reduce(count, reduction="sum")), self.fingerprint)
+
+        return CalibrationStatistics(
+            [reduced(block) for block in self.blocks],
+            int(accelerator.reduce(count, reduction="sum")),
+            self.fingerprint,
+            reduced(self.stream),
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the statistics to one safetensors file."""
@@ -50,6 +64,7 @@ class CalibrationStatistics:
             for index, block in enumerate(self.blocks)
             for name, tensor in block.items()
         }
+        tensors.update({f"stream.{name}": tensor for name, tensor in self.stream.items()})
         metadata = {
             "num_images": str(self.num_images),
             "fingerprint": self.fingerprint,
@@ -69,10 +84,15 @@ class CalibrationStatistics:
             if not {"num_images", "fingerprint", "num_blocks"} <= metadata.keys():
                 raise ValueError(f"{path} holds no calibration statistics.")
             blocks: list[dict[str, torch.Tensor]] = [{} for _ in range(int(metadata["num_blocks"]))]
+            stream = {}
             for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
-                _, index, name = key.split(".", 2)
-                blocks[int(index)][name] = file.get_tensor(key)
-        return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"])
+                place, _, name = key.partition(".")
+                if place == "stream":
+                    stream[name] = file.get_tensor(key)
+                else:
+                    index, name = name.split(".", 1)
+                    blocks[int(index)][name] = file.get_tensor(key)
+        return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], stream)
 
 
 def model_fingerprint(model: nn.Module) -> str:

@@ -16,6 +16,8 @@ from .costs import count_macs, count_parameters, skeleton
 
 PLAN_NAME = "pruning_plan.json"
 FORMAT_VERSION = 1
+# In place of kept neurons, where directions are kept that are no neurons.
+PROJECTED = "projected"
 
 
 @dataclass
@@ -25,7 +27,7 @@ class BlockPlan:
     Attributes:
         before, after (`dict`):
             The block's entry of `block_configs`.
-        query_key, value (`list[list[int]]`):
+        query_key, value (`list[list[int]]` or `"projected"`):
             Per head the kept neurons, rising, each head counting from 0.
         mlp (`list[int]`):
             The kept MLP neurons, rising.
@@ -33,8 +35,8 @@ class BlockPlan:
 
     before: dict[str, Any]
     after: dict[str, Any]
-    query_key: list[list[int]]
-    value: list[list[int]]
+    query_key: list[list[int]] | str
+    value: list[list[int]] | str
     mlp: list[int]
 
 
@@ -47,7 +49,7 @@ class PruningPlan:
             What was asked for.
         hidden_size_before, hidden_size_after (`int`):
             Width of the residual stream.
-        hidden (`list[int]`):
+        hidden (`list[int]` or `"projected"`):
             The kept channels of the residual stream, rising.
         blocks (`list[BlockPlan]`):
             One entry per block.
@@ -60,7 +62,7 @@ class PruningPlan:
     config: SNPConfig
     hidden_size_before: int
     hidden_size_after: int
-    hidden: list[int]
+    hidden: list[int] | str
     blocks: list[BlockPlan]
     macs_before: int
     macs_after: int
@@ -82,6 +84,10 @@ class PruningPlan:
             "hidden_size": self.hidden_size_after,
             "block_configs": [block.after for block in self.blocks],
         }
+        if self.hidden == PROJECTED:
+            fields_after.update(norm_type="rms", norm_width=config.norm_width or self.hidden_size_before)
+        if self.config.method != "snp" and self.hidden_size_after < self.hidden_size_before:
+            fields_after["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
         pruned = type(config).from_dict(fields_after)
         # What `to_dict` leaves out.
         pruned._attn_implementation = config._attn_implementation
@@ -123,11 +129,16 @@ class PruningPlan:
         return cls.from_dict(json.loads(Path(path).read_text()))
 
     def _check(self) -> None:
-        _check_kept("hidden", self.hidden, self.hidden_size_before, self.hidden_size_after)
+        self._check_projected("hidden", self.hidden, self.hidden_size_before, self.hidden_size_after)
+        if self.hidden != PROJECTED:
+            _check_kept("hidden", self.hidden, self.hidden_size_before, self.hidden_size_after)
         for index, block in enumerate(self.blocks):
             before, after = block.before, block.after
             for part, size in (("query_key", "qk_head_dim"), ("value", "v_head_dim")):
                 heads = getattr(block, part)
+                self._check_projected(f"blocks[{index}].{part}", heads, before[size], after[size])
+                if heads == PROJECTED:
+                    continue
                 if len(heads) != before["num_attention_heads"]:
                     raise ValueError(
                         f"blocks[{index}].{part} has {len(heads)} heads, the block {before['num_attention_heads']}."
@@ -135,6 +146,16 @@ class PruningPlan:
                 for kept in heads:
                     _check_kept(f"blocks[{index}].{part}", kept, before[size], after[size])
             _check_kept(f"blocks[{index}].mlp", block.mlp, before["intermediate_size"], after["intermediate_size"])
+
+    def _check_projected(self, where: str, kept: list | str, size_before: int, size_after: int) -> None:
+        """Strings other than "projected", or "projected" where it cannot be."""
+        if isinstance(kept, str) and (
+            kept != PROJECTED or self.config.method != "projection" or not 0 < size_after < size_before
+        ):
+            raise ValueError(
+                f"{where} must be a list of kept neurons, or {PROJECTED!r} where method 'projection' makes it "
+                f"smaller; got {kept!r} with method {self.config.method!r} and sizes {size_before} -> {size_after}."
+            )
 
     def __str__(self) -> str:
         header = f"{'block':>5}  {'heads':>5}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
@@ -190,17 +211,18 @@ def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores,
             BlockPlan(
                 before=dict(before),
                 after=after,
-                query_key=[keep_highest(head, after["qk_head_dim"]) for head in scores.query_key[index]],
-                value=[keep_highest(head, after["v_head_dim"]) for head in scores.value[index]],
+                query_key=_kept_of_heads(scores.query_key[index], after["qk_head_dim"], config.method),
+                value=_kept_of_heads(scores.value[index], after["v_head_dim"], config.method),
                 mlp=keep_highest(scores.mlp[index], after["intermediate_size"]),
             )
         )
     hidden_size = kept_size(model.config.hidden_size, config.hidden_sparsity, config.round_to)
+    rotated = config.method == "projection" and hidden_size < model.config.hidden_size
     plan = PruningPlan(
         config=config,
         hidden_size_before=model.config.hidden_size,
         hidden_size_after=hidden_size,
-        hidden=keep_highest(scores.hidden, hidden_size),
+        hidden=PROJECTED if rotated else keep_highest(scores.hidden, hidden_size),
         blocks=blocks,
         macs_before=count_macs(model),
         macs_after=0,
@@ -247,6 +269,13 @@ def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
     """The positions of the `count` highest of `scores`, rising; of equal scores the first stays."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return sorted(order[:count].tolist())
+
+
+def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[int]] | str:
+    """The kept neurons of each head; no neurons where directions are kept."""
+    if method == "projection" and size < scores.shape[1]:
+        return PROJECTED
+    return [keep_highest(head, size) for head in scores]
 
 
 def _check_kept(where: str, kept: list[int], size_before: int, size_after: int) -> None:

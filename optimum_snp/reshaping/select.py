@@ -9,7 +9,7 @@ layer norm over fewer channels is another function.
 
 import torch
 
-from ..models import SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..planning.plan import BlockPlan, PruningPlan
 
 
@@ -47,48 +47,75 @@ def select_neurons(
     Raises:
         ValueError: If the plan was made for a model of other sizes.
     """
-    pruned = type(model)(plan.pruned_config(model.config))
+    config = plan.pruned_config(model.config)
     weights = model.state_dict()
-    layers_prefix = "layers." if model is model.base_model else f"{model.base_model_prefix}.layers."
-    for index, block in enumerate(plan.blocks):
-        _select_block(weights, f"{layers_prefix}{index}.", block)
+    for prefix, block in zip(block_prefixes(model), plan.blocks, strict=True):
+        select_block(weights, prefix, block)
     hidden = torch.tensor(plan.hidden, device=model.device)
-    weights = {name: _select_hidden(name, weight, hidden) for name, weight in weights.items()}
+    weights = {name: select_hidden(name, weight, hidden) for name, weight in weights.items()}
+    return build(model, config, weights)
+
+
+def build(
+    model: SNPViTModel | SNPViTForImageClassification, config: SNPViTConfig, weights: Weights
+) -> SNPViTModel | SNPViTForImageClassification:
+    """A model like `model`, of another config and with other weights, in eval mode."""
+    pruned = type(model)(config)
     pruned.load_state_dict(weights)
     return pruned.to(device=model.device, dtype=model.dtype).eval()
 
 
-def _select_block(weights: Weights, prefix: str, block: BlockPlan) -> None:
+def base_prefix(model: SNPViTModel | SNPViTForImageClassification) -> str:
+    """What the names of the network's weights start with."""
+    return "" if model is model.base_model else f"{model.base_model_prefix}."
+
+
+def block_prefixes(model: SNPViTModel | SNPViTForImageClassification) -> list[str]:
+    """What the names of each block's weights start with."""
+    return [f"{base_prefix(model)}layers.{index}." for index in range(len(model.base_model.layers))]
+
+
+def select_block(weights: Weights, prefix: str, block: BlockPlan) -> None:
     """Replaces the weights of one block by those of its kept neurons."""
-    query_key = _rows_of_heads(block.query_key, block.before["qk_head_dim"])
-    value = _rows_of_heads(block.value, block.before["v_head_dim"])
-    _keep_rows(weights, f"{prefix}attention.q_proj", query_key)
-    _keep_rows(weights, f"{prefix}attention.k_proj", query_key)
-    _keep_rows(weights, f"{prefix}attention.v_proj", value)
-    _keep_columns(weights, f"{prefix}attention.o_proj", value)
-    _keep_rows(weights, f"{prefix}mlp.fc1", block.mlp)
-    _keep_columns(weights, f"{prefix}mlp.fc2", block.mlp)
+    query_key = rows_of_heads(block.query_key, block.before["qk_head_dim"])
+    value = rows_of_heads(block.value, block.before["v_head_dim"])
+    keep_rows(weights, f"{prefix}attention.q_proj", query_key)
+    keep_rows(weights, f"{prefix}attention.k_proj", query_key)
+    keep_rows(weights, f"{prefix}attention.v_proj", value)
+    keep_columns(weights, f"{prefix}attention.o_proj", value)
+    keep_rows(weights, f"{prefix}mlp.fc1", block.mlp)
+    keep_columns(weights, f"{prefix}mlp.fc2", block.mlp)
 
 
-def _rows_of_heads(kept: list[list[int]], head_dim: int) -> list[int]:
+def rows_of_heads(kept: list[list[int]], head_dim: int) -> list[int]:
     """Rows of the whole projection from the kept neurons of each head."""
     return [head * head_dim + neuron for head, neurons in enumerate(kept) for neuron in neurons]
 
 
-def _keep_rows(weights: Weights, name: str, kept: list[int]) -> None:
+def keep_rows(weights: Weights, name: str, kept: list[int]) -> None:
     for part in ("weight", "bias"):
         if f"{name}.{part}" in weights:  # queries, keys and values may come without bias
             weights[f"{name}.{part}"] = weights[f"{name}.{part}"][kept]
 
 
-def _keep_columns(weights: Weights, name: str, kept: list[int]) -> None:
+def keep_columns(weights: Weights, name: str, kept: list[int]) -> None:
     weights[f"{name}.weight"] = weights[f"{name}.weight"][:, kept]
 
 
-def _select_hidden(name: str, weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    module = name.rpartition(".")[0]
-    if name.endswith(_READERS) or name.endswith(_STREAM_VECTORS):
+def select_hidden(name: str, weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """The weight `name` with only the channels `hidden` of the residual stream."""
+    if name.endswith(_READERS) or is_stream_vector(name):
         return weight.index_select(-1, hidden)
-    if module.endswith(_WRITERS) or module.endswith(_NORMS):
+    if writes_stream(name) or name.rpartition(".")[0].endswith(_NORMS):
         return weight.index_select(0, hidden)
     return weight
+
+
+def is_stream_vector(name: str) -> bool:
+    """Whether the weight is itself added into the stream; its last dimension is the stream's."""
+    return name.endswith(_STREAM_VECTORS)
+
+
+def writes_stream(name: str) -> bool:
+    """Whether the weight or bias is that of a layer that writes the stream; its first dimension is the stream's."""
+    return name.rpartition(".")[0].endswith(_WRITERS)

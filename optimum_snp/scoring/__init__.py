@@ -8,13 +8,14 @@ from ..calibration.statistics import CalibrationStatistics
 from ..configuration import SNPConfig
 from ..models import SNPViTForImageClassification, SNPViTModel
 from .attention_scores import query_key_scores
+from .elimination import elimination_scores
 from .redundancy import redundancy_scores
 from .residual import residual_scores
 
 
 @dataclass
 class Scores:
-    """SNP's scores; neurons with the least score are pruned first.
+    """One score per neuron; neurons with the least score are pruned first.
 
     Attributes:
         query_key (`list[torch.Tensor]`): Per block `[heads, qk_head_dim]`.
@@ -32,7 +33,7 @@ class Scores:
 def compute_scores(
     model: SNPViTModel | SNPViTForImageClassification, statistics: CalibrationStatistics, config: SNPConfig
 ) -> Scores:
-    """Computes all scores of METHOD 1.1 to 1.4.
+    """Computes all scores of METHOD 1.1 to 1.4; for method "projection" the MLP's are those of METHOD 2.3.
 
     Args:
         model:
@@ -40,8 +41,16 @@ def compute_scores(
         statistics ([`CalibrationStatistics`]):
             Reduced over all processes.
         config ([`SNPConfig`]):
-            Of which `num_singular_directions` and `singular_weighting` are read.
+            Of which `method`, `num_singular_directions` and `singular_weighting` are read.
+
+    Raises:
+        ValueError: If the method needs second moments and the statistics have none.
     """
+    if config.method != "snp" and not statistics.has_moments:
+        raise ValueError(
+            f"method {config.method!r} needs second moments of the activations, and these statistics have none. "
+            "Call calibrate(dataset) again."
+        )
     base_model = model.base_model
     query_key = [
         query_key_scores(block, config.num_singular_directions, config.singular_weighting)
@@ -51,7 +60,13 @@ def compute_scores(
         redundancy_scores(layer.attention.v_proj.weight).view(layer.attention.num_attention_heads, -1)
         for layer in base_model.layers
     ]
-    mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in base_model.layers]
+    if config.method == "projection":
+        mlp = [
+            elimination_scores(sums, layer.mlp.fc2.weight)
+            for sums, layer in zip(statistics.blocks, base_model.layers, strict=True)
+        ]
+    else:
+        mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in base_model.layers]
     return Scores(query_key, value, mlp, residual_scores(base_model))
 
 

@@ -1,0 +1,113 @@
+"""Reshaping in closed form (`method="projection"`): the directions themselves are kept, not neurons.
+
+Queries, keys and values are linear in what they read, so any basis of their kept directions folds into ordinary
+weights. MLP neurons sit behind an activation, so they are selected (by backward elimination, at planning time) and the
+second layer is refitted. The shape of the model is that of a selection of the same sizes.
+
+Source: METHOD 2.1 to 2.3; for queries and keys the weighted low-rank approximation of `Q K^T` under the moments of
+both sides.
+"""
+
+import torch
+
+from ..calibration.moments import Sums, covariance_and_mean
+from ..planning.plan import PROJECTED, BlockPlan
+from .refit import map_heads, refit_linear, refit_reader
+from .select import Weights, keep_columns, keep_rows
+
+
+def project_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -> None:
+    """Replaces the weights of one block by those of the plan's sizes; parts of unchanged size stay."""
+    attention = f"{prefix}attention."
+    if block.query_key == PROJECTED:
+        size = block.after["qk_head_dim"]
+        maps = [
+            project_scores(*moments, size) for moments in zip(sums["query_moment"], sums["key_moment"], strict=True)
+        ]
+        map_heads(weights, f"{attention}q_proj", torch.stack([query for query, _ in maps]))
+        map_heads(weights, f"{attention}k_proj", torch.stack([key for _, key in maps]))
+    if block.value == PROJECTED:
+        _project_values(weights, attention, block, sums)
+    if block.after["intermediate_size"] < block.before["intermediate_size"]:
+        dense = weights[f"{prefix}mlp.fc2.weight"], weights[f"{prefix}mlp.fc2.bias"]
+        keep_rows(weights, f"{prefix}mlp.fc1", block.mlp)
+        keep_columns(weights, f"{prefix}mlp.fc2", block.mlp)
+        refit_reader(weights, f"{prefix}mlp.fc2", *dense, sums, "mlp", block.mlp)
+
+
+def project_scores(
+    query_moment: torch.Tensor, key_moment: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The maps of one head's queries and keys to `size` dimensions that keep the attention scores best.
+
+    Minimises `|G_q^(1/2) (X - I) G_k^(1/2)|` over `X = B_q B_k^T` of rank `size`.
+
+    Args:
+        query_moment, key_moment (`torch.Tensor` of shape `[d, d]`):
+            `G_q` and `G_k`, float64; keys centred, since softmax ignores what all keys share.
+        size (`int`):
+            Dimensions to keep.
+
+    Returns:
+        `tuple`: `B_q` and `B_k`, `[d, size]`; new queries are `Q B_q`. Both sides carry the same energy.
+    """
+    query_root, query_inverse = root_and_inverse(query_moment)
+    key_root, key_inverse = root_and_inverse(key_moment)
+    left, values, right = torch.linalg.svd(query_root @ key_root)
+    shared = values[:size].sqrt()
+    return query_inverse @ left[:, :size] * shared, key_inverse @ right.mT[:, :size] * shared
+
+
+def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
+    """The directions of one head's output that matter most to the block's output.
+
+    Args:
+        covariance (`torch.Tensor` of shape `[e, e]`):
+            Of the head's attention-weighted values, float64.
+        weight (`torch.Tensor` of shape `[outputs, e]`):
+            The columns of the output projection that read the head.
+        size (`int`):
+            Directions to keep.
+
+    Returns:
+        `torch.Tensor` of shape `[e, size]`: The map of the values; mapped, they are uncorrelated, of equal variance.
+    """
+    root, inverse = root_and_inverse(covariance)
+    left = torch.linalg.svd(root @ weight.mT)[0]
+    return inverse @ left[:, :size]
+
+
+def root_and_inverse(moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The symmetric square root of a positive semidefinite matrix and its inverse.
+
+    Eigenvalues below 1e-9 of the largest are raised to that: directions never seen keep a finite inverse. A matrix of
+    zeros counts as the identity.
+    """
+    values, vectors = torch.linalg.eigh(moment)
+    largest = values[-1]
+    values = torch.where(largest > 0, values.clamp_min(1e-9 * largest), torch.ones_like(values))
+    return (vectors * values.sqrt()) @ vectors.mT, (vectors * values.rsqrt()) @ vectors.mT
+
+
+def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Sums) -> None:
+    heads, before, after = block.before["num_attention_heads"], block.before["v_head_dim"], block.after["v_head_dim"]
+    covariance, mean = covariance_and_mean(sums, "context")
+    weight, bias = weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"]
+    maps, priors = [], []
+    for head in range(heads):
+        rows = slice(head * before, (head + 1) * before)
+        values = project_output(covariance[rows, rows], weight[:, rows], after)
+        maps.append(values)
+        # Reads the kept directions as before; the rest of the head counts as its mean.
+        priors.append(weight[:, rows] @ covariance_pinv(values, covariance[rows, rows]))
+    map_heads(weights, f"{attention}v_proj", torch.stack(maps))
+    # All heads together: what one head has lost, another may still hold.
+    weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"] = refit_linear(
+        weight, bias, covariance, mean, torch.block_diag(*maps), torch.cat(priors, dim=1)
+    )
+
+
+def covariance_pinv(basis: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Back from `z = basis^T x` to `x`: the least-squares estimate `[inputs, kept]` for `x` of this covariance."""
+    root, _ = root_and_inverse(covariance)
+    return root @ torch.linalg.pinv(basis.mT @ root)

@@ -1,0 +1,135 @@
+"""Reshaping by selection and least squares (`method="snp-refit"`), and the regressions that other methods share.
+
+SNP's neurons are kept, then what reads them is fitted to what the dense layer put out on the calibration images.
+Every regression is solved from sums (METHOD 2), never from activations. Its ridge pulls towards the weights that would
+be there without a refit, not towards zero: in directions that few calibration images leave open, nothing changes.
+
+Source: METHOD 2.1 (the scores' least squares), 2.2 and 2.3 (refit of the second layer, means folded into the bias).
+"""
+
+import torch
+
+from ..calibration.moments import RIDGE, Sums, covariance_and_mean
+from ..planning.plan import BlockPlan
+from .select import Weights, rows_of_heads, select_block
+
+
+def refit_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    covariance: torch.Tensor,
+    mean: torch.Tensor,
+    basis: torch.Tensor,
+    prior: torch.Tensor,
+    ridge: float = RIDGE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer on fewer inputs that best replaces one on all inputs.
+
+    Minimises `E |W x + b - (W' z + b')|^2 + ridge * mean_variance(z) * |W' - prior|^2` over `W'` and `b'`, for
+    `z = basis^T x`.
+
+    Args:
+        weight, bias (`torch.Tensor` of shapes `[outputs, inputs]` and `[outputs]`):
+            The dense layer.
+        covariance, mean (`torch.Tensor` of shapes `[inputs, inputs]` and `[inputs]`):
+            Of its inputs, float64.
+        basis (`torch.Tensor` of shape `[inputs, kept]`):
+            What is kept of the inputs; columns of the identity for a selection.
+        prior (`torch.Tensor` of shape `[outputs, kept]`):
+            The weights without refit.
+        ridge (`float`, *optional*):
+            Relative to the mean variance of the kept inputs.
+
+    Returns:
+        `tuple`: `W'` of shape `[outputs, kept]` and `b'` of shape `[outputs]`, float64. Finite for any covariance.
+    """
+    crossed = covariance @ basis
+    kept = basis.T @ crossed
+    # Inputs that never vary leave the prior; the smallest number keeps the system solvable.
+    added = (ridge * kept.diagonal().mean()).clamp_min(torch.finfo(torch.float64).tiny)
+    system = kept + added * torch.eye(len(kept), dtype=torch.float64)
+    residual = weight @ crossed - prior @ kept
+    refitted = prior + _solve_symmetric(system, residual.T).T
+    return refitted, bias + weight @ mean - refitted @ (basis.T @ mean)
+
+
+def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    """The mixing of one head's kept queries that makes up best for the neurons that went.
+
+    Minimises `|Q_S Z K_S^T - Q K^T|` over `Z`, both sides weighted by the moments of the calibration images. Its ridge
+    pulls towards the identity.
+
+    Args:
+        query_moment, key_moment (`torch.Tensor` of shape `[d, d]`):
+            Of this head.
+        kept (`list[int]`):
+            The neurons `S`.
+
+    Returns:
+        `torch.Tensor` of shape `[kept, kept]`: `Z`; the new queries are `Q_S Z`.
+    """
+    identity = torch.eye(len(query_moment), dtype=torch.float64)
+    basis = identity[:, kept]
+    # Separable: first the kept queries stand in for all, then the kept keys.
+    query_side, key_side = (
+        refit_linear(identity, identity[0] * 0, moment, identity[0] * 0, basis, basis)[0]  # [d, kept]
+        for moment in (query_moment, key_moment)
+    )
+    return query_side.T @ key_side
+
+
+def refit_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -> None:
+    """Replaces the weights of one block by those of its kept neurons, refitted; parts of unchanged size stay."""
+    dense_output = weights[f"{prefix}attention.o_proj.weight"], weights[f"{prefix}attention.o_proj.bias"]
+    dense_mlp = weights[f"{prefix}mlp.fc2.weight"], weights[f"{prefix}mlp.fc2.bias"]
+    select_block(weights, prefix, block)
+    if block.after["qk_head_dim"] < block.before["qk_head_dim"]:
+        mixings = [
+            refit_scores(query_moment, key_moment, kept)
+            for query_moment, key_moment, kept in zip(
+                sums["query_moment"], sums["key_moment"], block.query_key, strict=True
+            )
+        ]
+        map_heads(weights, f"{prefix}attention.q_proj", torch.stack(mixings))
+    if block.after["v_head_dim"] < block.before["v_head_dim"]:
+        kept = rows_of_heads(block.value, block.before["v_head_dim"])
+        refit_reader(weights, f"{prefix}attention.o_proj", *dense_output, sums, "context", kept)
+    if block.after["intermediate_size"] < block.before["intermediate_size"]:
+        refit_reader(weights, f"{prefix}mlp.fc2", *dense_mlp, sums, "mlp", block.mlp)
+
+
+def refit_reader(
+    weights: Weights,
+    name: str,
+    dense_weight: torch.Tensor,
+    dense_bias: torch.Tensor,
+    sums: Sums,
+    moments: str,
+    kept: list[int],
+) -> None:
+    """Refits the layer `name` to the inputs `kept` of the dense layer."""
+    covariance, mean = covariance_and_mean(sums, moments)
+    basis = torch.eye(len(covariance), dtype=torch.float64)[:, kept]
+    weights[f"{name}.weight"], weights[f"{name}.bias"] = refit_linear(
+        dense_weight, dense_bias, covariance, mean, basis, dense_weight[:, kept]
+    )
+
+
+def map_heads(weights: Weights, name: str, maps: torch.Tensor) -> None:
+    """Replaces the outputs `x` of each head by `x @ maps[head]`, with `maps` of shape `[heads, before, after]`."""
+    for part in ("weight", "bias"):
+        if f"{name}.{part}" in weights:  # queries, keys and values may come without bias
+            rows = weights[f"{name}.{part}"]
+            by_head = rows.unflatten(0, maps.shape[:2])
+            weights[f"{name}.{part}"] = torch.einsum("hij,hi...->hj...", maps, by_head).flatten(0, 1)
+
+
+def _solve_symmetric(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solves with a positive definite matrix; one that rounding has made indefinite is solved by its eigenvalues."""
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if not failed:
+        return torch.cholesky_solve(right, factor)
+    values, vectors = torch.linalg.eigh(system)
+    smallest = values[-1].clamp_min(torch.finfo(torch.float64).tiny) * len(system) * torch.finfo(torch.float64).eps
+    inverse = torch.where(values > smallest, 1 / values, 0.0)
+    return vectors @ (inverse.unsqueeze(-1) * (vectors.T @ right))

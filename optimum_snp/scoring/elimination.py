@@ -1,0 +1,116 @@
+"""The order in which MLP neurons can go when the second layer is refitted: greedy backward elimination.
+
+Source: METHOD 2.3. With `C` the covariance of the activations and `W` the second layer, refitted to the neurons that
+are left, removing neuron `m` and refitting again raises the squared error of the block's output by
+
+    |w_m|^2 / (C^-1)_mm
+
+so the neuron with the least rise goes next. After it, `C^-1` and `G = W^T W` change by matrices of rank one and two.
+These changes are gathered for a panel of removals and applied at once, as blocked Cholesky factorisations do: the
+whole order of `M` neurons costs about `M^3` operations, most of them in matrix products.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..calibration.moments import RIDGE, Sums, covariance_and_mean
+
+
+PANEL_SIZE = 32
+
+
+@dataclass
+class Elimination:
+    """The order of removal of all neurons of a layer.
+
+    Attributes:
+        order (`torch.Tensor` of shape `[n]`): The neurons, first removed first.
+        errors (`torch.Tensor` of shape `[n]`): The squared error per token, summed over outputs, once `order[: i + 1]`
+            are removed and the rest is refitted.
+    """
+
+    order: torch.Tensor
+    errors: torch.Tensor
+
+    def scores(self) -> torch.Tensor:
+        """One score per neuron, its place in the order: the `k` highest are what `k` neurons to keep are."""
+        ranks = torch.empty(len(self.order), dtype=torch.float64)
+        ranks[self.order] = torch.arange(len(self.order), dtype=torch.float64)
+        return ranks
+
+
+def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: float) -> Elimination:
+    """Removes one neuron after the other, always the one whose loss the others make up for best.
+
+    Args:
+        covariance (`torch.Tensor` of shape `[n, n]`):
+            Float64 covariance of the activations.
+        weight (`torch.Tensor` of shape `[outputs, n]`):
+            The layer that reads them.
+        ridge (`float`):
+            Added to the diagonal of the covariance, relative to its mean. Keeps neurons that are zero, constant or
+            copies of others from dividing by zero; they go first.
+
+    Returns:
+        [`Elimination`]
+    """
+    size = len(covariance)
+    added = ridge * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny / ridge)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance + added * torch.eye(size, dtype=torch.float64)))
+    gram = weight.T.double() @ weight.double()
+    alive = torch.arange(size)
+    order, rises = [], []
+    while len(alive):
+        removed, panel_rises, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
+        order.append(alive[removed])
+        rises.append(panel_rises)
+        left = torch.ones(len(alive), dtype=torch.bool)
+        left[removed] = False
+        alive, inverse, gram = alive[left], inverse[left][:, left], gram[left][:, left]
+    return Elimination(torch.cat(order), torch.cat(rises).cumsum(0))
+
+
+def _remove_panel(
+    inverse: torch.Tensor, gram: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Removes `count` neurons; the changed matrices still have their rows and columns, to be cut by the caller."""
+    size = len(inverse)
+    # inverse' = inverse - U U^T;  gram' = gram - A B^T - B A^T
+    u, a, b = (torch.zeros(size, count, dtype=torch.float64) for _ in range(3))
+    inverse_diagonal, gram_diagonal = inverse.diagonal().clone(), gram.diagonal().clone()
+    removed = torch.zeros(count, dtype=torch.long)
+    rises = torch.zeros(count, dtype=torch.float64)
+    gone = torch.zeros(size, dtype=torch.bool)
+    for step in range(count):
+        rise = gram_diagonal.clamp_min(0) / inverse_diagonal
+        # The diagonal of an inverse only falls; one that rounding has eaten up belongs to nothing that can be kept.
+        rise = torch.where(inverse_diagonal > 0, rise, 0.0).masked_fill(gone, torch.inf)
+        neuron = int(rise.argmin())
+        removed[step], rises[step], gone[neuron] = neuron, rise[neuron], True
+        pivot = inverse_diagonal[neuron].clamp_min(torch.finfo(torch.float64).tiny)
+        column = inverse[:, neuron] - u[:, :step] @ u[neuron, :step]
+        share = column / pivot  # how much of the neuron each other one takes over
+        products = gram[:, neuron] - a[:, :step] @ b[neuron, :step] - b[:, :step] @ a[neuron, :step]
+        u[:, step] = column / pivot.sqrt()
+        a[:, step], b[:, step] = share, products - share * gram_diagonal[neuron] / 2
+        inverse_diagonal = inverse_diagonal - u[:, step].square()
+        gram_diagonal = gram_diagonal - 2 * a[:, step] * b[:, step]
+    change = a @ b.T
+    return removed, rises, inverse - u @ u.T, gram - change - change.T
+
+
+def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:
+    """The score of every MLP neuron of a block: its place in the order of removal.
+
+    Args:
+        sums (`dict[str, torch.Tensor]`):
+            The block's statistics; see [`optimum_snp.calibration.moments`].
+        weight (`torch.Tensor` of shape `[outputs, n]`):
+            The second layer.
+
+    Returns:
+        `torch.Tensor` of shape `[n]`: float64.
+    """
+    covariance, _ = covariance_and_mean(sums, "mlp")
+    return backward_elimination(covariance, weight.detach().cpu().double(), RIDGE).scores()
