@@ -11,6 +11,7 @@ both sides.
 import torch
 
 from ..calibration.moments import Sums, covariance_and_mean
+from ..linear_algebra import root_and_inverse
 from ..planning.plan import PROJECTED, BlockPlan
 from .refit import map_heads, refit_linear, refit_reader
 from .select import Weights, keep_columns, keep_rows
@@ -75,18 +76,6 @@ def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) ->
     root, inverse = root_and_inverse(covariance)
     left = torch.linalg.svd(root @ weight.mT)[0]
     return inverse @ left[:, :size]
-
-
-def root_and_inverse(moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The symmetric square root of a positive semidefinite matrix and its inverse.
-
-    Eigenvalues below 1e-9 of the largest are raised to that: directions never seen keep a finite inverse. A matrix of
-    zeros counts as the identity.
-    """
-    values, vectors = torch.linalg.eigh(moment)
-    largest = values[-1]
-    values = torch.where(largest > 0, values.clamp_min(1e-9 * largest), torch.ones_like(values))
-    return (vectors * values.sqrt()) @ vectors.mT, (vectors * values.rsqrt()) @ vectors.mT
 
 
 def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Sums) -> None:

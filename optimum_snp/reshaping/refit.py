@@ -10,6 +10,7 @@ Source: METHOD 2.1 (the scores' least squares), 2.2 and 2.3 (refit of the second
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
+from ..linear_algebra import with_ridge
 from ..planning.plan import BlockPlan
 from .select import Weights, rows_of_heads, select_block
 
@@ -45,11 +46,9 @@ def refit_linear(
     """
     crossed = covariance @ basis
     kept = basis.T @ crossed
-    # Inputs that never vary leave the prior; the smallest number keeps the system solvable.
-    added = (ridge * kept.diagonal().mean()).clamp_min(torch.finfo(torch.float64).tiny)
-    system = kept + added * torch.eye(len(kept), dtype=torch.float64)
     residual = weight @ crossed - prior @ kept
-    refitted = prior + _solve_symmetric(system, residual.T).T
+    factor = torch.linalg.cholesky(with_ridge(kept, ridge))
+    refitted = prior + torch.cholesky_solve(residual.T, factor).T
     return refitted, bias + weight @ mean - refitted @ (basis.T @ mean)
 
 
@@ -122,14 +121,3 @@ def map_heads(weights: Weights, name: str, maps: torch.Tensor) -> None:
             rows = weights[f"{name}.{part}"]
             by_head = rows.unflatten(0, maps.shape[:2])
             weights[f"{name}.{part}"] = torch.einsum("hij,hi...->hj...", maps, by_head).flatten(0, 1)
-
-
-def _solve_symmetric(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Solves with a positive definite matrix; one that rounding has made indefinite is solved by its eigenvalues."""
-    factor, failed = torch.linalg.cholesky_ex(system)
-    if not failed:
-        return torch.cholesky_solve(right, factor)
-    values, vectors = torch.linalg.eigh(system)
-    smallest = values[-1].clamp_min(torch.finfo(torch.float64).tiny) * len(system) * torch.finfo(torch.float64).eps
-    inverse = torch.where(values > smallest, 1 / values, 0.0)
-    return vectors @ (inverse.unsqueeze(-1) * (vectors.T @ right))

@@ -3,7 +3,8 @@
 A layer norm subtracts the mean, divides by the root mean square, scales and shifts. The subtraction folds into all
 that writes the stream, scale and shift into all that reads it; what is left is an RMS norm, and the function is the
 same. An RMS norm does not care about rotations. So the stream is rotated to the principal axes of what the norms put
-out, summed over all norms of the network, and the last axes are dropped. The norm goes on to divide by the dense width.
+out, summed over all norms of the network, and the last axes are dropped. The norm goes on to divide by the dense
+width.
 
 Each reader is then refitted to its dense outputs on the kept axes: at one place of the network the axes are
 correlated, though they are not in the sum over all places, so that kept ones stand in for dropped ones.

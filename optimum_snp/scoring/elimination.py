@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
+from ..linear_algebra import with_ridge
 
 
-PANEL_SIZE = 32
+PANEL_SIZE = 64
 
 
 @dataclass
@@ -55,26 +56,22 @@ def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: 
     Returns:
         [`Elimination`]
     """
-    size = len(covariance)
-    added = ridge * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny / ridge)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance + added * torch.eye(size, dtype=torch.float64)))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(covariance, ridge)))
     gram = weight.T.double() @ weight.double()
-    alive = torch.arange(size)
+    alive = torch.arange(len(covariance))
     order, rises = [], []
     while len(alive):
-        removed, panel_rises, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
+        removed, panel_rises, left, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
         order.append(alive[removed])
         rises.append(panel_rises)
-        left = torch.ones(len(alive), dtype=torch.bool)
-        left[removed] = False
-        alive, inverse, gram = alive[left], inverse[left][:, left], gram[left][:, left]
+        alive = alive[left]
     return Elimination(torch.cat(order), torch.cat(rises).cumsum(0))
 
 
 def _remove_panel(
     inverse: torch.Tensor, gram: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Removes `count` neurons; the changed matrices still have their rows and columns, to be cut by the caller."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Removes `count` neurons: which, the rise of each, which are left, and both matrices of those."""
     size = len(inverse)
     # inverse' = inverse - U U^T;  gram' = gram - A B^T - B A^T
     u, a, b = (torch.zeros(size, count, dtype=torch.float64) for _ in range(3))
@@ -96,8 +93,12 @@ def _remove_panel(
         a[:, step], b[:, step] = share, products - share * gram_diagonal[neuron] / 2
         inverse_diagonal = inverse_diagonal - u[:, step].square()
         gram_diagonal = gram_diagonal - 2 * a[:, step] * b[:, step]
-    change = a @ b.T
-    return removed, rises, inverse - u @ u.T, gram - change - change.T
+    left = (~gone).nonzero().squeeze(1)
+    u, a, b = u[left], a[left], b[left]
+    inverse, gram = (matrix.index_select(0, left).index_select(1, left) for matrix in (inverse, gram))
+    inverse.addmm_(u, u.T, alpha=-1)
+    gram.addmm_(torch.cat((a, b), dim=1), torch.cat((b, a), dim=1).T, alpha=-1)
+    return removed, rises, left, inverse, gram
 
 
 def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,38 @@
+"""The matrix functions of the closed-form methods, finite for every positive semidefinite matrix, zero included."""
+
+import torch
+
+
+def with_ridge(moment: torch.Tensor, ridge: float) -> torch.Tensor:
+    """The matrix plus a multiple of the identity that makes it safe to factorise.
+
+    Args:
+        moment (`torch.Tensor` of shape `[n, n]`):
+            Positive semidefinite up to rounding, float64.
+        ridge (`float`):
+            What is added, relative to the mean of the diagonal. A matrix of zeros becomes the identity.
+    """
+    mean = moment.diagonal().mean()
+    added = torch.where(mean > 0, ridge * mean, 1.0)
+    regular = moment + added * torch.eye(len(moment), dtype=moment.dtype)
+    if not torch.linalg.cholesky_ex(regular).info:
+        return regular
+    # Sums of float32 products can be indefinite by more than the ridge.
+    values, vectors = torch.linalg.eigh(moment)
+    return (vectors * (values.clamp_min(0) + added)) @ vectors.mT
+
+
+def root_and_inverse(moment: torch.Tensor, floor: float = 1e-9) -> tuple[torch.Tensor, torch.Tensor]:
+    """The symmetric square root of a positive semidefinite matrix, and the inverse of that root.
+
+    Args:
+        moment (`torch.Tensor` of shape `[n, n]`):
+            Positive semidefinite up to rounding, float64.
+        floor (`float`, *optional*):
+            Eigenvalues below this share of the largest are raised to it: directions never seen keep a finite inverse.
+            A matrix of zeros counts as the identity.
+    """
+    values, vectors = torch.linalg.eigh(moment)
+    largest = values[-1]
+    values = torch.where(largest > 0, values.clamp_min(floor * largest), torch.ones_like(values))
+    return (vectors * values.sqrt()) @ vectors.mT, (vectors * values.rsqrt()) @ vectors.mT
