@@ -1,9 +1,9 @@
 """From a model and a plan to a smaller model of the same architecture."""
 
+import logging
 import math
 
 from ..calibration import CalibrationStatistics
-from ..logging import get_logger
 from ..models import SNPViTForImageClassification, SNPViTModel
 from ..planning.plan import PROJECTED, PruningPlan
 from .project import project_block
@@ -12,7 +12,7 @@ from .select import block_prefixes, build, select_neurons
 from .width import rotate_width, select_width
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Calibration tokens per unknown of the largest regression, below which the fit is no better than its ridge.
 TOKENS_PER_UNKNOWN = 2

@@ -86,7 +86,7 @@ def test_batch_size_changes_nothing(source):
 
 
 def test_no_map_of_the_size_of_attention_is_kept(source):
-    statistics = collect_statistics(convert(source), torch.randn(4, 3, 32, 32), num_samples=4)
+    statistics = collect_statistics(convert(source), torch.randn(4, 3, 32, 32), num_samples=4, moments=False)
     head_dim = 12
     assert all(tensor.numel() <= 4 * head_dim**2 for block in statistics.blocks for tensor in block.values())
 

@@ -1,0 +1,143 @@
+"""The moments are those of activations that numpy computes from the weights and the hidden states."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.calibration import CalibrationStatistics, collect_statistics
+from optimum_snp.calibration.moments import second_moment
+from optimum_snp.conversion import convert
+from tests.helpers import build_source
+
+
+EXPECTED = ("query", "key", "context", "mlp", "before", "after", "final")
+
+
+def weights_of(linear):
+    bias = np.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().double().numpy()
+    return linear.weight.detach().double().numpy(), bias
+
+
+def apply(linear, inputs):
+    weight, bias = weights_of(linear)
+    return inputs @ weight.T + bias
+
+
+def normalise(stream, eps):
+    centred = stream - stream.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+
+
+def affine(norm, normalised):
+    return normalised * norm.weight.detach().double().numpy() + norm.bias.detach().double().numpy()
+
+
+def activations(model, pixel_values):
+    """Per block the rows that the moments sum over, computed without hooks; heads first where there are heads."""
+    base_model, eps = model.base_model, model.config.layer_norm_eps
+    with torch.no_grad():
+        streams = base_model(pixel_values, output_hidden_states=True).hidden_states
+    blocks = []
+    for layer, stream in zip(base_model.layers, streams, strict=False):
+        attention, stream = layer.attention, stream.double().numpy()
+        heads = attention.num_attention_heads
+
+        def split(states, heads=heads):
+            return states.reshape(*states.shape[:2], heads, -1).transpose(2, 0, 1, 3)  # [heads, images, tokens, d]
+
+        before = normalise(stream, eps)
+        inputs = affine(layer.layernorm_before, before)
+        query, key, value = (split(apply(getattr(attention, f"{name}_proj"), inputs)) for name in "qkv")
+        scores = np.exp(query @ key.swapaxes(-1, -2) * attention.scaling)
+        context = (scores / scores.sum(-1, keepdims=True) @ value).transpose(1, 2, 0, 3)
+        context = context.reshape(*stream.shape[:2], -1)
+        after = normalise(stream + apply(attention.o_proj, context), eps)
+        hidden = apply(layer.mlp.fc1, affine(layer.layernorm_after, after))
+        mlp = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+        key = key - key.mean(2, keepdims=True)
+        blocks.append({"query": query, "key": key, "context": context, "mlp": mlp, "before": before, "after": after})
+    return blocks, normalise(streams[-1].double().numpy(), eps)
+
+
+def check(sums, name, rows, has_sum=True):
+    by_head = rows.ndim == 4
+    rows = rows.reshape(rows.shape[0], -1, rows.shape[-1]) if by_head else rows.reshape(-1, rows.shape[-1])
+    expected = np.swapaxes(rows, -1, -2) @ rows
+    np.testing.assert_allclose(sums[f"{name}_moment"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    if has_sum:
+        np.testing.assert_allclose(sums[f"{name}_sum"], rows.sum(0), atol=1e-4 * np.abs(rows).sum(0).max())
+
+
+@pytest.mark.parametrize("batch_size", [6, 4])
+@pytest.mark.parametrize(
+    ("class_name", "num_final"),
+    [("ViTForImageClassification", 1), ("DeiTForImageClassification", 2), ("ViTModel", 17)],
+)
+def test_moments_are_those_of_the_activations(class_name, num_final, batch_size, pixel_values):
+    options = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    model = convert(build_source(class_name) if not options else without_pooler())
+    statistics = collect_statistics(model, pixel_values, num_samples=6, batch_size=batch_size)
+    blocks, final = activations(model, pixel_values)
+    for sums, rows in zip(statistics.blocks, blocks, strict=True):
+        assert sums["num_tokens"] == 6 * final.shape[1]
+        for name in ("query", "key"):
+            check(sums, name, rows[name], has_sum=False)
+        for name in ("context", "mlp", "before", "after"):
+            check(sums, name, rows[name])
+    assert statistics.stream["num_tokens"] == 6 * num_final
+    check(statistics.stream, "final", final[:, :num_final])
+
+
+def without_pooler():
+    from transformers import ViTModel
+
+    return ViTModel(build_source("ViTModel").config, add_pooling_layer=False).eval()
+
+
+def test_a_large_mean_costs_the_covariance_no_digits():
+    rows = torch.randn(500, 8, dtype=torch.float64) + 1000
+    rows = rows.float().double()
+    moment, total = second_moment(rows.float())
+    mean = total / 500
+    torch.testing.assert_close(
+        moment / 500 - torch.outer(mean, mean), torch.cov(rows.T, correction=0), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(total, rows.sum(0), rtol=1e-12, atol=0)
+
+
+def test_nothing_summed_is_zero():
+    moment, total = second_moment(torch.zeros(0, 4))
+    assert not moment.any() and not total.any()
+
+
+def test_size_does_not_grow_with_the_images(source):
+    model = convert(source)
+    few, many = (collect_statistics(model, torch.randn(n, 3, 32, 32), num_samples=n) for n in (2, 12))
+    for one, other in zip([*few.blocks, few.stream], [*many.blocks, many.stream], strict=True):
+        assert {name: tensor.shape for name, tensor in one.items()} == {
+            name: tensor.shape for name, tensor in other.items()
+        }
+
+
+def test_saved_moments_are_read_back(source, pixel_values, tmp_path):
+    statistics = collect_statistics(convert(source), pixel_values, num_samples=6)
+    statistics.save(tmp_path / "statistics.safetensors")
+    loaded = CalibrationStatistics.load(tmp_path / "statistics.safetensors")
+    assert loaded.has_moments
+    assert loaded.stream.keys() == statistics.stream.keys()
+    for name, tensor in statistics.stream.items():
+        assert torch.equal(loaded.stream[name], tensor)
+    assert torch.equal(loaded.blocks[1]["mlp_moment"], statistics.blocks[1]["mlp_moment"])
+
+
+@pytest.mark.parametrize("method", ["snp-refit", "projection"])
+def test_without_moments_the_closed_forms_say_what_is_missing(source, pixel_values, method):
+    pruner = SNPPruner.from_pretrained(source)
+    statistics = pruner.calibrate(pixel_values, num_samples=6, moments=False)
+    assert not statistics.has_moments
+    with pytest.raises(ValueError, match="needs second moments"):
+        pruner.plan(SNPConfig(method=method, qk_sparsity=0.5))
+    pruner.prune(SNPConfig(qk_sparsity=0.5))
