@@ -34,8 +34,8 @@ def refit_linear(
             The dense layer.
         covariance, mean (`torch.Tensor` of shapes `[inputs, inputs]` and `[inputs]`):
             Of its inputs, float64.
-        basis (`torch.Tensor` of shape `[inputs, kept]`):
-            What is kept of the inputs; columns of the identity for a selection.
+        basis (`torch.Tensor` of shape `[inputs, kept]`, or of integers of shape `[kept]`):
+            What is kept of the inputs: directions, or the positions of a selection.
         prior (`torch.Tensor` of shape `[outputs, kept]`):
             The weights without refit.
         ridge (`float`, *optional*):
@@ -44,12 +44,16 @@ def refit_linear(
     Returns:
         `tuple`: `W'` of shape `[outputs, kept]` and `b'` of shape `[outputs]`, float64. Finite for any covariance.
     """
-    crossed = covariance @ basis
-    kept = basis.T @ crossed
+    if basis.is_floating_point():
+        crossed = covariance @ basis
+        kept, kept_mean = basis.T @ crossed, basis.T @ mean
+    else:
+        crossed = covariance[:, basis]
+        kept, kept_mean = crossed[basis], mean[basis]
     residual = weight @ crossed - prior @ kept
     factor = torch.linalg.cholesky(with_ridge(kept, ridge))
     refitted = prior + torch.cholesky_solve(residual.T, factor).T
-    return refitted, bias + weight @ mean - refitted @ (basis.T @ mean)
+    return refitted, bias + weight @ mean - refitted @ kept_mean
 
 
 def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: list[int]) -> torch.Tensor:
@@ -67,11 +71,11 @@ def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: lis
     Returns:
         `torch.Tensor` of shape `[kept, kept]`: `Z`; the new queries are `Q_S Z`.
     """
-    identity = torch.eye(len(query_moment), dtype=torch.float64)
-    basis = identity[:, kept]
-    # Separable: first the kept queries stand in for all, then the kept keys.
+    identity, zero = torch.eye(len(query_moment), dtype=torch.float64), torch.zeros(len(query_moment)).double()
+    basis = torch.tensor(kept)
+    # Separable: the kept queries stand in for all, and the kept keys.
     query_side, key_side = (
-        refit_linear(identity, identity[0] * 0, moment, identity[0] * 0, basis, basis)[0]  # [d, kept]
+        refit_linear(identity, zero, moment, zero, basis, identity[:, kept])[0]  # [d, kept]
         for moment in (query_moment, key_moment)
     )
     return query_side.T @ key_side
@@ -107,10 +111,8 @@ def refit_reader(
     kept: list[int],
 ) -> None:
     """Refits the layer `name` to the inputs `kept` of the dense layer."""
-    covariance, mean = covariance_and_mean(sums, moments)
-    basis = torch.eye(len(covariance), dtype=torch.float64)[:, kept]
     weights[f"{name}.weight"], weights[f"{name}.bias"] = refit_linear(
-        dense_weight, dense_bias, covariance, mean, basis, dense_weight[:, kept]
+        dense_weight, dense_bias, *covariance_and_mean(sums, moments), torch.tensor(kept), dense_weight[:, kept]
     )
 
 
