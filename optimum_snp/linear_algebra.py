@@ -1,6 +1,20 @@
 """The matrix functions of the closed-form methods, finite for every positive semidefinite matrix, zero included."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """LAPACK on many small matrices, and loops over vectors, run several times slower on two threads than on one."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def with_ridge(moment: torch.Tensor, ridge: float) -> torch.Tensor:

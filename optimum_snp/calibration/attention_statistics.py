@@ -9,10 +9,9 @@ The cosines are kept for every pair of direction and neuron, so that every choic
 `singular_weighting` is computed from the same statistics.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
+
+from ..linear_algebra import one_thread
 
 
 def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -33,7 +32,7 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
     """
     query, key = _float64(query), _float64(key)
     head_dim = query.shape[-1]
-    with _one_thread():
+    with one_thread():
         query_factor = torch.linalg.qr(query, mode="r").R  # [maps, heads, min(tokens, d), d]
         key_factor = torch.linalg.qr(key, mode="r").R
         left, singular_values, right = torch.linalg.svd(query_factor @ key_factor.mT, full_matrices=False)
@@ -63,14 +62,3 @@ def _pad_rows(matrix: torch.Tensor, missing: int) -> torch.Tensor:
 def _float64(tensor: torch.Tensor) -> torch.Tensor:
     # Apple's GPUs have no float64.
     return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """LAPACK on many small matrices runs several times slower on two threads than on one."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)

@@ -52,8 +52,8 @@ def collect_statistics(
         image_processor, image_column:
             See [`optimum_snp.calibration.data.pixel_dataset`].
         moments (`bool`, *optional*, defaults to `True`):
-            Whether to sum the second moments that `method="snp-refit"` and `"projection"` need. They cost about as
-            much as the forward pass, and a float64 matrix of the MLP's size squared per block.
+            Whether to sum the second moments that `method="snp-refit"` and `"projection"` need. They cost about twice
+            the forward pass, and a float64 matrix of the MLP's size squared per block.
 
     Returns:
         [`CalibrationStatistics`]: The same on every process.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
-from ..linear_algebra import with_ridge
+from ..linear_algebra import one_thread, with_ridge
 
 
 PANEL_SIZE = 64
@@ -61,7 +61,8 @@ def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: 
     alive = torch.arange(len(covariance))
     order, rises = [], []
     while len(alive):
-        removed, panel_rises, left, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
+        with one_thread():
+            removed, panel_rises, left, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
         order.append(alive[removed])
         rises.append(panel_rises)
         alive = alive[left]
