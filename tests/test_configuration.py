@@ -23,7 +23,7 @@ def test_share_of_one_block_out_of_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method must be one of 'snp'.*got 'magic'"),
+        ({"method": "magic"}, "method must be one of 'snp', 'snp-refit', 'projection', got 'magic'"),
         ({"singular_weighting": "loud"}, "singular_weighting must be one of 'uniform', 'energy', got 'loud'"),
         ({"round_to": 0}, "round_to must be a positive integer, got 0"),
         ({"num_calibration_samples": 0}, "num_calibration_samples must be a positive integer, got 0"),

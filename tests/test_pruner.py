@@ -11,7 +11,7 @@ from optimum_snp.models import SNPViTForImageClassification
 from tests.helpers import accuracy, build_source
 
 
-HALF = {"qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5}
+HALF = {"method": "snp", "qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_evaluate_is_the_accuracy(pruner, held_out):
 def test_scores_choose_better_than_chance(trained, pruner, held_out):
     """What SNP removes hurts less than what it keeps would: the claim of the method, on real images."""
     statistics = pruner.statistics
-    plan = pruner.plan(SNPConfig(qk_sparsity=0.5))
+    plan = pruner.plan(SNPConfig(method="snp", qk_sparsity=0.5))
     opposite = PruningPlan.from_dict(plan.to_dict())
     for block in opposite.blocks:
         block.query_key = [sorted(set(range(16)) - set(kept)) for kept in block.query_key]
@@ -92,7 +92,7 @@ def test_same_seed_same_plan_other_seed_other_images(trained, digits):
     def plan(seed):
         pruner = SNPPruner.from_pretrained(trained)
         pruner.calibrate(digits[0], num_samples=8, seed=seed)
-        return pruner.plan(SNPConfig(qk_sparsity=0.5)).to_dict()
+        return pruner.plan(SNPConfig(method="snp", qk_sparsity=0.5)).to_dict()
 
     assert plan(1) == plan(1)
     assert plan(1) != plan(2)

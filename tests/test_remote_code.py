@@ -71,11 +71,11 @@ print(json.dumps(classifier(Image.new("RGB", (50, 40), (200, 30, 90)), top_k=5))
 """
 
 
-def pruned(class_name, image_processor, **options):
+def pruned(class_name, image_processor, method="snp", **options):
     source = build_source(class_name, **options)
     pruner = SNPPruner.from_pretrained(source, image_processor=image_processor)
-    config = SNPConfig(qk_sparsity=[0.5, 0.2, 0.0], v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.1)
-    pruner.prune(config, calibration_dataset=torch.randn(4, 3, 32, 32))
+    shares = {"qk_sparsity": [0.5, 0.2, 0.0], "v_sparsity": 0.3, "mlp_sparsity": 0.5, "hidden_sparsity": 0.1}
+    pruner.prune(SNPConfig(method=method, **shares), calibration_dataset=torch.randn(4, 3, 32, 32))
     pruner.model.set_attn_implementation("sdpa")
     return pruner
 
@@ -89,9 +89,17 @@ def load_elsewhere(python, folder, images, tmp_path):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"])
-def test_saved_model_gives_the_same_bits(python, class_name, image_processor, pixel_values, tmp_path):
-    pruner = pruned(class_name, image_processor)
+@pytest.mark.parametrize(
+    ("class_name", "method", "options"),
+    [
+        ("ViTForImageClassification", "snp", {}),
+        ("DeiTForImageClassificationWithTeacher", "snp", {}),
+        ("DeiTForImageClassificationWithTeacher", "projection", {}),  # RMS norms
+        ("ViTForImageClassification", "snp-refit", {"qkv_bias": False}),  # gets biases
+    ],
+)
+def test_saved_model_gives_the_same_bits(python, class_name, method, options, image_processor, pixel_values, tmp_path):
+    pruner = pruned(class_name, image_processor, method, **options)
     pruner.save_pretrained(tmp_path / "model")
     results = load_elsewhere(python, tmp_path / "model", pixel_values, tmp_path)
     with torch.inference_mode():

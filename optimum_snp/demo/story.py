@@ -17,8 +17,11 @@ from .dense import build_image_processor, train_dense, training_arguments
 from .reload import logits_in_new_process
 
 
-# Removes half of the FLOPs of the demo's DeiT.
-HALF_THE_FLOPS = SNPConfig(qk_sparsity=0.5, v_sparsity=0.5, mlp_sparsity=0.5, hidden_sparsity=0.02)
+# Remove half of the FLOPs of the demo's DeiT.
+HALF_THE_FLOPS = {"qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5, "hidden_sparsity": 0.02}
+
+# Stages of the table, and the folders of their models.
+DENSE, SNP, FINETUNED, PROJECTION = "dense", "snp", "snp-finetuned", "projection"
 
 
 @dataclass
@@ -26,7 +29,7 @@ class DemoRow:
     """One line of the demo's table.
 
     Attributes:
-        stage (`str`): `dense`, `pruned` or `fine-tuned`.
+        stage (`str`): `dense`, `snp` (pruned), `snp-finetuned`, or `projection` (pruned, without any training).
         accuracy (`float`): Top-1 on the held-out digits, a share.
         macs (`int`): Multiply-accumulates for one image.
         parameters (`int`): Number of weights.
@@ -61,10 +64,10 @@ class DemoReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{'':<11} {'accuracy':>9} {'MACs':>9} {'parameters':>11} {'latency':>9} {'on disk':>9}"]
+        lines = [f"{'':<13} {'accuracy':>9} {'MACs':>9} {'parameters':>11} {'latency':>9} {'on disk':>9}"]
         for row in self.rows:
             lines.append(
-                f"{row.stage:<11} {row.accuracy:>9.2%} {row.macs / 1e6:>7.2f} M {row.parameters / 1e3:>9.1f} k "
+                f"{row.stage:<13} {row.accuracy:>9.2%} {row.macs / 1e6:>7.2f} M {row.parameters / 1e3:>9.1f} k "
                 f"{row.latency * 1e3:>6.2f} ms {row.size / 1e6:>6.2f} MB"
             )
         reloaded = "gives the same logits, bit for bit" if self.reload_is_exact else "gives OTHER logits"
@@ -77,11 +80,13 @@ class DemoReport:
 
 
 def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, seed: int = 0) -> DemoReport:
-    """Trains a small DeiT on digits, prunes it to half of its FLOPs, fine-tunes, saves and reloads it.
+    """Trains a small DeiT on digits, prunes it with SNP to half of its FLOPs, fine-tunes, saves and reloads it.
+
+    Beside it stands the same model pruned to the same sizes by projection, which needs no training.
 
     Args:
         output (`str` or `Path`):
-            Folder for the dense, the pruned and the fine-tuned model, each in a folder of its own.
+            Folder for the models, each in a folder of its own.
         epochs, finetune_epochs (`int`, *optional*):
             Passes over the 4,000 training digits.
         seed (`int`, *optional*, defaults to 0):
@@ -93,36 +98,43 @@ def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, 
     Raises:
         ValueError: If `output` cannot be written.
     """
-    folders = {stage: check_save_directory(Path(output) / stage) for stage in ("dense", "pruned", "fine-tuned")}
+    folders = {stage: check_save_directory(Path(output) / stage) for stage in (DENSE, SNP, FINETUNED, PROJECTION)}
     checkpoints = str(Path(output) / "checkpoints")
     train_digits, held_out = load_digits(seed)
+    unlabelled = train_digits.remove_columns("label")
 
-    with atomic_folder(folders["dense"]) as folder:  # an ordinary DeiT of transformers, as a user would start from
+    with atomic_folder(folders[DENSE]) as folder:  # an ordinary DeiT of transformers, as a user would start from
         train_dense(train_digits, checkpoints, epochs=epochs, seed=seed).save_pretrained(folder)
         build_image_processor().save_pretrained(folder)
     models, accuracies = {}, {}
 
-    def note(stage: str) -> None:
+    def note(stage: str, pruner: SNPPruner) -> None:
+        if stage != DENSE:
+            pruner.save_pretrained(folders[stage])
         models[stage] = pruner.model
         accuracies[stage] = pruner.evaluate(held_out)["accuracy"]
 
-    pruner = SNPPruner.from_pretrained(folders["dense"])
-    note("dense")
-    pruner.prune(HALF_THE_FLOPS, calibration_dataset=train_digits.remove_columns("label"))
-    pruner.save_pretrained(folders["pruned"])
-    note("pruned")
-    # Training works in place; the pruned model of the table must stay as it is.
-    pruner = SNPPruner.from_pretrained(folders["pruned"])
+    note(DENSE, SNPPruner.from_pretrained(folders[DENSE]))
+
+    pruner = SNPPruner.from_pretrained(folders[DENSE])
+    pruner.prune(SNPConfig(method="snp", **HALF_THE_FLOPS), calibration_dataset=unlabelled)
+    note(SNP, pruner)
+
+    pruner = SNPPruner.from_pretrained(folders[SNP])  # training works in place; the model above stays as it is
     args = training_arguments(checkpoints, epochs=finetune_epochs, learning_rate=5e-4, seed=seed)
     pruner.finetune(AugmentedDigits(train_digits), args=args)
-    pruner.save_pretrained(folders["fine-tuned"])
-    note("fine-tuned")
+    note(FINETUNED, pruner)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
-    pixel_values = torch.stack([AugmentedDigits(held_out)[index]["pixel_values"] for index in range(8)])
+    pruner = SNPPruner.from_pretrained(folders[DENSE])
+    pruner.prune(SNPConfig(method="projection", **HALF_THE_FLOPS), calibration_dataset=unlabelled)
+    note(PROJECTION, pruner)
+
+    held_out_pixels = AugmentedDigits(held_out)
+    pixel_values = torch.stack([held_out_pixels[index]["pixel_values"] for index in range(8)])
     latencies = measure_latency(models, pixel_values[:1])
     with torch.inference_mode():
-        logits = pruner.model(pixel_values).logits
+        logits = models[FINETUNED](pixel_values).logits
     rows = [
         DemoRow(
             stage=stage,
@@ -134,5 +146,5 @@ def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, 
         )
         for stage, model in models.items()
     ]
-    reload_is_exact = torch.equal(logits, logits_in_new_process(folders["fine-tuned"], pixel_values))
-    return DemoReport(rows, reload_is_exact, str(folders["fine-tuned"]))
+    reload_is_exact = torch.equal(logits, logits_in_new_process(folders[FINETUNED], pixel_values))
+    return DemoReport(rows, reload_is_exact, str(folders[FINETUNED]))

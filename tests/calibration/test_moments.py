@@ -140,4 +140,4 @@ def test_without_moments_the_closed_forms_say_what_is_missing(source, pixel_valu
     assert not statistics.has_moments
     with pytest.raises(ValueError, match="needs second moments"):
         pruner.plan(SNPConfig(method=method, qk_sparsity=0.5))
-    pruner.prune(SNPConfig(qk_sparsity=0.5))
+    pruner.prune(SNPConfig(method="snp", qk_sparsity=0.5))

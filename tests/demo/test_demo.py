@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from optimum_snp import SNPConfig
 from optimum_snp.demo import DemoReport, run_demo
 from optimum_snp.demo.data import AugmentedDigits, load_digits
 from optimum_snp.demo.reload import logits_in_new_process
@@ -47,7 +48,7 @@ def test_shares_halve_the_flops():
 
     pruner = SNPPruner.from_pretrained(build_dense_deit())
     before = count_macs(pruner.model)
-    pruner.prune(HALF_THE_FLOPS, calibration_dataset=torch.randn(2, 3, 32, 32))
+    pruner.prune(SNPConfig(method="snp", **HALF_THE_FLOPS), calibration_dataset=torch.randn(2, 3, 32, 32))
     assert 0.47 < count_macs(pruner.model) / before <= 0.5
 
 
@@ -60,7 +61,7 @@ def test_reloading_names_what_went_wrong(tmp_path):
 def test_table():
     row = DemoRow("dense", accuracy=0.987, macs=49_110_000, parameters=683_400, latency=0.0042, size=2_740_000)
     text = str(DemoReport([row], reload_is_exact=True, output="somewhere"))
-    assert "98.70%   49.11 M     683.4 k   4.20 ms   2.74 MB" in text
+    assert "dense            98.70%   49.11 M     683.4 k   4.20 ms   2.74 MB" in text
     assert "gives the same logits, bit for bit" in text
     assert "gives OTHER logits" in str(DemoReport([row], reload_is_exact=False, output="somewhere"))
 
@@ -68,8 +69,15 @@ def test_table():
 @pytest.mark.slow
 def test_whole_demo_in_one_epoch(tmp_path):
     report = run_demo(tmp_path / "demo", epochs=1, finetune_epochs=1)
-    assert [row.stage for row in report.rows] == ["dense", "pruned", "fine-tuned"]
+    assert [row.stage for row in report.rows] == ["dense", "snp", "snp-finetuned", "projection"]
     assert report.reload_is_exact
-    assert report.rows[1].macs <= report.rows[0].macs / 2
-    assert report.rows[2].accuracy > report.rows[1].accuracy
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["dense", "fine-tuned", "pruned"]
+    dense, snp, finetuned, projection = report.rows
+    assert snp.macs == finetuned.macs == projection.macs <= dense.macs / 2
+    assert finetuned.accuracy > snp.accuracy
+    assert projection.accuracy > dense.accuracy - 0.05
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
+        "dense",
+        "projection",
+        "snp",
+        "snp-finetuned",
+    ]

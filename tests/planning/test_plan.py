@@ -104,7 +104,9 @@ def test_highest_scores_stay_and_ties_keep_the_first():
 @pytest.fixture
 def plan():
     model = convert(build_source("ViTForImageClassification"))
-    config = SNPConfig(qk_sparsity=[0.5, 0.25, 0.0], v_sparsity=0.5, mlp_sparsity=0.75, hidden_sparsity=0.25)
+    config = SNPConfig(
+        method="snp", qk_sparsity=[0.5, 0.25, 0.0], v_sparsity=0.5, mlp_sparsity=0.75, hidden_sparsity=0.25
+    )
     return make_plan(model, random_scores(model.config), config)
 
 

@@ -56,7 +56,7 @@ def norm_over(kept):
 def plan_for(model, pixel_values, **shares):
     pruner = SNPPruner.from_pretrained(model)
     pruner.calibrate(pixel_values, num_samples=len(pixel_values))
-    return pruner.plan(SNPConfig(**shares))
+    return pruner.plan(SNPConfig(method="snp", **shares))
 
 
 @pytest.mark.parametrize(
