@@ -73,7 +73,7 @@ def rotate_width(
     rotation = principal_axes(places)[:, :size]
     for place in places:
         _fit_readers(weights, place, rotation, rotation, energy=None)
-        weights[f"{place.norm}.weight"] = torch.ones(size, dtype=torch.float64)
+        weights.pop(f"{place.norm}.weight", None)
         weights.pop(f"{place.norm}.bias", None)
 
     writing = rotation
@@ -151,14 +151,17 @@ def principal_axes(places: list[Place]) -> torch.Tensor:
 
 def _fold_norm(weights: Weights, place: Place) -> None:
     """Moves the norm's scale and shift into its readers; without readers the features lose them."""
-    scale, shift = weights[f"{place.norm}.weight"], weights.get(f"{place.norm}.bias")
+    if f"{place.norm}.weight" not in weights:  # an RMS norm has neither; its readers only get a bias
+        scale = shift = None
+    else:
+        scale, shift = weights[f"{place.norm}.weight"], weights[f"{place.norm}.bias"]
     for reader in place.readers:
         weight = weights[f"{reader}.weight"]
         bias = weights.get(f"{reader}.bias", torch.zeros(len(weight), dtype=torch.float64))
         weights[f"{reader}.bias"] = bias if shift is None else bias + weight @ shift
-        weights[f"{reader}.weight"] = weight * scale
-    weights[f"{place.norm}.weight"] = torch.ones_like(scale)
-    if shift is not None:
+        weights[f"{reader}.weight"] = weight if scale is None else weight * scale
+    if scale is not None:
+        weights[f"{place.norm}.weight"] = torch.ones_like(scale)
         weights[f"{place.norm}.bias"] = torch.zeros_like(shift)
 
 

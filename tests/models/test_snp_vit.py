@@ -138,7 +138,7 @@ def test_rms_norm_over_all_channels_is_a_layer_norm_without_mean():
     states = torch.randn(3, 7, 24)
     states -= states.mean(-1, keepdim=True)
     expected = F.layer_norm(states, (24,), eps=1e-6)
-    torch.testing.assert_close(SNPViTRMSNorm(24, 24, 1e-6)(states), expected)
+    torch.testing.assert_close(SNPViTRMSNorm(24, 1e-6)(states), expected)
 
 
 @given(kept=st.integers(1, 24), seed=st.integers(0, 9))
@@ -147,7 +147,7 @@ def test_rms_norm_divides_by_the_width_before_pruning(kept, seed):
     states = torch.randn(5, 24, generator=torch.Generator().manual_seed(seed))
     states[:, kept:] = 0
     expected = states / (states.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(SNPViTRMSNorm(kept, 24, 1e-6)(states[:, :kept]), expected[:, :kept])
+    torch.testing.assert_close(SNPViTRMSNorm(24, 1e-6)(states[:, :kept]), expected[:, :kept])
 
 
 def test_rms_norms_are_built_when_the_config_says_so(images):
