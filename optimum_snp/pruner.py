@@ -23,9 +23,11 @@ from .training import build_trainer, evaluate_accuracy
 class SNPPruner:
     """Makes a Vision Transformer smaller: calibrate, plan, prune, fine-tune, evaluate, save.
 
-    Structured Neuron-level Pruning (SNP, arXiv 2404.11630): neurons of queries and keys are kept by how well they
-    preserve the attention scores of calibration images, neurons of values and MLP by how little they repeat others,
-    and the channels of the residual stream with one index set for the whole network.
+    Method `"snp"` is Structured Neuron-level Pruning (arXiv 2404.11630): neurons of queries and keys are kept by how
+    well they preserve the attention scores of calibration images, neurons of values and MLP by how little they repeat
+    others, and the channels of the residual stream with one index set for the whole network. The default,
+    `"projection"`, keeps directions instead of neurons in closed form (METHOD 2), which needs no training; see
+    [`SNPConfig`].
 
     Attributes:
         model: The model at its present stage, in our architecture.
@@ -40,7 +42,7 @@ class SNPPruner:
 
     >>> pruner = SNPPruner.from_pretrained("facebook/deit-small-patch16-224")
     >>> pruner.calibrate("folder/of/images", num_samples=64)
-    >>> plan = pruner.plan(SNPConfig.from_preset("deit-small-2.0g"))
+    >>> plan = pruner.plan(SNPConfig(qk_sparsity=0.5, v_sparsity=0.4, mlp_sparsity=0.4, hidden_sparsity=0.1))
     >>> print(plan)
     >>> model = pruner.prune(plan)
     >>> pruner.save_pretrained("deit-small-snp")

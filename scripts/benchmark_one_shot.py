@@ -213,7 +213,7 @@ def benchmark_model(
     mix = dict(zip(FIELDS, args.joint_mix, strict=True))
     rows = part_rows() + [joint_row(dense, reduction, mix) for reduction in args.reductions]
     report = {
-        "model": Path(folder).name,
+        "model": describe(source),
         "dense_accuracy": measure_accuracy(source, test),
         "dense_macs": count_macs(dense),
         "rows": [],
@@ -227,6 +227,12 @@ def benchmark_model(
         results[row.name][name] = result and asdict(result)
     report["rows"] = [asdict(row) | {"results": results[row.name]} for row in rows]
     return report
+
+
+def describe(source: PreTrainedModel) -> str:
+    """The model in a few words, for titles."""
+    config = source.config
+    return f"{config.model_type}, {config.num_hidden_layers} blocks, width {config.hidden_size}"
 
 
 def run_method(method: Method, subject: Subject, row: Row, test: Images, args: argparse.Namespace) -> Result | None:
