@@ -109,7 +109,7 @@ class SNPConfig:
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> "SNPConfig":
-        """The shares that the paper's authors published for one of their models (METHOD 1.7).
+        """The shares that the paper's authors published for one of their models.
 
         Args:
             name (`str`):

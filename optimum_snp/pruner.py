@@ -26,7 +26,7 @@ class SNPPruner:
     Method `"snp"` is Structured Neuron-level Pruning (arXiv 2404.11630): neurons of queries and keys are kept by how
     well they preserve the attention scores of calibration images, neurons of values and MLP by how little they repeat
     others, and the channels of the residual stream with one index set for the whole network. The default,
-    `"projection"`, keeps directions instead of neurons in closed form (METHOD 2), which needs no training; see
+    `"projection"`, keeps directions instead of neurons in closed form (docs/one-shot.md), which needs no training; see
     [`SNPConfig`].
 
     Attributes:

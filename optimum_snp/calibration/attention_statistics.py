@@ -3,7 +3,7 @@
 For one image and head with `A = Q K^T = sum_j s_j u_j v_j^T`, neuron `i` contributes `q_i k_i^T` to `A`. Both that and
 `s_j u_j v_j^T` have rank one, so the cosine between them is `(u_j.q_i)(v_j.k_i) / (|q_i||k_i|)`; and `A` has the
 singular values of `R_q R_k^T`, the `d x d` product of the triangular factors of `Q` and `K`. No matrix of the size of
-the attention map is ever built (METHOD 1.1).
+the attention map is ever built.
 
 The cosines are kept for every pair of direction and neuron, so that every choice of `num_singular_directions` and
 `singular_weighting` is computed from the same statistics.

@@ -1,7 +1,7 @@
 """Second moments for the closed-form methods: what passes between the layers, as sums that do not grow with images.
 
-Everything that METHOD 2 solves is a least-squares problem whose normal equations hold only sums of outer products. The
-sums of one block (float64, over all tokens of all images; `x` runs over tokens):
+Everything that refit and projection solve is a least-squares problem whose normal equations hold only sums of outer
+products. The sums of one block (float64, over all tokens of all images; `x` runs over tokens):
 
     num_tokens      [],            tokens summed over
     query_moment    [heads, d, d]  sum q q^T
@@ -15,7 +15,7 @@ sums of one block (float64, over all tokens of all images; `x` runs over tokens)
 and `context_sum`, `mlp_sum`, `before_sum`, `after_sum` are the plain sums `sum x`. `CalibrationStatistics.stream`
 holds `num_tokens`, `final_moment` and `final_sum` of the final norm, over the tokens that are read there.
 
-Source: the weighting of queries and keys and the normal equations are METHOD 2.1 to 2.4.
+Source: our choice (docs/one-shot.md).
 """
 
 from typing import Any

@@ -4,8 +4,8 @@ Queries, keys and values are linear in what they read, so any basis of their kep
 weights. MLP neurons sit behind an activation, so they are selected (by backward elimination, at planning time) and the
 second layer is refitted. The shape of the model is that of a selection of the same sizes.
 
-Source: METHOD 2.1 to 2.3; for queries and keys the weighted low-rank approximation of `Q K^T` under the moments of
-both sides.
+Source: our choice (docs/one-shot.md); for queries and keys the weighted low-rank approximation of `Q K^T` under the
+moments of both sides.
 """
 
 import torch

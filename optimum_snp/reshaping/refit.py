@@ -1,10 +1,10 @@
 """Reshaping by selection and least squares (`method="snp-refit"`), and the regressions that other methods share.
 
 SNP's neurons are kept, then what reads them is fitted to what the dense layer put out on the calibration images.
-Every regression is solved from sums (METHOD 2), never from activations. Its ridge pulls towards the weights that would
+Every regression is solved from sums, never from activations. Its ridge pulls towards the weights that would
 be there without a refit, not towards zero: in directions that few calibration images leave open, nothing changes.
 
-Source: METHOD 2.1 (the scores' least squares), 2.2 and 2.3 (refit of the second layer, means folded into the bias).
+Source: our choice (docs/one-shot.md).
 """
 
 import torch

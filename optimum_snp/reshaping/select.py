@@ -3,7 +3,7 @@
 Source: SNP (arXiv 2404.11630). Query and key neurons go in pairs, value neurons with the columns of the output
 projection that read them, MLP neurons with the columns of the second layer, and channels of the residual stream with
 the rows of all that writes and the columns of all that reads the stream. The scale of the scores stays that of the
-dense model (METHOD 1.6). But for the width, the result equals the dense model with the other neurons set to zero; a
+dense model. But for the width, the result equals the dense model with the other neurons set to zero; a
 layer norm over fewer channels is another function.
 """
 

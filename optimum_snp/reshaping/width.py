@@ -11,7 +11,7 @@ correlated, though they are not in the sum over all places, so that kept ones st
 trained on digits, dropping 30 % of the axes moves the outputs a quarter as far with the refit (mean KL 0.007 against
 0.026); axes of the raw stream are worse, and so is leaving the last norm out of the sum.
 
-Source: METHOD 2.4; the rotation is that of SliceGPT (arXiv 2401.15024), the refit and the sum over norms are ours.
+Source: the rotation is that of SliceGPT (arXiv 2401.15024), the refit and the sum over norms are ours.
 """
 
 from dataclasses import dataclass

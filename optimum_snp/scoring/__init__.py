@@ -33,7 +33,7 @@ class Scores:
 def compute_scores(
     model: SNPViTModel | SNPViTForImageClassification, statistics: CalibrationStatistics, config: SNPConfig
 ) -> Scores:
-    """Computes all scores of METHOD 1.1 to 1.4; for method "projection" the MLP's are those of METHOD 2.3.
+    """Computes the scores of SNP for all parts; for method "projection" the MLP's come from elimination.
 
     Args:
         model:

@@ -1,6 +1,6 @@
 """SNP's criterion for query and key neurons: how well a pair aligns with the leading directions of the scores.
 
-Source: SNP (arXiv 2404.11630), section 3, METHOD 1.1. For one image and head with `A = Q K^T = sum_j s_j u_j v_j^T`,
+Source: SNP (arXiv 2404.11630), section 3. For one image and head with `A = Q K^T = sum_j s_j u_j v_j^T`,
 neuron `i` (column `i` of `Q` and of `K`) scores
 
     w_i = sum_{j <= gamma} | cos(s_j u_j v_j^T, q_i k_i^T) |

@@ -1,7 +1,8 @@
 """The order in which MLP neurons can go when the second layer is refitted: greedy backward elimination.
 
-Source: METHOD 2.3. With `C` the covariance of the activations and `W` the second layer, refitted to the neurons that
-are left, removing neuron `m` and refitting again raises the squared error of the block's output by
+Source: our choice (docs/one-shot.md), the optimal brain surgeon's rule for whole neurons. With `C` the covariance of
+the activations and `W` the second layer, refitted to the neurons that are left, removing neuron `m` and refitting
+again raises the squared error of the block's output by
 
     |w_m|^2 / (C^-1)_mm
 

@@ -1,6 +1,6 @@
 """SNP's criterion for value and MLP neurons: how little a neuron repeats what others compute.
 
-Source: SNP (arXiv 2404.11630), section 3, METHOD 1.2 and 1.3. Data-free, over the rows of a weight matrix:
+Source: SNP (arXiv 2404.11630), section 3. Data-free, over the rows of a weight matrix:
 
     w_i = sum_l ( 1 - | cos(W_i, W_l) | )
 

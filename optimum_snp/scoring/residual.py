@@ -1,6 +1,6 @@
 """The criterion for the channels of the residual stream, pruned with one index set for the whole network.
 
-Source: SNP (arXiv 2404.11630), graph-aware pruning, METHOD 1.4. The paper does not state the base score of these
+Source: SNP (arXiv 2404.11630), graph-aware pruning. The paper does not state the base score of these
 layers; this is our reading of the published options `policy=AVERAGE, layer_norm=TSS_NORM`: the redundancy of the
 output rows of everything that writes the stream, each producer normalised by its total, averaged over producers.
 """

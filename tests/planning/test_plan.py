@@ -18,7 +18,7 @@ from tests.helpers import SOURCE_CLASSES, build_source
 
 
 PUBLISHED = {
-    # preset: hidden size, heads, GMACs and M parameters of the dense and of the pruned model (METHOD 1.7)
+    # preset: hidden size, heads, GMACs and M parameters of the dense and of the pruned model as published
     "deit-tiny-0.6g": (192, 3, 1.3, 5.7, 0.64, 3.01),
     "deit-small-2.0g": (384, 6, 4.6, 22.1, 2.04, 10.06),
     "deit-small-1.3g": (384, 6, 4.6, 22.1, 1.27, 6.47),
