@@ -31,8 +31,8 @@ def resolve_name(name_or_path: str | Path) -> str:
     A local folder of that name comes first.
     """
     name = str(name_or_path)
-    if Path(name).exists():
-        return name
+    if Path(name).expanduser().exists():
+        return str(Path(name).expanduser())
     for short_name, full_name in SHORT_NAMES.items():
         namespace = full_name.split("/")[0]
         if name in (short_name, f"{namespace}/{short_name}"):
@@ -54,7 +54,7 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
             but the config.
     """
     name = resolve_name(name_or_path)
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+    if Path(name).exists() and not (Path(name) / options.get("subfolder", "") / "config.json").is_file():
         raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
     # No model that this package can prune needs code from its repository.
     config = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(options))

@@ -164,8 +164,11 @@ class SNPPruner:
         One process decides, all get the same plan.
 
         Raises:
+            TypeError: If `config` is no [`SNPConfig`].
             ValueError: If the model is not calibrated, or a list of shares does not fit its blocks.
         """
+        if not isinstance(config, SNPConfig):
+            raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         decision = [None]
@@ -249,7 +252,7 @@ class SNPPruner:
             **trainer_options,
         )
         output = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-        self.model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
         self.statistics = None  # of the weights before training
         return output
 
@@ -300,8 +303,11 @@ class SNPPruner:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
+            TypeError: For `push_to_hub`, which would push the weights without recipe and plan.
             ValueError: If the path is a file, is the working directory, or cannot be written.
         """
+        if options.pop("push_to_hub", False):
+            raise TypeError("save_pretrained does not push. Save the folder, then upload it with huggingface_hub.")
         check_save_directory(save_directory)
         state = PartialState()
         if state.is_main_process:

@@ -57,6 +57,11 @@ def test_config_without_architecture(tmp_path):
         SNPPruner.from_pretrained(tmp_path)
 
 
+def test_subfolder(tmp_path):
+    build_source("ViTModel").save_pretrained(tmp_path / "inner")
+    assert type(load_source(tmp_path, subfolder="inner")) is transformers.ViTModel
+
+
 def test_folder_without_config(tmp_path):
     with pytest.raises(ValueError, match=r"has no config.json; name the folder of a saved model, or a Hub id"):
         SNPPruner.from_pretrained(tmp_path)

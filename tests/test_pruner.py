@@ -121,6 +121,17 @@ def test_shares_are_checked_before_calibration(source):
         SNPPruner.from_pretrained(source).prune(SNPConfig(qk_sparsity=[0.5, 0.5]), calibration_dataset="/not/read")
 
 
+def test_plan_takes_a_config(source):
+    with pytest.raises(TypeError, match="plan takes an SNPConfig, got dict"):
+        SNPPruner.from_pretrained(source).plan({"mlp_sparsity": 0.5})
+
+
+def test_saving_does_not_push(source, tmp_path):
+    with pytest.raises(TypeError, match="save_pretrained does not push"):
+        SNPPruner.from_pretrained(source).save_pretrained(tmp_path / "model", push_to_hub=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prune_takes_a_plan_or_a_config(source):
     with pytest.raises(TypeError, match="prune takes a PruningPlan or an SNPConfig, got dict"):
         SNPPruner.from_pretrained(source).prune({"mlp_sparsity": 0.5})

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -66,25 +67,32 @@ def collect_statistics(
     if len(subset) < num_samples:
         logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
 
-    # Without `even_batches=False` Accelerate would repeat images to give every process as many batches.
-    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(even_batches=False))
-    loader = accelerator.prepare_data_loader(DataLoader(subset, batch_size=batch_size))
+    # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
+    state = PartialState()
+    loader = prepare_data_loader(
+        DataLoader(subset, batch_size=batch_size),
+        device=state.device,
+        num_processes=state.num_processes,
+        process_index=state.process_index,
+        put_on_device=True,
+        even_batches=False,  # else images would be repeated to give every process as many batches
+    )
     statistics = CalibrationStatistics(blocks=[{} for _ in model.base_model.layers])
-    progress = tqdm(total=len(subset), desc="Calibrating", unit="image", disable=not accelerator.is_main_process)
+    progress = tqdm(total=len(subset), desc="Calibrating", unit="image", disable=not state.is_main_process)
 
     device, training = model.device, model.training
-    model.to(accelerator.device).eval()
+    model.to(state.device).eval()
     try:
         with torch.inference_mode(), _summing_hooks(model, statistics, moments), progress:
             for batch in loader:
                 model(batch["pixel_values"])
                 statistics.num_images += len(batch["pixel_values"])
-                progress.update(min(len(batch["pixel_values"]) * accelerator.num_processes, len(subset) - progress.n))
+                progress.update(min(len(batch["pixel_values"]) * state.num_processes, len(subset) - progress.n))
     finally:
         model.to(device).train(training)
     _fill_missing(statistics, model)
     statistics.fingerprint = model_fingerprint(model)
-    return statistics.reduce(accelerator)
+    return statistics.reduce()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,15 @@ from transformers import BaseImageProcessor
 
 LABEL_NAMES = ("label", "labels", "fine_label")
 
+# How folders of splits are called, and the split that each holds.
+SPLIT_OF_FOLDER = {
+    "train": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+
 
 class _ImageReader:
     """Turns one item of a dataset into `{"pixel_values": [C, H, W] float32}`, with `"labels"` when asked for."""
@@ -35,6 +44,7 @@ class _ImageReader:
         self.image_processor = image_processor
         self.with_labels = with_labels
         self.num_labels = config.num_labels
+        self.label2id = config.label2id
         size = config.image_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         self.expected_shape = (config.num_channels, height, width)
@@ -64,18 +74,28 @@ class _ImageReader:
             return {"pixel_values": pixel_values}
         if label is None:
             raise ValueError(f"Item {index} of the dataset has no label; training and evaluation need one.")
-        label = self.label_ids.get(int(label), int(label))
+        label = self._label_id(label, index)
         if not 0 <= label < self.num_labels:
             raise ValueError(f"Item {index} of the dataset has label {label}; the model has {self.num_labels} labels.")
         return {"pixel_values": pixel_values, "labels": label}
 
+    def _label_id(self, label: Any, index: int) -> int:
+        if isinstance(label, str):
+            if label not in self.label2id:
+                raise ValueError(
+                    f"Item {index} of the dataset has label {label!r}, which is none of the model's: "
+                    f"{', '.join(map(repr, self.label2id))}. Make the labels class indices."
+                )
+            return self.label2id[label]
+        return self.label_ids.get(int(label), int(label))
+
     def _split(self, item: Any) -> tuple[Any, Any]:
         if isinstance(item, dict):
             label_column = self.label_column or next((name for name in LABEL_NAMES if name in item), None)
-            image_column = self.image_column or ("pixel_values" if "pixel_values" in item else "image")
+            image_column = self.image_column or _image_of(item)
             if image_column not in item:
                 raise ValueError(
-                    f"An item of the dataset has no {image_column!r}; it has {', '.join(map(repr, item))}. "
+                    f"An item of the dataset has no {image_column or 'image'!r}; it has {', '.join(map(repr, item))}. "
                     "Name the column of images with image_column."
                 )
             return item[image_column], item.get(label_column)
@@ -84,6 +104,8 @@ class _ImageReader:
         return item, None
 
     def _pixel_values(self, image: Any, index: int) -> torch.Tensor:
+        if isinstance(image, list):  # what `datasets` makes of arrays that `map` returned
+            image = torch.as_tensor(image, dtype=torch.float32)
         if isinstance(image, torch.Tensor) and image.is_floating_point():
             return image.float()  # ready pixel values
         if isinstance(image, torch.Tensor) and image.dim() == 3:
@@ -129,7 +151,7 @@ class PixelStream(torch_data.IterableDataset):
         self.reader = reader
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, item in enumerate(self.dataset):
+        for index, item in enumerate(readable(self.dataset)):
             yield self.reader.convert(item, index)
 
     def set_epoch(self, epoch: int) -> None:
@@ -170,8 +192,6 @@ def pixel_dataset(
         dataset = load_image_folder(dataset)
     if isinstance(dataset, dict):
         raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, dataset))}.")
-    if isinstance(dataset, datasets.IterableDataset) and dataset.features is None:
-        dataset = dataset._resolve_features()
     is_stream = isinstance(dataset, (datasets.IterableDataset, torch_data.IterableDataset))
     if not is_stream and not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise TypeError(
@@ -186,6 +206,23 @@ def pixel_dataset(
     return PixelStream(dataset, reader) if is_stream else PixelDataset(dataset, reader)
 
 
+def readable(stream: Any) -> Iterator[Any]:
+    """The items of a stream.
+
+    Raises:
+        ValueError: If one cannot be read; the message names it.
+    """
+    items = iter(stream)
+    for index in itertools.count():
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
+        yield item
+
+
 def calibration_subset(dataset: PixelDataset | PixelStream, num_samples: int, seed: int) -> torch_data.Dataset:
     """At most `num_samples` items: a random choice by `seed`, or the first of a stream.
 
@@ -195,7 +232,7 @@ def calibration_subset(dataset: PixelDataset | PixelStream, num_samples: int, se
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"The number of calibration samples must be a positive integer, got {num_samples!r}.")
     if isinstance(dataset, PixelStream):
-        items = list(itertools.islice(dataset.dataset, num_samples))
+        items = list(itertools.islice(readable(dataset.dataset), num_samples))
         if not items:
             raise ValueError("The dataset is empty.")
         return PixelDataset(items, dataset.reader)
@@ -211,21 +248,42 @@ def load_image_folder(folder: str | Path, split: str = "train") -> datasets.Data
         folder (`str` or `Path`):
             The folder.
         split (`str`, *optional*, defaults to `"train"`):
-            The split, where the subfolders are named after splits; without such subfolders all images are `"train"`.
+            The split, where all subfolders are named after splits (`train`, `test`, `val` or `validation`); without
+            such subfolders all images are `"train"`.
 
     Raises:
         ValueError: If `folder` is no folder, holds no image or no such split.
     """
-    if not Path(folder).is_dir():
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of images.")
+    subfolders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    has_splits = bool(subfolders) and all(name in SPLIT_OF_FOLDER for name in subfolders)
+    splits = {SPLIT_OF_FOLDER[name]: path for name, path in subfolders.items()} if has_splits else {"train": folder}
+    split = SPLIT_OF_FOLDER.get(split, split)
+    if split not in splits:
+        raise ValueError(
+            f"The folder {folder} has no split {split!r}, only {', '.join(map(repr, splits))}. Name one of these, or "
+            "the folder of its images."
+        )
     try:
-        return datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
-    except FileNotFoundError as error:  # DataFilesNotFoundError and EmptyDatasetError among others
+        # By pattern, since `data_dir` would guess splits from the names of files and classes.
+        return datasets.load_dataset("imagefolder", data_files={"train": f"{splits[split]}/**"}, split="train")
+    except (FileNotFoundError, ValueError) as error:  # depends on whether there are other files
         raise ValueError(f"The folder {folder} has no image that can be read.") from error
 
 
 def _features(dataset: Any) -> datasets.Features | None:
+    """The columns, where the dataset knows those of its items: not after `map` on a stream or with a transform."""
+    if isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom":
+        return None
     return dataset.features if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)) else None
+
+
+def _image_of(item: dict[str, Any]) -> str | None:
+    """The key of an item's image, where no column is known."""
+    known = [name for name in ("pixel_values", "image") if name in item]
+    return next(iter(known or [name for name, value in item.items() if isinstance(value, Image.Image)]), None)
 
 
 def _named_column(features: datasets.Features, name: str) -> str:
@@ -277,7 +335,7 @@ def _label_ids(
 
 
 def _array_to_image(array: np.ndarray, index: int) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))):
         raise ValueError(
             f"Item {index} of the dataset is an array of {array.dtype} with shape {array.shape}; an image is an array "
             "of uint8, [H, W] or [H, W, C], and pixel values are a float tensor [C, H, W]."

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from safetensors import safe_open
+from accelerate import PartialState
+from accelerate.utils import reduce
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -39,26 +40,29 @@ class CalibrationStatistics:
         """Whether they hold what `snp-refit` and `projection` need."""
         return "final_moment" in self.stream
 
-    def reduce(self, accelerator: Accelerator) -> "CalibrationStatistics":
+    def reduce(self) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
-        count = torch.tensor(self.num_images, device=accelerator.device)
+        device = PartialState().device
+        count = torch.tensor(self.num_images, device=device)
 
         def reduced(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             # Moved to the device for the reduction and back, since statistics are kept in main memory.
-            return {
-                name: accelerator.reduce(tensor.to(accelerator.device), reduction="sum").cpu()
-                for name, tensor in sorted(sums.items())
-            }
+            return {name: reduce(tensor.to(device), reduction="sum").cpu() for name, tensor in sorted(sums.items())}
 
         return CalibrationStatistics(
             [reduced(block) for block in self.blocks],
-            int(accelerator.reduce(count, reduction="sum")),
+            int(reduce(count, reduction="sum")),
             self.fingerprint,
             reduced(self.stream),
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the statistics to one safetensors file."""
+        """Writes the statistics to one safetensors file.
+
+        Raises:
+            ValueError: If the folder of `path` does not exist.
+        """
+        check_statistics_path(path)
         tensors = {
             f"blocks.{index}.{name}": tensor
             for index, block in enumerate(self.blocks)
@@ -79,7 +83,11 @@ class CalibrationStatistics:
         Raises:
             ValueError: If the file was not written by `save`.
         """
-        with safe_open(str(path), framework="pt") as file:
+        try:
+            file = safe_open(str(path), framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} holds no calibration statistics: {error}") from error
+        with file:
             metadata = file.metadata() or {}
             if not {"num_images", "fingerprint", "num_blocks"} <= metadata.keys():
                 raise ValueError(f"{path} holds no calibration statistics.")
@@ -93,6 +101,16 @@ class CalibrationStatistics:
                     index, name = name.split(".", 1)
                     blocks[int(index)][name] = file.get_tensor(key)
         return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], stream)
+
+
+def check_statistics_path(path: str | Path) -> None:
+    """Tells before any work whether statistics can be saved there.
+
+    Raises:
+        ValueError: If the folder of `path` does not exist, or `path` is a folder.
+    """
+    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{path} cannot be written: name a file in a folder that exists.")
 
 
 def model_fingerprint(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ import argparse
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from ..calibration.statistics import check_statistics_path
 from ..configuration import SNPConfig
 from ..planning.plan import check_fits
 from ..planning.presets import PRESETS
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> Result:
     if bool(args.dataset) == bool(args.statistics):
         raise ValueError("Give either --dataset with images to calibrate on, or --statistics saved before.")
     check_save_directory(args.output)
+    if args.save_statistics:
+        check_statistics_path(args.save_statistics)
     pruner = SNPPruner.from_pretrained(args.model)
     check_fits(config, pruner.model.config)
     if args.statistics:
@@ -50,6 +53,7 @@ def run(args: argparse.Namespace) -> Result:
             batch_size=args.batch_size,
             seed=config.seed,
             image_column=args.image_column,
+            moments=config.method != "snp" or bool(args.save_statistics),
         )
     if args.save_statistics:
         pruner.statistics.save(args.save_statistics)

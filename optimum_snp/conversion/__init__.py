@@ -3,12 +3,10 @@
 Every later stage sees our architecture only.
 """
 
-import copy
-
 import torch
 from transformers import PreTrainedModel
 
-from ..models import SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from . import vit
 
 
@@ -52,8 +50,18 @@ def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassificati
         if not torch.isfinite(parameter).all():
             raise ValueError(f"The weight {name} has values that are NaN or infinite; such a model cannot be pruned.")
     if type(source).__name__ in SNP_ARCHITECTURES:
-        return copy.deepcopy(source).eval()
+        return _copy(source)
     return vit.convert_vit(source)
+
+
+def _copy(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
+    """A copy in our own classes; the source may come from the code that its checkpoint carries."""
+    config = SNPViTConfig.from_dict(source.config.to_dict())
+    config._attn_implementation = source.config._attn_implementation
+    config._name_or_path = source.config._name_or_path
+    copied = {"SNPViTModel": SNPViTModel}.get(type(source).__name__, SNPViTForImageClassification)(config)
+    copied.load_state_dict(source.state_dict())
+    return copied.to(device=source.device, dtype=source.dtype).eval()
 
 
 __all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert"]

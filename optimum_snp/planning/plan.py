@@ -114,6 +114,10 @@ class PruningPlan:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
         values = {option.name: values[option.name] for option in fields(cls)}
         values["config"] = SNPConfig.from_dict(values["config"])
+        expected = {option.name for option in fields(BlockPlan)}
+        for index, block in enumerate(values["blocks"]):
+            if set(block) != expected:
+                raise ValueError(f"blocks[{index}] of the plan must have the fields {', '.join(sorted(expected))}.")
         values["blocks"] = [BlockPlan(**block) for block in values["blocks"]]
         plan = cls(**values)
         plan._check()

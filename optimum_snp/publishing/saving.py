@@ -25,13 +25,13 @@ def check_save_directory(save_directory: str | Path) -> Path:
     Raises:
         ValueError: If the path is a file, is the working directory or holds it, or cannot be written.
     """
-    folder = Path(save_directory).expanduser().absolute()
+    folder = Path(save_directory).expanduser().resolve()  # of a link, what it points to is replaced
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{save_directory} is a file. Name a folder to save the model in.")
-    if Path.cwd().is_relative_to(folder.resolve()):
+    if Path.cwd().is_relative_to(folder) or folder.is_mount():
         raise ValueError(
-            f"{save_directory} is the working directory or holds it, and cannot be replaced in one step. Name a "
-            "folder of its own to save the model in."
+            f"{save_directory} is the working directory or holds it, or is a mount point, and cannot be replaced in "
+            "one step. Name a folder of its own to save the model in."
         )
     parent = folder.parent
     while not parent.exists():

@@ -50,8 +50,8 @@ def rotate_width(
 ) -> Weights:
     """Rewrites all weights for a stream of the `size` leading principal axes, with RMS norms.
 
-    Without a classifier or pooler nothing reads the last norm, and the features are those axes, neither scaled nor
-    shifted.
+    Classifiers and the pooler are fitted to the dense ones. Hidden states and the last hidden state are those axes,
+    neither scaled nor shifted.
 
     Args:
         weights (`dict[str, torch.Tensor]`):

@@ -4,6 +4,7 @@ import tempfile
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, Trainer, TrainingArguments
 
 from ..calibration.data import pixel_dataset
@@ -45,6 +46,11 @@ def build_trainer(
             f"{type(model).__name__} has no classifier to train or evaluate. Start from a model with one, for example "
             "ViTForImageClassification."
         )
+
+    # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.
+    # Left so, this one would train without autocast, and its processes without talking to each other.
+    model.__dict__.pop("_is_accelerate_prepared", None)
+    AcceleratorState._reset_state()
 
     def labelled(dataset: Any) -> Any:
         if dataset is None:

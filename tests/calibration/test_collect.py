@@ -139,3 +139,9 @@ def test_other_safetensors_files_are_refused(source, tmp_path):
     source.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no calibration statistics"):
         CalibrationStatistics.load(tmp_path / "model.safetensors")
+    (tmp_path / "text").write_text("no tensors")
+    for name in ("text", "missing"):
+        with pytest.raises(ValueError, match="holds no calibration statistics"):
+            CalibrationStatistics.load(tmp_path / name)
+    with pytest.raises(ValueError, match="name a file in a folder that exists"):
+        CalibrationStatistics([]).save(tmp_path / "missing" / "file")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from optimum_snp.calibration.data import calibration_subset, pixel_dataset
+from optimum_snp.calibration.data import calibration_subset, load_image_folder, pixel_dataset
 from optimum_snp.conversion import convert
 
 
@@ -218,3 +218,66 @@ def test_labels_out_of_range(label, message, expected, config):
 def test_missing_label(expected, config):
     with pytest.raises(ValueError, match="Item 0 of the dataset has no label"):
         pixel_dataset(expected, config, with_labels=True)[0]
+
+
+def test_names_of_files_and_classes_are_no_splits(tmp_path, images, config, image_processor):
+    for name in ("car/train_1.png", "car/dev_2.png", "train/test_3.png", "train/val_4.png"):
+        (tmp_path / "vehicles" / name).parent.mkdir(parents=True, exist_ok=True)
+        images[0].save(tmp_path / "vehicles" / name)
+    dataset = pixel_dataset(tmp_path / "vehicles", config, image_processor, with_labels=True)
+    assert sorted(item["labels"] for item in dataset) == [0, 0, 1, 1]
+
+    (tmp_path / "flat").mkdir()
+    images[0].save(tmp_path / "flat" / "ILSVRC2012_val_00000001.png")
+    assert len(pixel_dataset(tmp_path / "flat", config, image_processor)) == 1
+
+
+def test_folders_of_splits(tmp_path, images):
+    for name in ("train/cat/1.png", "train/dog/2.png", "val/cat/3.png", "val/dog/4.png", "val/dog/5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        images[0].save(tmp_path / name)
+    assert len(load_image_folder(tmp_path)) == 2
+    validation = load_image_folder(tmp_path, "validation")
+    assert validation["label"] == [0, 1, 1]
+    assert validation.features["label"].names == ["cat", "dog"]
+    with pytest.raises(ValueError, match="has no split 'test', only 'train', 'validation'"):
+        load_image_folder(tmp_path, "test")
+
+
+def test_transforms_and_mapped_streams_are_read_by_their_items(images, expected, config, image_processor):
+    def prepare(batch):
+        return {"pixel_values": list(image_processor(images=batch["photo"], return_tensors="pt")["pixel_values"])}
+
+    dataset = hf_dataset(images, label=[3, 1, 0, 2])
+    for prepared in (
+        dataset.with_transform(lambda batch: prepare(batch) | {"labels": batch["label"]}),
+        dataset.map(prepare, batched=True, remove_columns="photo"),  # lists of floats
+        dataset.to_iterable_dataset().map(lambda row: row),
+    ):
+        pixels = pixel_dataset(prepared, config, image_processor, with_labels=True)
+        items = list(pixels) if not hasattr(pixels, "__len__") else [pixels[index] for index in range(4)]
+        assert [item["labels"] for item in items] == [3, 1, 0, 2]
+        for item, one in zip(items, expected, strict=True):
+            torch.testing.assert_close(item["pixel_values"], one)
+
+
+def test_labels_by_name(expected, config):
+    config.label2id = {"dog": 0, "cat": 1}
+    dataset = pixel_dataset([(expected[0], "cat"), (expected[0], "cow")], config, with_labels=True)
+    assert dataset[0]["labels"] == 1
+    with pytest.raises(ValueError, match="Item 1 of the dataset has label 'cow', which is none of the model's: 'dog'"):
+        dataset[1]
+
+
+def test_unreadable_image_of_a_stream_is_named(image_folder, config, image_processor):
+    (image_folder / "0" / "4.png").write_text("no image")
+    stream = load_image_folder(image_folder).to_iterable_dataset()
+    with pytest.raises(ValueError, match=r"Image 2 of the dataset cannot be read"):
+        calibration_subset(pixel_dataset(stream, config, image_processor), 10, seed=0)
+    with pytest.raises(ValueError, match=r"Image 2 of the dataset cannot be read"):
+        list(pixel_dataset(stream, config, image_processor))
+
+
+def test_byte_arrays_with_channels_first_are_refused(config, image_processor):
+    with pytest.raises(ValueError, match=r"an image is an array of uint8, \[H, W\] or \[H, W, C\]"):
+        pixel_dataset([np.zeros((3, 32, 32), dtype=np.uint8)], config, image_processor)[0]

@@ -100,6 +100,16 @@ def test_our_own_model_is_copied(source, pixel_values):
     assert torch.equal(copied(pixel_values).logits, converted(pixel_values).logits)
 
 
+def test_model_from_the_code_of_its_checkpoint_becomes_ours(source, pixel_values):
+    """`AutoModel` gives other classes of the same names when the package was not imported before."""
+    converted = convert(source)
+    stranger = type("SNPViTForImageClassification", (SNPViTForImageClassification,), {})(converted.config)
+    stranger.load_state_dict(converted.state_dict())
+    copied = convert(stranger.eval())
+    assert type(copied) is SNPViTForImageClassification
+    assert torch.equal(copied(pixel_values).logits, converted(pixel_values).logits)
+
+
 def test_other_classes_are_refused_with_the_list():
     config = transformers.ViTMAEConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     with pytest.raises(ValueError, match=r"ViTMAEModel cannot be pruned. Supported are ViTModel, .*WithTeacher"):

@@ -190,7 +190,9 @@ def test_dense_config_from_the_sizes_of_a_vit():
         SNPViTConfig(hidden_size=24, num_attention_heads=5)
 
 
-@pytest.mark.parametrize("name", ["intermediate_size", "num_attention_heads", "hidden_size", "qk_head_dim"])
+@pytest.mark.parametrize(
+    "name", ["intermediate_size", "num_attention_heads", "hidden_size", "qk_head_dim", "qkv_bias"]
+)
 def test_scalars_that_the_blocks_overrule_are_refused_at_loading(tmp_path, name):
     build().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"{name} cannot be changed while loading"):

@@ -158,6 +158,7 @@ def test_json_round_trip(plan, tmp_path):
     [
         (lambda plan: plan.update(format_version=9), "format_version of the plan must be 1, got 9"),
         (lambda plan: plan.pop("hidden"), "The plan has no hidden"),
+        (lambda plan: plan["blocks"][1].update(size=3), r"blocks\[1\] of the plan must have the fields after, before"),
         (lambda plan: plan["hidden"].pop(), "hidden keeps 35 neurons, the size after pruning is 36"),
         (lambda plan: plan["blocks"][1]["mlp"].reverse(), r"blocks\[1\].mlp must be rising"),
         (lambda plan: plan["blocks"][0]["value"].pop(), r"blocks\[0\].value has 3 heads, the block 4"),

@@ -87,6 +87,20 @@ def test_paths_that_cannot_be_saved_to(tmp_path):
         check_save_directory("/proc/model")
 
 
+def test_what_a_link_points_to_is_replaced(tmp_path):
+    save(tmp_path / "disk" / "model", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    save(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "model" / "config.json").read_text() == "new"
+    assert names(tmp_path) == ["disk", "link"]
+
+
+def test_mount_points_are_refused():
+    with pytest.raises(ValueError, match="or is a mount point"):
+        check_save_directory("/proc")
+
+
 def test_working_directory_is_refused(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

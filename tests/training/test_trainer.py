@@ -1,10 +1,14 @@
 """The Trainer over our datasets."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers import TrainingArguments
 
-from optimum_snp import SNPPruner
+from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.training import build_trainer, evaluate_accuracy
 from tests.helpers import build_source
@@ -39,6 +43,57 @@ def test_training_changes_the_weights(options, source, pixel_values, tmp_path):
     assert not torch.equal(
         after["snp_vit.layers.0.attention.q_proj.weight"], before["snp_vit.layers.0.attention.q_proj.weight"]
     )
+
+
+def test_precision_is_that_of_the_arguments_whatever_came_before(source, pixel_values, tmp_path):
+    args = arguments(tmp_path, save_strategy="no", bf16=True)  # made first, as at the top of a script
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.calibrate(pixel_values, num_samples=6)
+    pruner.prune(SNPConfig(mlp_sparsity=0.5))
+    pruner.evaluate(pairs(pixel_values))
+    dtypes = set()
+    hook = pruner.model.snp_vit.layers[0].mlp.fc1.register_forward_hook(lambda *call: dtypes.add(call[2].dtype))
+    pruner.finetune(pairs(pixel_values), args=args)
+    hook.remove()
+    assert dtypes == {torch.bfloat16}
+    assert pruner.model(pixel_values).logits.dtype == torch.float32  # nothing of the training stays wrapped around it
+
+
+def test_processes_train_together_after_an_evaluation(tmp_path):
+    """Evaluating before training must not keep the Trainer from averaging gradients over the processes."""
+    script = tmp_path / "job.py"
+    script.write_text(TWO_PROCESSES)
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+    )
+    assert process.returncode == 0, process.stderr
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+import torch.distributed as dist
+from transformers import TrainingArguments
+from optimum_snp import SNPPruner
+from tests.helpers import build_source
+
+args = TrainingArguments(sys.argv[1] + "/run", report_to="none", use_cpu=True, dataloader_pin_memory=False,
+                         max_steps=3, save_strategy="no", per_device_train_batch_size=2)
+assert args.world_size == 2, args.world_size
+images = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+pairs = [(image, index % 5) for index, image in enumerate(images)]
+pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification"))
+pruner.evaluate(pairs)
+pruner.finetune(pairs, args=args)
+mine = torch.cat([weight.detach().flatten() for weight in pruner.model.parameters()])
+others = [torch.empty_like(mine) for _ in range(2)]
+dist.all_gather(others, mine)
+assert torch.equal(others[0], others[1])
+"""
 
 
 def test_evaluation_during_training_reports_accuracy(source, pixel_values, tmp_path):

@@ -17,7 +17,19 @@ BLOCK_FIELDS = {
 }
 
 # Arguments of `from_pretrained` that cannot change a checkpoint, because `block_configs` or the weights decide.
-FIXED_FIELDS = (*BLOCK_FIELDS, "hidden_size", "num_hidden_layers", "block_configs", "norm_type", "norm_width")
+FIXED_FIELDS = (
+    *BLOCK_FIELDS,
+    "hidden_size",
+    "num_hidden_layers",
+    "block_configs",
+    "norm_type",
+    "norm_width",
+    "qkv_bias",
+    "use_distillation_token",
+    "use_distillation_head",
+    "use_pooler",
+    "pooler_output_size",
+)
 
 
 class SNPViTConfig(PretrainedConfig):
