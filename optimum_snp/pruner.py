@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -14,6 +13,7 @@ from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_plan, load_source
 from .models import SNPViTForImageClassification, SNPViTModel
 from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
+from .processes import process_state
 from .publishing import atomic_folder, check_save_directory
 from .reshaping import reshape
 from .scoring import compute_scores
@@ -172,7 +172,7 @@ class SNPPruner:
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         decision = [None]
-        if PartialState().is_main_process:
+        if process_state().is_main_process:
             decision = [make_plan(self.model, compute_scores(self.model, self.statistics, config), config)]
         return broadcast_object_list(decision)[0]
 
@@ -309,7 +309,7 @@ class SNPPruner:
         if options.pop("push_to_hub", False):
             raise TypeError("save_pretrained does not push. Save the folder, then upload it with huggingface_hub.")
         check_save_directory(save_directory)
-        state = PartialState()
+        state = process_state()
         if state.is_main_process:
             with atomic_folder(save_directory) as folder:
                 self.model.save_pretrained(folder, **options)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ..models import SNPViTForImageClassification, SNPViTModel
+from ..processes import process_state
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
 from .moments import moment_hooks
@@ -68,7 +68,7 @@ def collect_statistics(
         logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
 
     # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
-    state = PartialState()
+    state = process_state()
     loader = prepare_data_loader(
         DataLoader(subset, batch_size=batch_size),
         device=state.device,

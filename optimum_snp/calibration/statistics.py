@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import reduce
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from ..processes import process_state
 
 
 @dataclass
@@ -42,7 +43,7 @@ class CalibrationStatistics:
 
     def reduce(self) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
-        device = PartialState().device
+        device = process_state().device
         count = torch.tensor(self.num_images, device=device)
 
         def reduced(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

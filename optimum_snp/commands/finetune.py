@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
 from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> Result:
             "save_strategy": "epoch",
             "save_total_limit": 1,
             "report_to": "none",
+            "use_cpu": process_state().device.type == "cpu",
             "dataloader_pin_memory": torch.cuda.is_available(),
             **(json.loads(Path(args.training_arguments).read_text()) if args.training_arguments else {}),
         }

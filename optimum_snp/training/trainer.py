@@ -10,6 +10,7 @@ from transformers import BaseImageProcessor, Trainer, TrainingArguments
 from ..calibration.data import pixel_dataset
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPViTForImageClassification
+from ..processes import process_state
 
 
 def build_trainer(
@@ -96,6 +97,7 @@ def evaluate_accuracy(
             folder,
             per_device_eval_batch_size=batch_size,
             report_to="none",
+            use_cpu=process_state().device.type == "cpu",  # else the processes of a job lose each other here
             dataloader_pin_memory=torch.cuda.is_available(),
         )
         trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)

@@ -17,23 +17,23 @@ from tests.helpers import build_source
 JOB = """
 import json, sys
 import torch
-from accelerate import Accelerator
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.processes import process_state
 from tests.helpers import build_source
 
 torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-assert accelerator.num_processes == int(sys.argv[1]), accelerator.num_processes
+state = process_state()
+assert state.num_processes == int(sys.argv[1]), state.num_processes
 images = torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 pruner = SNPPruner.from_pretrained(build_source("DeiTForImageClassification"))
 statistics = pruner.calibrate(images, num_samples=int(sys.argv[2]), batch_size=8)
 plan = pruner.plan(SNPConfig(qk_sparsity=0.4, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2))
-plans = [None] * accelerator.num_processes
-if accelerator.num_processes > 1:
+plans = [None] * state.num_processes
+if state.num_processes > 1:
     torch.distributed.all_gather_object(plans, plan.to_dict())
 else:
     plans = [plan.to_dict()]
-if accelerator.is_main_process:
+if state.is_main_process:
     assert all(other == plans[0] for other in plans)
     pruner.prune(plan)
     pruner.save_pretrained(sys.argv[3])

@@ -78,6 +78,7 @@ import sys
 import torch
 import torch.distributed as dist
 from transformers import TrainingArguments
+from accelerate import PartialState
 from optimum_snp import SNPPruner
 from tests.helpers import build_source
 
@@ -88,7 +89,9 @@ images = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 pairs = [(image, index % 5) for index, image in enumerate(images)]
 pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification"))
 pruner.evaluate(pairs)
+assert PartialState().num_processes == 2, PartialState().num_processes
 pruner.finetune(pairs, args=args)
+assert PartialState().num_processes == 2, PartialState().num_processes
 mine = torch.cat([weight.detach().flatten() for weight in pruner.model.parameters()])
 others = [torch.empty_like(mine) for _ in range(2)]
 dist.all_gather(others, mine)
