@@ -4,6 +4,7 @@ Accepted are a `datasets.Dataset` or `IterableDataset` with an image column, a `
 of `(image, label)` pairs or of dicts with `pixel_values`, a folder of images, and a tensor `[N, C, H, W]`.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,10 +55,8 @@ class _ImageReader:
         self.label_ids = _label_ids(features, self.label_column, config.label2id)
 
     def read(self, dataset: Any, index: int) -> dict[str, Any]:
-        try:
+        with _naming_unreadable(index):
             item = dataset[index]
-        except (OSError, SyntaxError) as error:  # what Pillow raises for a file that is no image or is cut short
-            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
         return self.convert(item, index)
 
     def convert(self, item: Any, index: int) -> dict[str, Any]:
@@ -122,10 +121,8 @@ class _ImageReader:
                 "These images must be prepared for the model, but it came without an image processor. "
                 "Pass image_processor= to SNPPruner.from_pretrained, or a dataset of pixel values."
             )
-        try:
+        with _naming_unreadable(index):  # Pillow decodes a file only now
             image = image.convert("L" if self.expected_shape[0] == 1 else "RGB")
-        except (OSError, SyntaxError) as error:  # Pillow decodes a file only now
-            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
         return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
 
@@ -214,12 +211,11 @@ def readable(stream: Any) -> Iterator[Any]:
     """
     items = iter(stream)
     for index in itertools.count():
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
+        with _naming_unreadable(index):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
         yield item
 
 
@@ -271,6 +267,15 @@ def load_image_folder(folder: str | Path, split: str = "train") -> datasets.Data
         return datasets.load_dataset("imagefolder", data_files={"train": f"{splits[split]}/**"}, split="train")
     except (FileNotFoundError, ValueError) as error:  # depends on whether there are other files
         raise ValueError(f"The folder {folder} has no image that can be read.") from error
+
+
+@contextlib.contextmanager
+def _naming_unreadable(index: int) -> Iterator[None]:
+    """Names the image in what Pillow raises for a file that is no image or is cut short."""
+    try:
+        yield
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"Image {index} of the dataset cannot be read: {error}") from error
 
 
 def _features(dataset: Any) -> datasets.Features | None:

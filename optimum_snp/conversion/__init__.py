@@ -6,12 +6,12 @@ Every later stage sees our architecture only.
 import torch
 from transformers import PreTrainedModel
 
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel, build_like
 from . import vit
 
 
 SUPPORTED_ARCHITECTURES = tuple(vit.ARCHITECTURES)
-SNP_ARCHITECTURES = ("SNPViTModel", "SNPViTForImageClassification")
+SNP_ARCHITECTURES = {"SNPViTModel": SNPViTModel, "SNPViTForImageClassification": SNPViTForImageClassification}
 
 
 def check_supported(architecture: str | None) -> None:
@@ -20,7 +20,7 @@ def check_supported(architecture: str | None) -> None:
     Raises:
         ValueError: If not; the message lists the classes that can.
     """
-    if architecture not in SUPPORTED_ARCHITECTURES + SNP_ARCHITECTURES:
+    if architecture not in (*SUPPORTED_ARCHITECTURES, *SNP_ARCHITECTURES):
         raise ValueError(
             f"{architecture or 'A model without `architectures` in its config'} cannot be pruned. Supported are "
             f"{', '.join(SUPPORTED_ARCHITECTURES)}, and models that this package pruned before."
@@ -57,11 +57,7 @@ def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassificati
 def _copy(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
     """A copy in our own classes; the source may come from the code that its checkpoint carries."""
     config = SNPViTConfig.from_dict(source.config.to_dict())
-    config._attn_implementation = source.config._attn_implementation
-    config._name_or_path = source.config._name_or_path
-    copied = {"SNPViTModel": SNPViTModel}.get(type(source).__name__, SNPViTForImageClassification)(config)
-    copied.load_state_dict(source.state_dict())
-    return copied.to(device=source.device, dtype=source.dtype).eval()
+    return build_like(source, SNP_ARCHITECTURES[type(source).__name__], config, source.state_dict())
 
 
 __all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert"]

@@ -7,7 +7,7 @@ the same names below the base model, so that weights move over without change.
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel, build_like
 
 
 # Source class -> ours. Transformers writes these names into `architectures` of config.json.
@@ -42,12 +42,8 @@ def convert_vit(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassifi
         use_distillation_head=hasattr(source, "distillation_classifier"),
         use_pooler=base_model.pooler is not None,
     )
-    config._attn_implementation = source.config._attn_implementation
-    config._name_or_path = source.config._name_or_path
-
-    converted = ARCHITECTURES[type(source).__name__](config)
-    converted.load_state_dict({_our_name(name): weight for name, weight in _network_weights(source).items()})
-    return converted.to(device=source.device, dtype=source.dtype).eval()
+    weights = {_our_name(name): weight for name, weight in _network_weights(source).items()}
+    return build_like(source, ARCHITECTURES[type(source).__name__], config, weights)
 
 
 def _network_weights(source: nn.Module) -> dict:

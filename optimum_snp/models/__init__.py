@@ -4,7 +4,8 @@ With this package imported, `AutoModel.from_pretrained` needs no `trust_remote_c
 saved from here carries the code of its architecture, so that it loads without this package as well.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
@@ -19,4 +20,18 @@ SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
 
-__all__ = ["SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel"]
+def build_like(
+    source: PreTrainedModel, model_class: type, config: SNPViTConfig, weights: dict[str, torch.Tensor]
+) -> SNPViTModel | SNPViTForImageClassification:
+    """A model of ours with copies of `weights`, in eval mode.
+
+    Device, dtype, attention implementation and name are those of `source`, since neither config nor weights hold them.
+    """
+    config._attn_implementation = source.config._attn_implementation
+    config._name_or_path = source.config._name_or_path
+    model = model_class(config)
+    model.load_state_dict(weights)
+    return model.to(device=source.device, dtype=source.dtype).eval()
+
+
+__all__ = ["SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "build_like"]

@@ -88,11 +88,7 @@ class PruningPlan:
             fields_after.update(norm_type="rms", norm_width=config.norm_width or self.hidden_size_before)
         if self.config.method != "snp" and self.hidden_size_after < self.hidden_size_before:
             fields_after["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
-        pruned = type(config).from_dict(fields_after)
-        # What `to_dict` leaves out.
-        pruned._attn_implementation = config._attn_implementation
-        pruned._name_or_path = config._name_or_path
-        return pruned
+        return type(config).from_dict(fields_after)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a dict that JSON can hold."""

@@ -37,8 +37,7 @@ def check_save_directory(save_directory: str | Path) -> Path:
     while not parent.exists():
         parent = parent.parent
     try:
-        with tempfile.TemporaryDirectory(dir=parent):
-            pass
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
     except OSError as error:
         raise ValueError(f"{save_directory} cannot be written: {error}") from error
     return folder

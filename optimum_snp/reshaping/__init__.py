@@ -4,11 +4,11 @@ import logging
 import math
 
 from ..calibration import CalibrationStatistics
-from ..models import SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTForImageClassification, SNPViTModel, build_like
 from ..planning.plan import PROJECTED, PruningPlan
 from .project import project_block
 from .refit import refit_block
-from .select import block_prefixes, build, select_neurons
+from .select import block_prefixes, select_neurons
 from .width import rotate_width, select_width
 
 
@@ -58,7 +58,7 @@ def reshape(
         weights = rotate_width(weights, model, plan.hidden_size_after, statistics)
     elif plan.hidden_size_after < plan.hidden_size_before:
         weights = select_width(weights, model, plan.hidden, statistics)
-    return build(model, config, weights)
+    return build_like(model, type(model), config, weights)
 
 
 def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) -> None:

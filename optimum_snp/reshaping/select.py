@@ -9,7 +9,7 @@ layer norm over fewer channels is another function.
 
 import torch
 
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTForImageClassification, SNPViTModel, build_like
 from ..planning.plan import BlockPlan, PruningPlan
 
 
@@ -53,16 +53,7 @@ def select_neurons(
         select_block(weights, prefix, block)
     hidden = torch.tensor(plan.hidden, device=model.device)
     weights = {name: select_hidden(name, weight, hidden) for name, weight in weights.items()}
-    return build(model, config, weights)
-
-
-def build(
-    model: SNPViTModel | SNPViTForImageClassification, config: SNPViTConfig, weights: Weights
-) -> SNPViTModel | SNPViTForImageClassification:
-    """A model like `model`, of another config and with other weights, in eval mode."""
-    pruned = type(model)(config)
-    pruned.load_state_dict(weights)
-    return pruned.to(device=model.device, dtype=model.dtype).eval()
+    return build_like(model, type(model), config, weights)
 
 
 def base_prefix(model: SNPViTModel | SNPViTForImageClassification) -> str:
