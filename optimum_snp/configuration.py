@@ -22,8 +22,8 @@ CONFIG_NAME = "snp_config.json"
 class SNPConfig:
     """How a model is to be pruned.
 
-    Shares are what is *removed*. A list has one share per block, in execution order. A kept size is
-    `size * (1 - share)` rounded half up, at least 1.
+    Shares are what is *removed*. A list has one share per block in execution order, or one list per stage of a Swin;
+    that of `hidden_sparsity` one share per stage. A kept size is `size * (1 - share)` rounded half up, at least 1.
 
     The default method is `"projection"`: in the one-shot benchmark (docs/one-shot.md) it keeps far more accuracy
     without training than the paper's `"snp"`, at the same sizes and speed.
@@ -42,16 +42,16 @@ class SNPConfig:
     ```
     """
 
-    qk_sparsity: float | list[float] = field(
+    qk_sparsity: float | list[float] | list[list[float]] = field(
         default=0.0, metadata={"help": "share of the query/key neurons of each head to remove, in [0, 1)"}
     )
-    v_sparsity: float | list[float] = field(
+    v_sparsity: float | list[float] | list[list[float]] = field(
         default=0.0, metadata={"help": "share of the value neurons of each head to remove, in [0, 1)"}
     )
-    mlp_sparsity: float | list[float] = field(
+    mlp_sparsity: float | list[float] | list[list[float]] = field(
         default=0.0, metadata={"help": "share of the MLP neurons to remove, in [0, 1)"}
     )
-    hidden_sparsity: float = field(
+    hidden_sparsity: float | list[float] = field(
         default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
     )
     method: str = field(
@@ -88,12 +88,8 @@ class SNPConfig:
 
     def __post_init__(self) -> None:
         for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity"):
-            value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                setattr(self, name, [_share(f"{name}[{index}]", share) for index, share in enumerate(value)])
-            else:
-                setattr(self, name, _share(name, value))
-        self.hidden_sparsity = _share("hidden_sparsity", self.hidden_sparsity)
+            setattr(self, name, _shares(name, getattr(self, name), nested=True))
+        self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
         for name in ("round_to", "num_calibration_samples"):
@@ -170,7 +166,15 @@ class SNPConfig:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
-def _share(name: str, value: Any) -> float:
+def _shares(name: str, value: Any, *, nested: bool) -> Any:
+    """A share, or a list of them, or of lists of them, with every number checked."""
+    if isinstance(value, (list, tuple)):
+        kinds = {isinstance(share, (list, tuple)) for share in value}
+        if kinds == {True, False} or (True in kinds and not nested):
+            raise ValueError(
+                f"{name} must be a share or a list of shares{', by stage or not' * nested}, got {value!r}."
+            )
+        return [_shares(f"{name}[{index}]", share, nested=False) for index, share in enumerate(value)]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a share in [0, 1), got {value!r}.")
     return float(value)

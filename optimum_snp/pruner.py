@@ -11,7 +11,7 @@ from .calibration import CalibrationStatistics, collect_statistics, model_finger
 from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_plan, load_source
-from .models import SNPViTForImageClassification, SNPViTModel
+from .models import SNPModel
 from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
 from .processes import process_state
 from .publishing import atomic_folder, check_save_directory
@@ -56,7 +56,7 @@ class SNPPruner:
         pruning_plan: PruningPlan | None = None,
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
-        self.model: SNPViTModel | SNPViTForImageClassification = convert(model)
+        self.model: SNPModel = convert(model)
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
         self.pruning_plan = pruning_plan
@@ -176,9 +176,7 @@ class SNPPruner:
             decision = [make_plan(self.model, compute_scores(self.model, self.statistics, config), config)]
         return broadcast_object_list(decision)[0]
 
-    def prune(
-        self, plan: PruningPlan | SNPConfig, *, calibration_dataset: Any = None
-    ) -> SNPViTModel | SNPViTForImageClassification:
+    def prune(self, plan: PruningPlan | SNPConfig, *, calibration_dataset: Any = None) -> SNPModel:
         """Builds the smaller model, which becomes `pruner.model`.
 
         Args:

@@ -94,7 +94,7 @@ def load_elsewhere(python, folder, images, tmp_path):
     [
         ("ViTForImageClassification", "snp", {}),
         ("DeiTForImageClassificationWithTeacher", "snp", {}),
-        ("DeiTForImageClassificationWithTeacher", "projection", {}),  # RMS norms
+        ("DeiTForImageClassificationWithTeacher", "projection", {}),
         ("ViTForImageClassification", "snp-refit", {"qkv_bias": False}),  # gets biases
     ],
 )

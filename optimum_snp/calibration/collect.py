@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from ..models import SNPViTForImageClassification, SNPViTModel
+from ..models import SNPModel
 from ..processes import process_state
+from ..structure import Structure, describe
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
 from .moments import moment_hooks
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def collect_statistics(
-    model: SNPViTModel | SNPViTForImageClassification,
+    model: SNPModel,
     dataset: Any,
     *,
     num_samples: int = 64,
@@ -77,30 +78,33 @@ def collect_statistics(
         put_on_device=True,
         even_batches=False,  # else images would be repeated to give every process as many batches
     )
-    statistics = CalibrationStatistics(blocks=[{} for _ in model.base_model.layers])
+    structure = describe(model)
+    statistics = CalibrationStatistics(blocks=[{} for _ in structure.blocks])
     progress = tqdm(total=len(subset), desc="Calibrating", unit="image", disable=not state.is_main_process)
 
     device, training = model.device, model.training
     model.to(state.device).eval()
     try:
-        with torch.inference_mode(), _summing_hooks(model, statistics, moments), progress:
+        with torch.inference_mode(), _summing_hooks(structure, model, statistics, moments), progress:
             for batch in loader:
                 model(batch["pixel_values"])
                 statistics.num_images += len(batch["pixel_values"])
                 progress.update(min(len(batch["pixel_values"]) * state.num_processes, len(subset) - progress.n))
     finally:
         model.to(device).train(training)
-    _fill_missing(statistics, model)
+    _fill_missing(statistics, structure)
     statistics.fingerprint = model_fingerprint(model)
     return statistics.reduce()
 
 
 @contextlib.contextmanager
-def _summing_hooks(model: nn.Module, statistics: CalibrationStatistics, moments: bool) -> Iterator[None]:
+def _summing_hooks(
+    structure: Structure, model: nn.Module, statistics: CalibrationStatistics, moments: bool
+) -> Iterator[None]:
     """While open, every forward pass adds to `statistics`."""
-    handles = moment_hooks(model, statistics) if moments else []
-    for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
-        handles += _attention_hooks(layer.attention, sums)
+    handles = moment_hooks(structure, model, statistics) if moments else []
+    for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
+        handles += _attention_hooks(block.module.attention, sums)
     try:
         yield
     finally:
@@ -127,9 +131,10 @@ def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> lis
     ]
 
 
-def _fill_missing(statistics: CalibrationStatistics, model: nn.Module) -> None:
+def _fill_missing(statistics: CalibrationStatistics, structure: Structure) -> None:
     """A process without a batch adds zeros, so that all processes take part in the reduction."""
-    for layer, sums in zip(model.base_model.layers, statistics.blocks, strict=True):
+    for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         if "cosines" not in sums:
-            nothing = torch.zeros(0, layer.attention.num_attention_heads, 1, layer.attention.qk_head_dim)
+            attention = block.module.attention
+            nothing = torch.zeros(0, attention.num_attention_heads, 1, attention.qk_head_dim)
             sums.update(attention_score_statistics(nothing, nothing))

@@ -1,19 +1,23 @@
 """Second moments for the closed-form methods: what passes between the layers, as sums that do not grow with images.
 
 Everything that refit and projection solve is a least-squares problem whose normal equations hold only sums of outer
-products. The sums of one block (float64, over all tokens of all images; `x` runs over tokens):
+products. The sums of one block (float64, over all tokens of all images):
 
-    num_tokens      [],            tokens summed over
     query_moment    [heads, d, d]  sum q q^T
-    key_moment      [heads, d, d]  sum k k^T, with k centred over the tokens of its image: softmax ignores the mean key
+    key_moment      [heads, d, d]  sum k k^T, with k centred over the tokens of its map: softmax ignores the mean key
     context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, the input of `o_proj`
     mlp_moment      [M, M]         sum a a^T of the MLP's activations, the input of `fc2`
-    before_moment   [D, D]         sum n n^T of the normalised residual stream before the attention, without the norm's
-                                   own scale and shift
-    after_moment    [D, D]         the same after the attention, before the MLP
 
-and `context_sum`, `mlp_sum`, `before_sum`, `after_sum` are the plain sums `sum x`. `CalibrationStatistics.stream`
-holds `num_tokens`, `final_moment` and `final_sum` of the final norm, over the tokens that are read there.
+and `context_sum`, `mlp_sum` are the plain sums, `context_num_tokens`, `mlp_num_tokens` the rows summed over. The sums
+of one norm, over the rows that its readers get:
+
+    num_tokens  []      rows summed over
+    moment      [C, C]  sum n n^T of what the norm puts out without its own scale and shift
+    sum         [C]     sum n
+
+`C` is the width of the residual stream, or four times that in a patch merging, where four tokens lie side by side.
+Tokens that pad a window are tokens of its attention map, so their queries and keys count, as the model uses them; all
+else runs over the tokens of the image.
 
 Source: our choice (docs/one-shot.md).
 """
@@ -24,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..structure import Norm, Structure
 from .statistics import CalibrationStatistics
 
 
@@ -34,10 +39,12 @@ Sums = dict[str, torch.Tensor]
 RIDGE = 1e-3
 
 
-def moment_hooks(model: nn.Module, statistics: CalibrationStatistics) -> list[Any]:
+def moment_hooks(structure: Structure, model: nn.Module, statistics: CalibrationStatistics) -> list[Any]:
     """Makes every forward pass of the model add its second moments to `statistics`, where they start from zero.
 
     Args:
+        structure ([`Structure`]):
+            Of the model.
         model:
             A model of our architecture.
         statistics ([`CalibrationStatistics`]):
@@ -46,48 +53,41 @@ def moment_hooks(model: nn.Module, statistics: CalibrationStatistics) -> list[An
     Returns:
         The handles of the hooks; remove them to stop.
     """
-    base_model = model.base_model
     handles = []
-    for layer, sums in zip(base_model.layers, statistics.blocks, strict=True):
-        handles += _block_hooks(layer, sums)
-    # Only the class token, and the distillation token if there is one, reach a classifier or a pooler.
-    reads_all = model is base_model and base_model.pooler is None
-    tokens = slice(None) if reads_all else slice(base_model.embeddings.num_extra_tokens)
-    _start(statistics.stream, "final", base_model.config.hidden_size)
-    statistics.stream["num_tokens"] = _zeros()
+    for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
+        handles += _block_hooks(block.module, sums)
+    for stream in structure.streams:
+        for norm in stream.norms:
+            sums = statistics.norms[norm.name] = _start("", norm.repeats * stream.width)
+            handles.append(_norm_hook(norm, model.get_submodule(norm.name), sums))
+    return handles
 
-    def add_final(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        rows = normalised(norm, inputs[0][:, tokens]).flatten(0, -2)
-        statistics.stream["num_tokens"] += rows.shape[0]
-        _add(statistics.stream, "final", rows)
 
-    return [*handles, base_model.layernorm.register_forward_pre_hook(add_final)]
+def _norm_hook(norm: Norm, module: nn.Module, sums: Sums) -> Any:
+    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        hidden_states = inputs[0].float()
+        states = F.layer_norm(hidden_states, module.normalized_shape, eps=module.eps)
+        _add(sums, "", norm.read(states).flatten(0, -2))
+
+    return module.register_forward_pre_hook(add)
 
 
 def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
     attention = layer.attention
     heads, head_dim = attention.num_attention_heads, attention.qk_head_dim
-    sums["num_tokens"] = _zeros()
     sums["query_moment"] = _zeros(heads, head_dim, head_dim)
     sums["key_moment"] = _zeros(heads, head_dim, head_dim)
-    _start(sums, "context", attention.o_proj.in_features)
-    _start(sums, "mlp", layer.mlp.fc2.in_features)
-    _start(sums, "before", attention.q_proj.in_features)
-    _start(sums, "after", layer.mlp.fc1.in_features)
+    sums |= _start("context_", attention.o_proj.in_features) | _start("mlp_", layer.mlp.fc2.in_features)
 
     def by_head(states: torch.Tensor) -> torch.Tensor:
         return states.flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)  # [heads, rows, head_dim]
 
     def add_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        sums["num_tokens"] += output.shape[0] * output.shape[1]
         sums["query_moment"] += second_moment(by_head(output))[0]
 
     def add_key(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         output = output.float()
         sums["key_moment"] += second_moment(by_head(output - output.mean(dim=1, keepdim=True)))[0]
-
-    def add_normalised(name: str) -> Any:
-        return lambda norm, inputs: _add(sums, name, normalised(norm, inputs[0]).flatten(0, -2))
 
     def add_input(name: str) -> Any:
         return lambda _module, inputs: _add(sums, name, inputs[0].flatten(0, -2))
@@ -95,10 +95,8 @@ def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
     return [
         attention.q_proj.register_forward_hook(add_query),
         attention.k_proj.register_forward_hook(add_key),
-        attention.o_proj.register_forward_pre_hook(add_input("context")),
-        layer.mlp.fc2.register_forward_pre_hook(add_input("mlp")),
-        layer.layernorm_before.register_forward_pre_hook(add_normalised("before")),
-        layer.layernorm_after.register_forward_pre_hook(add_normalised("after")),
+        attention.o_proj.register_forward_pre_hook(add_input("context_")),
+        layer.mlp.fc2.register_forward_pre_hook(add_input("mlp_")),
     ]
 
 
@@ -125,29 +123,22 @@ def second_moment(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return moment + mean.mT @ total + left_over.mT @ mean, total.squeeze(-2)
 
 
-def covariance_and_mean(sums: Sums, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the rows whose moments `sums` holds under `name`: `[n, n]` and `[n]`, float64."""
-    count = sums["num_tokens"].clamp_min(1)
-    mean = sums[f"{name}_sum"] / count
-    return sums[f"{name}_moment"] / count - torch.outer(mean, mean), mean
+def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the rows whose moments `sums` holds under names with that prefix: `[n, n]` and `[n]`, float64."""
+    count = sums[f"{prefix}num_tokens"].clamp_min(1)
+    mean = sums[f"{prefix}sum"] / count
+    return sums[f"{prefix}moment"] / count - torch.outer(mean, mean), mean
 
 
-def normalised(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """What a layer norm or RMS norm makes of the residual stream, without its scale and shift, in float32."""
-    hidden_states = hidden_states.float()
-    if isinstance(norm, nn.LayerNorm):
-        return F.layer_norm(hidden_states, norm.normalized_shape, eps=norm.eps)
-    return norm.forward(hidden_states)  # an RMS norm has neither; not called, since a hook asks
+def _start(prefix: str, size: int) -> Sums:
+    return {f"{prefix}num_tokens": _zeros(), f"{prefix}moment": _zeros(size, size), f"{prefix}sum": _zeros(size)}
 
 
-def _start(sums: Sums, name: str, size: int) -> None:
-    sums[f"{name}_moment"], sums[f"{name}_sum"] = _zeros(size, size), _zeros(size)
-
-
-def _add(sums: Sums, name: str, rows: torch.Tensor) -> None:
+def _add(sums: Sums, prefix: str, rows: torch.Tensor) -> None:
     moment, total = second_moment(rows)
-    sums[f"{name}_moment"] += moment
-    sums[f"{name}_sum"] += total
+    sums[f"{prefix}num_tokens"] += len(rows)
+    sums[f"{prefix}moment"] += moment
+    sums[f"{prefix}sum"] += total
 
 
 def _zeros(*shape: int) -> torch.Tensor:

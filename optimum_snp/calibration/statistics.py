@@ -27,19 +27,20 @@ class CalibrationStatistics:
             Images that the sums run over.
         fingerprint (`str`):
             Digest of the model's weights, so that statistics are never used with another model.
-        stream (`dict[str, torch.Tensor]`):
-            Sums that belong to no block; see [`optimum_snp.calibration.moments`].
+        norms (`dict[str, dict[str, torch.Tensor]]`):
+            One dict per norm of the network, by its name; empty without second moments. See
+            [`optimum_snp.calibration.moments`].
     """
 
     blocks: list[dict[str, torch.Tensor]]
     num_images: int = 0
     fingerprint: str = field(default="", repr=False)
-    stream: dict[str, torch.Tensor] = field(default_factory=dict)
+    norms: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def has_moments(self) -> bool:
         """Whether they hold what `snp-refit` and `projection` need."""
-        return "final_moment" in self.stream
+        return bool(self.norms)
 
     def reduce(self) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
@@ -54,7 +55,7 @@ class CalibrationStatistics:
             [reduced(block) for block in self.blocks],
             int(reduce(count, reduction="sum")),
             self.fingerprint,
-            reduced(self.stream),
+            {name: reduced(sums) for name, sums in self.norms.items()},
         )
 
     def save(self, path: str | Path) -> None:
@@ -69,7 +70,7 @@ class CalibrationStatistics:
             for index, block in enumerate(self.blocks)
             for name, tensor in block.items()
         }
-        tensors.update({f"stream.{name}": tensor for name, tensor in self.stream.items()})
+        tensors |= {f"norms.{name}.{key}": tensor for name, sums in self.norms.items() for key, tensor in sums.items()}
         metadata = {
             "num_images": str(self.num_images),
             "fingerprint": self.fingerprint,
@@ -93,15 +94,13 @@ class CalibrationStatistics:
             if not {"num_images", "fingerprint", "num_blocks"} <= metadata.keys():
                 raise ValueError(f"{path} holds no calibration statistics.")
             blocks: list[dict[str, torch.Tensor]] = [{} for _ in range(int(metadata["num_blocks"]))]
-            stream = {}
+            norms: dict[str, dict[str, torch.Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
-                place, _, name = key.partition(".")
-                if place == "stream":
-                    stream[name] = file.get_tensor(key)
-                else:
-                    index, name = name.split(".", 1)
-                    blocks[int(index)][name] = file.get_tensor(key)
-        return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], stream)
+                kind, _, rest = key.partition(".")
+                place, _, name = rest.rpartition(".")
+                sums = norms.setdefault(place, {}) if kind == "norms" else blocks[int(place)]
+                sums[name] = file.get_tensor(key)
+        return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], norms)
 
 
 def check_statistics_path(path: str | Path) -> None:

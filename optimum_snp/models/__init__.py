@@ -4,8 +4,16 @@ With this package imported, `AutoModel.from_pretrained` needs no `trust_remote_c
 saved from here carries the code of its architecture, so that it loads without this package as well.
 """
 
+from typing import TypeAlias
+
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
@@ -20,9 +28,12 @@ SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
 
+SNPModel: TypeAlias = SNPViTModel | SNPViTForImageClassification
+
+
 def build_like(
-    source: PreTrainedModel, model_class: type, config: SNPViTConfig, weights: dict[str, torch.Tensor]
-) -> SNPViTModel | SNPViTForImageClassification:
+    source: PreTrainedModel, model_class: type, config: PretrainedConfig, weights: dict[str, torch.Tensor]
+) -> SNPModel:
     """A model of ours with copies of `weights`, in eval mode.
 
     Device, dtype, attention implementation and name are those of `source`, since neither config nor weights hold them.
@@ -34,4 +45,4 @@ def build_like(
     return model.to(device=source.device, dtype=source.dtype).eval()
 
 
-__all__ = ["SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "build_like"]
+__all__ = ["SNPModel", "SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "build_like"]

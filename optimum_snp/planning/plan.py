@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import SNPModel
 from ..scoring import Scores
+from ..structure import block_sizes, block_stages, resized_config, stream_widths
 from .costs import count_macs, count_parameters, skeleton
 
 
@@ -18,6 +20,8 @@ PLAN_NAME = "pruning_plan.json"
 FORMAT_VERSION = 1
 # In place of kept neurons, where directions are kept that are no neurons.
 PROJECTED = "projected"
+# The shares that are given block by block, with the size that each makes smaller.
+PART_SIZES = {"qk_sparsity": "qk_head_dim", "v_sparsity": "v_head_dim", "mlp_sparsity": "intermediate_size"}
 
 
 @dataclass
@@ -31,6 +35,8 @@ class BlockPlan:
             Per head the kept neurons, rising, each head counting from 0.
         mlp (`list[int]`):
             The kept MLP neurons, rising.
+        stage (`int`):
+            The stage of a Swin that the block belongs to; 0 in a ViT.
     """
 
     before: dict[str, Any]
@@ -38,6 +44,23 @@ class BlockPlan:
     query_key: list[list[int]] | str
     value: list[list[int]] | str
     mlp: list[int]
+    stage: int = 0
+
+
+@dataclass
+class WidthPlan:
+    """What stays of one residual stream.
+
+    Attributes:
+        before, after (`int`):
+            Its channels.
+        kept (`list[int]` or `"projected"`):
+            The kept channels, rising.
+    """
+
+    before: int
+    after: int
+    kept: list[int] | str
 
 
 @dataclass
@@ -47,12 +70,10 @@ class PruningPlan:
     Attributes:
         config ([`SNPConfig`]):
             What was asked for.
-        hidden_size_before, hidden_size_after (`int`):
-            Width of the residual stream.
-        hidden (`list[int]` or `"projected"`):
-            The kept channels of the residual stream, rising.
+        widths (`list[WidthPlan]`):
+            One entry per residual stream: one for a ViT, one per stage for a Swin.
         blocks (`list[BlockPlan]`):
-            One entry per block.
+            One entry per block, in execution order.
         macs_before, macs_after (`int`):
             Multiply-accumulates for one image of the configured size.
         parameters_before, parameters_after (`int`):
@@ -60,35 +81,32 @@ class PruningPlan:
     """
 
     config: SNPConfig
-    hidden_size_before: int
-    hidden_size_after: int
-    hidden: list[int] | str
+    widths: list[WidthPlan]
     blocks: list[BlockPlan]
     macs_before: int
     macs_after: int
     parameters_before: int
     parameters_after: int
 
-    def pruned_config(self, config: SNPViTConfig) -> SNPViTConfig:
+    def pruned_config(self, config: PretrainedConfig) -> PretrainedConfig:
         """The config of the pruned model, given that of the dense one.
 
         Raises:
             ValueError: If the plan was made for a model of other sizes.
         """
-        if self.hidden_size_before != config.hidden_size or [b.before for b in self.blocks] != config.block_configs:
+        if ([width.before for width in self.widths], [block.before for block in self.blocks]) != (
+            stream_widths(config),
+            block_sizes(config),
+        ):
             raise ValueError(
                 "This plan was made for a model of other sizes. Make one for this model with SNPPruner.plan."
             )
-        fields_after = {
-            **config.to_dict(),
-            "hidden_size": self.hidden_size_after,
-            "block_configs": [block.after for block in self.blocks],
-        }
-        if self.hidden == PROJECTED:
-            fields_after.update(norm_type="rms", norm_width=config.norm_width or self.hidden_size_before)
-        if self.config.method != "snp" and self.hidden_size_after < self.hidden_size_before:
-            fields_after["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
-        return type(config).from_dict(fields_after)
+        return resized_config(
+            config,
+            [block.after for block in self.blocks],
+            [width.after for width in self.widths],
+            method=self.config.method,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a dict that JSON can hold."""
@@ -110,11 +128,14 @@ class PruningPlan:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
         values = {option.name: values[option.name] for option in fields(cls)}
         values["config"] = SNPConfig.from_dict(values["config"])
-        expected = {option.name for option in fields(BlockPlan)}
-        for index, block in enumerate(values["blocks"]):
-            if set(block) != expected:
-                raise ValueError(f"blocks[{index}] of the plan must have the fields {', '.join(sorted(expected))}.")
-        values["blocks"] = [BlockPlan(**block) for block in values["blocks"]]
+        for name, kind in (("widths", WidthPlan), ("blocks", BlockPlan)):
+            expected = {option.name for option in fields(kind)}
+            for index, part in enumerate(values[name]):
+                if set(part) != expected:
+                    raise ValueError(
+                        f"{name}[{index}] of the plan must have the fields {', '.join(sorted(expected))}."
+                    )
+            values[name] = [kind(**part) for part in values[name]]
         plan = cls(**values)
         plan._check()
         return plan
@@ -129,9 +150,10 @@ class PruningPlan:
         return cls.from_dict(json.loads(Path(path).read_text()))
 
     def _check(self) -> None:
-        self._check_projected("hidden", self.hidden, self.hidden_size_before, self.hidden_size_after)
-        if self.hidden != PROJECTED:
-            _check_kept("hidden", self.hidden, self.hidden_size_before, self.hidden_size_after)
+        for index, width in enumerate(self.widths):
+            self._check_projected(f"widths[{index}]", width.kept, width.before, width.after)
+            if width.kept != PROJECTED:
+                _check_kept(f"widths[{index}]", width.kept, width.before, width.after)
         for index, block in enumerate(self.blocks):
             before, after = block.before, block.after
             for part, size in (("query_key", "qk_head_dim"), ("value", "v_head_dim")):
@@ -159,23 +181,23 @@ class PruningPlan:
 
     def __str__(self) -> str:
         header = f"{'block':>5}  {'heads':>5}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
-        rows = [header, "-" * len(header)]
-        for index, block in enumerate(self.blocks):
-            before, after = block.before, block.after
-            sizes = [f"{before[name]} -> {after[name]}" for name in ("qk_head_dim", "v_head_dim", "intermediate_size")]
-            rows.append(
-                f"{index:>5}  {after['num_attention_heads']:>5}  " + "  ".join(f"{size:>14}" for size in sizes)
-            )
+        rows = [header]
+        for stage, width in enumerate(self.widths):
+            rows.append("-" * len(header))
+            if len(self.widths) > 1:
+                rows.append(f"stage {stage}, hidden size {width.before} -> {width.after}")
+            rows += [_table_row(index, block) for index, block in enumerate(self.blocks) if block.stage == stage]
+        rows.append("-" * len(header))
+        if len(self.widths) == 1:
+            rows.append(f"hidden size   {self.widths[0].before} -> {self.widths[0].after}")
         rows += [
-            "-" * len(header),
-            f"hidden size   {self.hidden_size_before} -> {self.hidden_size_after}",
             f"MACs          {_change(self.macs_before, self.macs_after)}",
             f"parameters    {_change(self.parameters_before, self.parameters_after)}",
         ]
         return "\n".join(rows)
 
 
-def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores, config: SNPConfig) -> PruningPlan:
+def make_plan(model: SNPModel, scores: Scores, config: SNPConfig) -> PruningPlan:
     """Turns the shares of `config` into sizes, and keeps the neurons with the highest scores.
 
     Args:
@@ -190,23 +212,16 @@ def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores,
         [`PruningPlan`]
 
     Raises:
-        ValueError: If a list of shares has not one entry per block.
+        ValueError: If a list of shares does not fit the blocks or stages of the model.
     """
-    blocks_before = model.config.block_configs
-    shares = {
-        name: block_shares(name, getattr(config, name), len(blocks_before))
-        for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity")
-    }
+    stages = block_stages(model.config)
+    shares = _shares_of_blocks(config, stages)
+    width_shares = _shares_of_streams(config, max(stages) + 1)
     blocks = []
-    for index, before in enumerate(blocks_before):
-        after = {
-            **before,
-            "qk_head_dim": kept_size(before["qk_head_dim"], shares["qk_sparsity"][index], config.round_to),
-            "v_head_dim": kept_size(before["v_head_dim"], shares["v_sparsity"][index], config.round_to),
-            "intermediate_size": kept_size(
-                before["intermediate_size"], shares["mlp_sparsity"][index], config.round_to
-            ),
-        }
+    for index, before in enumerate(block_sizes(model.config)):
+        after = dict(before)
+        for part, size in PART_SIZES.items():
+            after[size] = kept_size(before[size], shares[part][index], config.round_to)
         blocks.append(
             BlockPlan(
                 before=dict(before),
@@ -214,15 +229,17 @@ def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores,
                 query_key=_kept_of_heads(scores.query_key[index], after["qk_head_dim"], config.method),
                 value=_kept_of_heads(scores.value[index], after["v_head_dim"], config.method),
                 mlp=keep_highest(scores.mlp[index], after["intermediate_size"]),
+                stage=stages[index],
             )
         )
-    hidden_size = kept_size(model.config.hidden_size, config.hidden_sparsity, config.round_to)
-    rotated = config.method == "projection" and hidden_size < model.config.hidden_size
+    widths = []
+    for before, share, width_scores in zip(stream_widths(model.config), width_shares, scores.widths, strict=True):
+        after = kept_size(before, share, config.round_to)
+        rotated = config.method == "projection" and after < before
+        widths.append(WidthPlan(before, after, PROJECTED if rotated else keep_highest(width_scores, after)))
     plan = PruningPlan(
         config=config,
-        hidden_size_before=model.config.hidden_size,
-        hidden_size_after=hidden_size,
-        hidden=PROJECTED if rotated else keep_highest(scores.hidden, hidden_size),
+        widths=widths,
         blocks=blocks,
         macs_before=count_macs(model),
         macs_after=0,
@@ -234,26 +251,55 @@ def make_plan(model: SNPViTModel | SNPViTForImageClassification, scores: Scores,
     return plan
 
 
-def check_fits(config: SNPConfig, model_config: SNPViTConfig) -> None:
+def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
     """Tells before any work whether a config can be planned for a model.
 
     Raises:
-        ValueError: If a list of shares has not one entry per block.
+        ValueError: If a list of shares does not fit the blocks or stages of the model.
     """
-    for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity"):
-        block_shares(name, getattr(config, name), len(model_config.block_configs))
+    stages = block_stages(model_config)
+    _shares_of_blocks(config, stages)
+    _shares_of_streams(config, max(stages) + 1)
 
 
-def block_shares(name: str, shares: float | list[float], num_blocks: int) -> list[float]:
-    """One share per block.
+def _shares_of_blocks(config: SNPConfig, stages: list[int]) -> dict[str, list[float]]:
+    return {part: block_shares(part, getattr(config, part), stages) for part in PART_SIZES}
+
+
+def _shares_of_streams(config: SNPConfig, num_streams: int) -> list[float]:
+    shares = config.hidden_sparsity
+    if not isinstance(shares, list):
+        return [shares] * num_streams
+    if len(shares) != num_streams:
+        streams = "the model has one width" if num_streams == 1 else f"the model has {num_streams} stages"
+        raise ValueError(f"hidden_sparsity has {len(shares)} shares, but {streams}.")
+    return shares
+
+
+def block_shares(name: str, shares: float | list, stages: list[int]) -> list[float]:
+    """One share per block, in execution order.
+
+    Args:
+        name (`str`):
+            Of the field of [`SNPConfig`].
+        shares (`float`, `list[float]` or `list[list[float]]`):
+            One share for all blocks, one per block, or lists of shares nested by stage.
+        stages (`list[int]`):
+            The stage of every block.
 
     Raises:
         ValueError: If a list has another length.
     """
     if not isinstance(shares, list):
-        return [shares] * num_blocks
-    if len(shares) != num_blocks:
-        raise ValueError(f"{name} has {len(shares)} shares, but the model has {num_blocks} blocks.")
+        return [shares] * len(stages)
+    if any(isinstance(share, list) for share in shares):
+        depths = [stages.count(stage) for stage in range(max(stages) + 1)]
+        given = [len(share) for share in shares]
+        if given != depths:
+            raise ValueError(f"{name} has {given} shares by stage, but the model has {depths} blocks.")
+        return [share for stage in shares for share in stage]
+    if len(shares) != len(stages):
+        raise ValueError(f"{name} has {len(shares)} shares, but the model has {len(stages)} blocks.")
     return shares
 
 
@@ -276,6 +322,11 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[in
     if method == "projection" and size < scores.shape[1]:
         return PROJECTED
     return [keep_highest(head, size) for head in scores]
+
+
+def _table_row(index: int, block: BlockPlan) -> str:
+    sizes = [f"{block.before[name]} -> {block.after[name]}" for name in PART_SIZES.values()]
+    return f"{index:>5}  {block.after['num_attention_heads']:>5}  " + "  ".join(f"{size:>14}" for size in sizes)
 
 
 def _check_kept(where: str, kept: list[int], size_before: int, size_after: int) -> None:

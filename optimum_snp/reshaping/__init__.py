@@ -3,13 +3,16 @@
 import logging
 import math
 
+import torch
+
 from ..calibration import CalibrationStatistics
-from ..models import SNPViTForImageClassification, SNPViTModel, build_like
-from ..planning.plan import PROJECTED, PruningPlan
+from ..models import SNPModel, build_like
+from ..planning.plan import PROJECTED, PruningPlan, WidthPlan
+from ..structure import Stream, Structure, describe
 from .project import project_block
 from .refit import refit_block
-from .select import block_prefixes, select_neurons
-from .width import rotate_width, select_width
+from .select import Weights, select_neurons
+from .width import reshape_stream, rotation
 
 
 logger = logging.getLogger(__name__)
@@ -18,11 +21,7 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_UNKNOWN = 2
 
 
-def reshape(
-    model: SNPViTModel | SNPViTForImageClassification,
-    plan: PruningPlan,
-    statistics: CalibrationStatistics | None = None,
-) -> SNPViTModel | SNPViTForImageClassification:
+def reshape(model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None) -> SNPModel:
     """Builds the pruned model by the method that the plan was made for.
 
     Args:
@@ -51,25 +50,41 @@ def reshape(
     _warn_of_few_images(plan, statistics)
 
     weights = {name: weight.detach().cpu().double() for name, weight in model.state_dict().items()}
+    structure = describe(model)
     reshape_block = project_block if method == "projection" else refit_block
-    for prefix, block, sums in zip(block_prefixes(model), plan.blocks, statistics.blocks, strict=True):
-        reshape_block(weights, prefix, block, sums)
-    if plan.hidden == PROJECTED:
-        weights = rotate_width(weights, model, plan.hidden_size_after, statistics)
-    elif plan.hidden_size_after < plan.hidden_size_before:
-        weights = select_width(weights, model, plan.hidden, statistics)
+    for block, block_plan, sums in zip(structure.blocks, plan.blocks, statistics.blocks, strict=True):
+        reshape_block(weights, block.name, block_plan, sums)
+    for stream, width in zip(structure.streams, plan.widths, strict=True):
+        if width.after < width.before:
+            _reshape_width(weights, stream, width, statistics)
+            _add_biases(weights, structure)
     return build_like(model, type(model), config, weights)
+
+
+def _add_biases(weights: Weights, structure: Structure) -> None:
+    """Where one stream gets narrower, the readers of all streams have biases; those that need none get zeros."""
+    for stream in structure.streams:
+        for reader in (reader for norm in stream.norms for reader in norm.readers):
+            weights.setdefault(f"{reader}.bias", torch.zeros(len(weights[f"{reader}.weight"]), dtype=torch.float64))
+
+
+def _reshape_width(weights: Weights, stream: Stream, width: WidthPlan, statistics: CalibrationStatistics) -> None:
+    if width.kept == PROJECTED:
+        reshape_stream(weights, stream, rotation(stream, statistics, width.after), statistics)
+    else:
+        selection = torch.eye(width.before, dtype=torch.float64)[:, width.kept]
+        reshape_stream(weights, stream, selection, statistics, width.kept)
 
 
 def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) -> None:
     """Says how many images the largest regression of the plan needs, if there were fewer."""
-    unknowns = [plan.hidden_size_before] if plan.hidden_size_after < plan.hidden_size_before else []
+    unknowns = [width.before for width in plan.widths if width.after < width.before]
     for block in plan.blocks:
         before, after = block.before, block.after
         if after["v_head_dim"] < before["v_head_dim"]:
             unknowns.append(before["v_head_dim"] * before["num_attention_heads"])
         unknowns += [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
-    tokens = float(statistics.blocks[0]["num_tokens"])
+    tokens = float(min(sums["mlp_num_tokens"] for sums in statistics.blocks))
     tokens_per_image = tokens / max(statistics.num_images, 1)
     needed = math.ceil(TOKENS_PER_UNKNOWN * max(unknowns, default=0) / max(tokens_per_image, 1))
     if statistics.num_images < needed:

@@ -17,9 +17,9 @@ from .refit import map_heads, refit_linear, refit_reader
 from .select import Weights, keep_columns, keep_rows
 
 
-def project_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -> None:
+def project_block(weights: Weights, name: str, block: BlockPlan, sums: Sums) -> None:
     """Replaces the weights of one block by those of the plan's sizes; parts of unchanged size stay."""
-    attention = f"{prefix}attention."
+    attention = f"{name}.attention."
     if block.query_key == PROJECTED:
         size = block.after["qk_head_dim"]
         maps = [
@@ -30,10 +30,10 @@ def project_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -
     if block.value == PROJECTED:
         _project_values(weights, attention, block, sums)
     if block.after["intermediate_size"] < block.before["intermediate_size"]:
-        dense = weights[f"{prefix}mlp.fc2.weight"], weights[f"{prefix}mlp.fc2.bias"]
-        keep_rows(weights, f"{prefix}mlp.fc1", block.mlp)
-        keep_columns(weights, f"{prefix}mlp.fc2", block.mlp)
-        refit_reader(weights, f"{prefix}mlp.fc2", *dense, sums, "mlp", block.mlp)
+        dense = weights[f"{name}.mlp.fc2.weight"], weights[f"{name}.mlp.fc2.bias"]
+        keep_rows(weights, f"{name}.mlp.fc1", block.mlp)
+        keep_columns(weights, f"{name}.mlp.fc2", block.mlp)
+        refit_reader(weights, f"{name}.mlp.fc2", *dense, sums, "mlp_", block.mlp)
 
 
 def project_scores(
@@ -80,7 +80,7 @@ def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) ->
 
 def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Sums) -> None:
     heads, before, after = block.before["num_attention_heads"], block.before["v_head_dim"], block.after["v_head_dim"]
-    covariance, mean = covariance_and_mean(sums, "context")
+    covariance, mean = covariance_and_mean(sums, "context_")
     weight, bias = weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"]
     maps, priors = [], []
     for head in range(heads):

@@ -81,11 +81,11 @@ def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: lis
     return query_side.T @ key_side
 
 
-def refit_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -> None:
+def refit_block(weights: Weights, name: str, block: BlockPlan, sums: Sums) -> None:
     """Replaces the weights of one block by those of its kept neurons, refitted; parts of unchanged size stay."""
-    dense_output = weights[f"{prefix}attention.o_proj.weight"], weights[f"{prefix}attention.o_proj.bias"]
-    dense_mlp = weights[f"{prefix}mlp.fc2.weight"], weights[f"{prefix}mlp.fc2.bias"]
-    select_block(weights, prefix, block)
+    dense_output = weights[f"{name}.attention.o_proj.weight"], weights[f"{name}.attention.o_proj.bias"]
+    dense_mlp = weights[f"{name}.mlp.fc2.weight"], weights[f"{name}.mlp.fc2.bias"]
+    select_block(weights, name, block)
     if block.after["qk_head_dim"] < block.before["qk_head_dim"]:
         mixings = [
             refit_scores(query_moment, key_moment, kept)
@@ -93,12 +93,12 @@ def refit_block(weights: Weights, prefix: str, block: BlockPlan, sums: Sums) -> 
                 sums["query_moment"], sums["key_moment"], block.query_key, strict=True
             )
         ]
-        map_heads(weights, f"{prefix}attention.q_proj", torch.stack(mixings))
+        map_heads(weights, f"{name}.attention.q_proj", torch.stack(mixings))
     if block.after["v_head_dim"] < block.before["v_head_dim"]:
         kept = rows_of_heads(block.value, block.before["v_head_dim"])
-        refit_reader(weights, f"{prefix}attention.o_proj", *dense_output, sums, "context", kept)
+        refit_reader(weights, f"{name}.attention.o_proj", *dense_output, sums, "context_", kept)
     if block.after["intermediate_size"] < block.before["intermediate_size"]:
-        refit_reader(weights, f"{prefix}mlp.fc2", *dense_mlp, sums, "mlp", block.mlp)
+        refit_reader(weights, f"{name}.mlp.fc2", *dense_mlp, sums, "mlp_", block.mlp)
 
 
 def refit_reader(
@@ -107,12 +107,12 @@ def refit_reader(
     dense_weight: torch.Tensor,
     dense_bias: torch.Tensor,
     sums: Sums,
-    moments: str,
+    prefix: str,
     kept: list[int],
 ) -> None:
-    """Refits the layer `name` to the inputs `kept` of the dense layer."""
+    """Refits the layer `name` to the inputs `kept` of the dense layer; their moments have that `prefix` in `sums`."""
     weights[f"{name}.weight"], weights[f"{name}.bias"] = refit_linear(
-        dense_weight, dense_bias, *covariance_and_mean(sums, moments), torch.tensor(kept), dense_weight[:, kept]
+        dense_weight, dense_bias, *covariance_and_mean(sums, prefix), torch.tensor(kept), dense_weight[:, kept]
     )
 
 

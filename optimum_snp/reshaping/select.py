@@ -9,30 +9,15 @@ layer norm over fewer channels is another function.
 
 import torch
 
-from ..models import SNPViTForImageClassification, SNPViTModel, build_like
+from ..models import SNPModel, build_like
 from ..planning.plan import BlockPlan, PruningPlan
+from ..structure import Norm, Stream, describe
 
 
 Weights = dict[str, torch.Tensor]
 
-# Where the residual stream runs along the last dimension: embeddings, norms, and the columns of what reads it.
-_READERS = (
-    "q_proj.weight",
-    "k_proj.weight",
-    "v_proj.weight",
-    "fc1.weight",
-    "pooler.dense.weight",
-    "classifier.weight",
-)
-_STREAM_VECTORS = ("_token", "position_embeddings")
-# Where it runs along the first: the rows of what writes it.
-_WRITERS = ("patch_embeddings.projection", "o_proj", "fc2")
-_NORMS = ("layernorm", "layernorm_before", "layernorm_after")
 
-
-def select_neurons(
-    model: SNPViTModel | SNPViTForImageClassification, plan: PruningPlan
-) -> SNPViTModel | SNPViTForImageClassification:
+def select_neurons(model: SNPModel, plan: PruningPlan) -> SNPModel:
     """Builds the pruned model from the kept neurons of the dense one.
 
     Args:
@@ -48,34 +33,25 @@ def select_neurons(
         ValueError: If the plan was made for a model of other sizes.
     """
     config = plan.pruned_config(model.config)
-    weights = model.state_dict()
-    for prefix, block in zip(block_prefixes(model), plan.blocks, strict=True):
-        select_block(weights, prefix, block)
-    hidden = torch.tensor(plan.hidden, device=model.device)
-    weights = {name: select_hidden(name, weight, hidden) for name, weight in weights.items()}
+    structure = describe(model)
+    weights = dict(model.state_dict())
+    for block, block_plan in zip(structure.blocks, plan.blocks, strict=True):
+        select_block(weights, block.name, block_plan)
+    for stream, width in zip(structure.streams, plan.widths, strict=True):
+        _select_width(weights, stream, width.kept)
     return build_like(model, type(model), config, weights)
 
 
-def base_prefix(model: SNPViTModel | SNPViTForImageClassification) -> str:
-    """What the names of the network's weights start with."""
-    return "" if model is model.base_model else f"{model.base_model_prefix}."
-
-
-def block_prefixes(model: SNPViTModel | SNPViTForImageClassification) -> list[str]:
-    """What the names of each block's weights start with."""
-    return [f"{base_prefix(model)}layers.{index}." for index in range(len(model.base_model.layers))]
-
-
-def select_block(weights: Weights, prefix: str, block: BlockPlan) -> None:
-    """Replaces the weights of one block by those of its kept neurons."""
+def select_block(weights: Weights, name: str, block: BlockPlan) -> None:
+    """Replaces the weights of the block `name` by those of its kept neurons."""
     query_key = rows_of_heads(block.query_key, block.before["qk_head_dim"])
     value = rows_of_heads(block.value, block.before["v_head_dim"])
-    keep_rows(weights, f"{prefix}attention.q_proj", query_key)
-    keep_rows(weights, f"{prefix}attention.k_proj", query_key)
-    keep_rows(weights, f"{prefix}attention.v_proj", value)
-    keep_columns(weights, f"{prefix}attention.o_proj", value)
-    keep_rows(weights, f"{prefix}mlp.fc1", block.mlp)
-    keep_columns(weights, f"{prefix}mlp.fc2", block.mlp)
+    keep_rows(weights, f"{name}.attention.q_proj", query_key)
+    keep_rows(weights, f"{name}.attention.k_proj", query_key)
+    keep_rows(weights, f"{name}.attention.v_proj", value)
+    keep_columns(weights, f"{name}.attention.o_proj", value)
+    keep_rows(weights, f"{name}.mlp.fc1", block.mlp)
+    keep_columns(weights, f"{name}.mlp.fc2", block.mlp)
 
 
 def rows_of_heads(kept: list[list[int]], head_dim: int) -> list[int]:
@@ -93,20 +69,18 @@ def keep_columns(weights: Weights, name: str, kept: list[int]) -> None:
     weights[f"{name}.weight"] = weights[f"{name}.weight"][:, kept]
 
 
-def select_hidden(name: str, weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """The weight `name` with only the channels `hidden` of the residual stream."""
-    if name.endswith(_READERS) or is_stream_vector(name):
-        return weight.index_select(-1, hidden)
-    if writes_stream(name) or name.rpartition(".")[0].endswith(_NORMS):
-        return weight.index_select(0, hidden)
-    return weight
+def keep_inputs(weights: Weights, norm: Norm, kept: list[int], width: int) -> None:
+    """Replaces the norm and what reads it by those of the kept channels of a stream of `width` channels."""
+    repeated = [repeat * width + channel for repeat in range(norm.repeats) for channel in kept]
+    keep_rows(weights, norm.name, repeated)
+    for reader in norm.readers:
+        keep_columns(weights, reader, repeated)
 
 
-def is_stream_vector(name: str) -> bool:
-    """Whether the weight is itself added into the stream; its last dimension is the stream's."""
-    return name.endswith(_STREAM_VECTORS)
-
-
-def writes_stream(name: str) -> bool:
-    """Whether the weight or bias is that of a layer that writes the stream; its first dimension is the stream's."""
-    return name.rpartition(".")[0].endswith(_WRITERS)
+def _select_width(weights: Weights, stream: Stream, kept: list[int]) -> None:
+    for layer in (*stream.writers, *stream.scales):
+        keep_rows(weights, layer, kept)
+    for vector in stream.vectors:
+        weights[vector] = weights[vector][..., kept]
+    for norm in stream.norms:
+        keep_inputs(weights, norm, kept, stream.width)

@@ -6,7 +6,8 @@ import torch
 
 from ..calibration.statistics import CalibrationStatistics
 from ..configuration import SNPConfig
-from ..models import SNPViTForImageClassification, SNPViTModel
+from ..models import SNPModel
+from ..structure import describe
 from .attention_scores import query_key_scores
 from .elimination import elimination_scores
 from .redundancy import redundancy_scores
@@ -21,18 +22,16 @@ class Scores:
         query_key (`list[torch.Tensor]`): Per block `[heads, qk_head_dim]`.
         value (`list[torch.Tensor]`): Per block `[heads, v_head_dim]`.
         mlp (`list[torch.Tensor]`): Per block `[intermediate_size]`.
-        hidden (`torch.Tensor`): `[hidden_size]`.
+        widths (`list[torch.Tensor]`): Per residual stream `[width]`.
     """
 
     query_key: list[torch.Tensor]
     value: list[torch.Tensor]
     mlp: list[torch.Tensor]
-    hidden: torch.Tensor
+    widths: list[torch.Tensor]
 
 
-def compute_scores(
-    model: SNPViTModel | SNPViTForImageClassification, statistics: CalibrationStatistics, config: SNPConfig
-) -> Scores:
+def compute_scores(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> Scores:
     """Computes the scores of SNP for all parts; for method "projection" the MLP's come from elimination.
 
     Args:
@@ -51,23 +50,24 @@ def compute_scores(
             f"method {config.method!r} needs second moments of the activations, and these statistics have none. "
             "Call calibrate(dataset) again."
         )
-    base_model = model.base_model
+    structure = describe(model)
+    layers = [block.module for block in structure.blocks]
     query_key = [
         query_key_scores(block, config.num_singular_directions, config.singular_weighting)
         for block in statistics.blocks
     ]
     value = [
         redundancy_scores(layer.attention.v_proj.weight).view(layer.attention.num_attention_heads, -1)
-        for layer in base_model.layers
+        for layer in layers
     ]
     if config.method == "projection":
         mlp = [
             elimination_scores(sums, layer.mlp.fc2.weight)
-            for sums, layer in zip(statistics.blocks, base_model.layers, strict=True)
+            for sums, layer in zip(statistics.blocks, layers, strict=True)
         ]
     else:
-        mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in base_model.layers]
-    return Scores(query_key, value, mlp, residual_scores(base_model))
+        mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in layers]
+    return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])
 
 
 __all__ = ["Scores", "compute_scores"]

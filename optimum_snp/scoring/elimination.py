@@ -115,5 +115,5 @@ def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `[n]`: float64.
     """
-    covariance, _ = covariance_and_mean(sums, "mlp")
+    covariance, _ = covariance_and_mean(sums, "mlp_")
     return backward_elimination(covariance, weight.detach().cpu().double(), RIDGE).scores()

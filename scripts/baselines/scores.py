@@ -37,7 +37,7 @@ def plan_by_scores(dense: Model, shares: Shares, score: RowScore) -> PruningPlan
         ],
         value=[per_head(layer, layer.attention.v_proj.weight) for layer in layers],
         mlp=[score(layer.mlp.fc1.weight.detach()) for layer in layers],
-        hidden=score(torch.cat(writers, dim=1).detach()),
+        widths=[score(torch.cat(writers, dim=1).detach())],
     )
     return make_plan(dense, scores, SNPConfig(**shares))
 

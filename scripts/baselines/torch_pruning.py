@@ -90,9 +90,9 @@ def prune_with_torch_pruning(
 def _ratios(model: PreTrainedModel, plan: PruningPlan) -> dict[nn.Module, float]:
     """The ratio of one layer of every group that loses neurons."""
     ratios = {}
-    if plan.hidden_size_after < plan.hidden_size_before:
+    if plan.widths[0].after < plan.widths[0].before:
         projection = model.base_model.embeddings.patch_embeddings.projection
-        ratios[projection] = _ratio(plan.hidden_size_before, plan.hidden_size_after)
+        ratios[projection] = _ratio(plan.widths[0].before, plan.widths[0].after)
     for layer, block in zip(model.base_model.layers, plan.blocks, strict=True):
         for module, size in ((layer.attention.q_proj, "v_head_dim"), (layer.mlp.fc1, "intermediate_size")):
             if block.after[size] < block.before[size]:

@@ -13,9 +13,6 @@ from optimum_snp.conversion import convert
 from tests.helpers import build_source
 
 
-EXPECTED = ("query", "key", "context", "mlp", "before", "after", "final")
-
-
 def weights_of(linear):
     bias = np.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().double().numpy()
     return linear.weight.detach().double().numpy(), bias
@@ -62,13 +59,14 @@ def activations(model, pixel_values):
     return blocks, normalise(streams[-1].double().numpy(), eps)
 
 
-def check(sums, name, rows, has_sum=True):
+def check(sums, prefix, rows, has_sum=True):
     by_head = rows.ndim == 4
     rows = rows.reshape(rows.shape[0], -1, rows.shape[-1]) if by_head else rows.reshape(-1, rows.shape[-1])
     expected = np.swapaxes(rows, -1, -2) @ rows
-    np.testing.assert_allclose(sums[f"{name}_moment"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(sums[f"{prefix}moment"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     if has_sum:
-        np.testing.assert_allclose(sums[f"{name}_sum"], rows.sum(0), atol=1e-4 * np.abs(rows).sum(0).max())
+        assert sums[f"{prefix}num_tokens"] == len(rows)
+        np.testing.assert_allclose(sums[f"{prefix}sum"], rows.sum(0), atol=1e-4 * np.abs(rows).sum(0).max())
 
 
 @pytest.mark.parametrize("batch_size", [6, 4])
@@ -81,14 +79,16 @@ def test_moments_are_those_of_the_activations(class_name, num_final, batch_size,
     model = convert(build_source(class_name) if not options else without_pooler())
     statistics = collect_statistics(model, pixel_values, num_samples=6, batch_size=batch_size)
     blocks, final = activations(model, pixel_values)
-    for sums, rows in zip(statistics.blocks, blocks, strict=True):
-        assert sums["num_tokens"] == 6 * final.shape[1]
+    base = "" if model is model.base_model else "snp_vit."
+    for index, (sums, rows) in enumerate(zip(statistics.blocks, blocks, strict=True)):
         for name in ("query", "key"):
-            check(sums, name, rows[name], has_sum=False)
-        for name in ("context", "mlp", "before", "after"):
-            check(sums, name, rows[name])
-    assert statistics.stream["num_tokens"] == 6 * num_final
-    check(statistics.stream, "final", final[:, :num_final])
+            check(sums, f"{name}_", rows[name], has_sum=False)
+        for name in ("context", "mlp"):
+            check(sums, f"{name}_", rows[name])
+        for name in ("before", "after"):
+            check(statistics.norms[f"{base}layers.{index}.layernorm_{name}"], "", rows[name])
+    assert len(statistics.norms) == 2 * len(blocks) + 1
+    check(statistics.norms[f"{base}layernorm"], "", final[:, :num_final])
 
 
 def without_pooler():
@@ -116,7 +116,7 @@ def test_nothing_summed_is_zero():
 def test_size_does_not_grow_with_the_images(source):
     model = convert(source)
     few, many = (collect_statistics(model, torch.randn(n, 3, 32, 32), num_samples=n) for n in (2, 12))
-    for one, other in zip([*few.blocks, few.stream], [*many.blocks, many.stream], strict=True):
+    for one, other in zip([*few.blocks, *few.norms.values()], [*many.blocks, *many.norms.values()], strict=True):
         assert {name: tensor.shape for name, tensor in one.items()} == {
             name: tensor.shape for name, tensor in other.items()
         }
@@ -127,9 +127,9 @@ def test_saved_moments_are_read_back(source, pixel_values, tmp_path):
     statistics.save(tmp_path / "statistics.safetensors")
     loaded = CalibrationStatistics.load(tmp_path / "statistics.safetensors")
     assert loaded.has_moments
-    assert loaded.stream.keys() == statistics.stream.keys()
-    for name, tensor in statistics.stream.items():
-        assert torch.equal(loaded.stream[name], tensor)
+    assert loaded.norms.keys() == statistics.norms.keys()
+    for name, sums in statistics.norms.items():
+        assert all(torch.equal(loaded.norms[name][key], tensor) for key, tensor in sums.items())
     assert torch.equal(loaded.blocks[1]["mlp_moment"], statistics.blocks[1]["mlp_moment"])
 
 

@@ -5,11 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
-from optimum_snp.models.snp_vit.modeling_snp_vit import SNPViTRMSNorm
 
 
 def block(heads=2, qk=5, v=9, mlp=20, scale=0.3):
@@ -134,28 +131,6 @@ def test_pooler_is_there_when_the_config_has_one(images):
     assert build(SNPViTModel)(images).pooler_output is None
 
 
-def test_rms_norm_over_all_channels_is_a_layer_norm_without_mean():
-    states = torch.randn(3, 7, 24)
-    states -= states.mean(-1, keepdim=True)
-    expected = F.layer_norm(states, (24,), eps=1e-6)
-    torch.testing.assert_close(SNPViTRMSNorm(24, 1e-6)(states), expected)
-
-
-@given(kept=st.integers(1, 24), seed=st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
-def test_rms_norm_divides_by_the_width_before_pruning(kept, seed):
-    states = torch.randn(5, 24, generator=torch.Generator().manual_seed(seed))
-    states[:, kept:] = 0
-    expected = states / (states.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(SNPViTRMSNorm(24, 1e-6)(states[:, :kept]), expected[:, :kept])
-
-
-def test_rms_norms_are_built_when_the_config_says_so(images):
-    model = build(norm_type="rms", norm_width=32)
-    assert sum(isinstance(module, SNPViTRMSNorm) for module in model.modules()) == 2 * 3 + 1
-    assert model(images).logits.isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -171,10 +146,7 @@ def test_rms_norms_are_built_when_the_config_says_so(images):
         ({"block_configs": [{**block(), "size": 3}]}, r"block_configs\[0\].*unknown: size"),
         ({"block_configs": []}, "num_hidden_layers must be a positive integer, got 0"),
         ({"hidden_size": 0}, "hidden_size must be a positive integer"),
-        ({"norm_type": "batch"}, "norm_type must be 'layer' or 'rms', got 'batch'"),
-        ({"norm_type": "rms"}, "norm_width must be a positive integer, got None"),
-        ({"norm_type": "rms", "norm_width": 8}, "norm_width 8 is less than hidden_size 24"),
-        ({"norm_width": 24}, "norm_width is 24 but norm_type 'layer' has none"),
+        ({"norm_type": "rms"}, "norm_type must be 'layer', got 'rms'"),
         ({"use_distillation_head": True}, "use_distillation_head needs use_distillation_token"),
     ],
 )

@@ -37,7 +37,7 @@ def random_scores(config):
         query_key=per_head("qk_head_dim"),
         value=per_head("v_head_dim"),
         mlp=[torch.rand(block["intermediate_size"], generator=generator) for block in blocks],
-        hidden=torch.rand(config.hidden_size, generator=generator),
+        widths=[torch.rand(config.hidden_size, generator=generator)],
     )
 
 
@@ -114,7 +114,7 @@ def test_one_share_per_block(plan):
     assert [block.after["qk_head_dim"] for block in plan.blocks] == [6, 9, 12]
     assert [block.after["v_head_dim"] for block in plan.blocks] == [6, 6, 6]
     assert [block.after["intermediate_size"] for block in plan.blocks] == [24, 24, 24]
-    assert plan.hidden_size_after == 36
+    assert plan.widths[0].after == 36
     assert all(block.after["attention_scale"] == block.before["attention_scale"] for block in plan.blocks)
     assert all(len(block.query_key) == len(block.value) == 4 for block in plan.blocks)
 
@@ -136,7 +136,7 @@ def test_multiples():
     assert plan.blocks[0].after["qk_head_dim"] == 8
     assert plan.blocks[0].after["v_head_dim"] == 8
     assert plan.blocks[0].after["intermediate_size"] == 48
-    assert plan.hidden_size_after == 40
+    assert plan.widths[0].after == 40
 
 
 def test_table(plan):
@@ -157,9 +157,9 @@ def test_json_round_trip(plan, tmp_path):
     ("change", "message"),
     [
         (lambda plan: plan.update(format_version=9), "format_version of the plan must be 1, got 9"),
-        (lambda plan: plan.pop("hidden"), "The plan has no hidden"),
+        (lambda plan: plan.pop("widths"), "The plan has no widths"),
         (lambda plan: plan["blocks"][1].update(size=3), r"blocks\[1\] of the plan must have the fields after, before"),
-        (lambda plan: plan["hidden"].pop(), "hidden keeps 35 neurons, the size after pruning is 36"),
+        (lambda plan: plan["widths"][0]["kept"].pop(), r"widths\[0\] keeps 35 neurons, the size after pruning is 36"),
         (lambda plan: plan["blocks"][1]["mlp"].reverse(), r"blocks\[1\].mlp must be rising"),
         (lambda plan: plan["blocks"][0]["value"].pop(), r"blocks\[0\].value has 3 heads, the block 4"),
         (lambda plan: plan["blocks"][2]["query_key"][0].__setitem__(-1, 12), r"blocks\[2\].query_key must be rising"),

@@ -93,7 +93,7 @@ def plan(pixel_values):
 
 
 def test_plan_says_what_is_projected(plan, tmp_path):
-    assert plan.hidden == PROJECTED
+    assert plan.widths[0].kept == PROJECTED
     assert [block.value == PROJECTED for block in plan.blocks] == [True, False, True]
     assert plan.blocks[1].value == [list(range(12))] * 4
     assert all(block.query_key == PROJECTED and len(block.mlp) == 48 for block in plan.blocks)
@@ -105,9 +105,9 @@ def test_plan_says_what_is_projected(plan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.update(hidden="all"), "hidden must be a list"),
+        (lambda values: values["widths"][0].update(kept="all"), r"widths\[0\] must be a list"),
         (lambda values: values["blocks"][1].update(value=PROJECTED), r"blocks\[1\].value must be a list"),
-        (lambda values: values["config"].update(method="snp"), "hidden must be a list"),
+        (lambda values: values["config"].update(method="snp"), r"widths\[0\] must be a list"),
         (lambda values: values["blocks"][0].update(mlp=PROJECTED), r"blocks\[0\].mlp"),
     ],
 )

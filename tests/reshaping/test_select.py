@@ -33,10 +33,10 @@ def masked(model, plan):
             for name in names:
                 hook(getattr(layer.attention, name), mask)
         hook(layer.mlp.activation_fn, zero_but(block.mlp, before["intermediate_size"]))
-    if plan.hidden_size_after < plan.hidden_size_before:
+    if plan.widths[0].after < plan.widths[0].before:
         for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm):
-                module.register_forward_hook(norm_over(plan.hidden))
+                module.register_forward_hook(norm_over(plan.widths[0].kept))
     return model
 
 
@@ -79,7 +79,7 @@ def test_equals_the_masked_dense_model(class_name, shares, pixel_values):
         expected = masked(model, plan)(pixel_values, output_attentions=True)
     if class_name.endswith("Model"):  # the hidden states of the masked model keep their width
         torch.testing.assert_close(
-            actual.last_hidden_state, expected.last_hidden_state[..., plan.hidden], atol=1e-5, rtol=1e-5
+            actual.last_hidden_state, expected.last_hidden_state[..., plan.widths[0].kept], atol=1e-5, rtol=1e-5
         )
         torch.testing.assert_close(actual.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-5)
     else:

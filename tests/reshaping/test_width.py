@@ -3,27 +3,42 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import ViTModel
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.conversion import convert
-from optimum_snp.reshaping.width import principal_axes, stream_places
+from optimum_snp.reshaping.width import reshape_stream, rotation
+from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, accuracy, build_source
 from tests.reshaping.test_refit import inputs_of, lstsq, outputs_of, prune
 
 
-ONE_AXIS = 1 / 48  # of the models of `build_source`
+def rotated(model, statistics):
+    """The weights with every stream rotated to all of its axes; the sizes stay."""
+    weights = {name: weight.double() for name, weight in model.state_dict().items()}
+    for stream in describe(model).streams:
+        reshape_stream(weights, stream, rotation(stream, statistics, stream.width), statistics)
+    return weights
 
 
-@pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("class_name", SOURCE_CLASSES)
-def test_the_axis_of_the_mean_costs_nothing(class_name, qkv_bias, pixel_values):
-    """A layer norm never sees the mean: one axis fewer, in RMS form, is the same function on images never seen."""
-    source = build_source(class_name, qkv_bias=qkv_bias)
-    pruned = prune(source, torch.randn(20, 3, 32, 32), "projection", hidden_sparsity=ONE_AXIS)
-    assert (pruned.config.hidden_size, pruned.config.norm_type, pruned.config.norm_width) == (47, "rms", 48)
+def test_a_rotation_to_all_axes_is_the_same_function(class_name, pixel_values):
+    """On images never seen: no direction is dropped, and layer norms do not notice."""
+    source = build_source(class_name)
+    model = convert(source)
+    weights = rotated(model, collect_statistics(model, torch.randn(20, 3, 32, 32), num_samples=20))
+    before = model.base_model.layers[0].mlp.fc2.weight.clone()
+    model.load_state_dict(weights)
+    assert not torch.allclose(model.base_model.layers[0].mlp.fc2.weight, before, atol=0.01)
+    torch.testing.assert_close(outputs_of(model, pixel_values), outputs_of(source, pixel_values), rtol=0, atol=1e-4)
+
+
+def test_queries_without_bias_get_one(pixel_values):
+    source = build_source("ViTForImageClassification", qkv_bias=False)
+    pruned = prune(source, torch.randn(20, 3, 32, 32), "projection", hidden_sparsity=0.1)
     assert pruned.config.qkv_bias
-    torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(source, pixel_values), rtol=0, atol=1e-4)
+    assert pruned.base_model.layers[0].attention.q_proj.bias.abs().max() > 0
 
 
 def low_rank(class_name, rank):
@@ -49,7 +64,7 @@ def low_rank(class_name, rank):
 
 @pytest.mark.parametrize("class_name", ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"])
 def test_a_stream_of_low_rank_loses_nothing(class_name, pixel_values):
-    source = low_rank(class_name, rank=29)  # 30 with the mean
+    source = low_rank(class_name, rank=29)  # 30 with the direction of equal channels
     pruned = prune(source, torch.randn(20, 3, 32, 32), "projection", hidden_sparsity=18 / 48)
     assert pruned.config.hidden_size == 30
     torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(source, pixel_values), rtol=0, atol=1e-4)
@@ -57,8 +72,10 @@ def test_a_stream_of_low_rank_loses_nothing(class_name, pixel_values):
 
 def test_axes_are_those_of_the_normalised_streams(source, pixel_values):
     model = convert(source)
-    axes = principal_axes(stream_places(model, collect_statistics(model, pixel_values, num_samples=6)))
-    torch.testing.assert_close(axes.T @ axes, torch.eye(48).double())
+    (stream,) = describe(model).streams
+    directions = rotation(stream, collect_statistics(model, pixel_values, num_samples=6), 20)
+    torch.testing.assert_close(directions.T @ directions, 20 / 48 * torch.eye(20).double())
+    torch.testing.assert_close(torch.ones(48).double() @ directions, torch.ones(20).double())
     with torch.no_grad():
         states = model(pixel_values, output_hidden_states=True).hidden_states
     after = []
@@ -69,28 +86,33 @@ def test_axes_are_those_of_the_normalised_streams(source, pixel_values):
     streams = [*states[:-1], *after, states[-1][:, :1]]
     rows = [F.layer_norm(stream, (48,)).double().flatten(0, 1) for stream in streams]
     stacked = torch.cat([row / len(row) ** 0.5 for row in rows])
-    _, values, expected = torch.linalg.svd(stacked, full_matrices=False)
-    gaps = (values[:10] - values[1:11]) / values[0] > 1e-3  # axes of equal energy are arbitrary
-    agreement = (axes[:, :10] * expected.T[:, :10]).sum(0).abs()
-    assert (agreement[gaps] > 0.99).all()
+    _, values, axes = torch.linalg.svd(stacked, full_matrices=False)
+    assert (values[18] - values[19]) / values[0] > 1e-3  # else the last axis would be arbitrary
+    expected = torch.cat((axes[:19], torch.full((1, 48), 48**-0.5).double()))
+    torch.testing.assert_close(
+        directions @ directions.T * 48 / 20, expected.T @ expected, rtol=0, atol=1e-4
+    )  # fmt: skip
 
 
 def test_readers_are_least_squares_on_raw_activations(trained, digits):
-    """The first queries, on the kept axes of the dense normalised stream."""
+    """The first queries, on what a layer norm would make of the kept axes if nothing were missing."""
     images = digits[0][:64]
     model = convert(trained)
     statistics = collect_statistics(model, images, num_samples=64)
-    kept = principal_axes(stream_places(model, statistics))[:, :30]
+    kept = rotation(describe(model).streams[0], statistics, 30)
+    kept = kept - kept.mean(1, keepdim=True)
     pruned = prune(trained, images, "projection", hidden_sparsity=18 / 48)
     layer, fitted = model.base_model.layers[0], pruned.base_model.layers[0]
     normalised = F.layer_norm(inputs_of(model, "layernorm_before", images)[0], (48,), eps=1e-12)
     inputs = inputs_of(model, "attention.q_proj", images)[0]
     targets = inputs @ layer.attention.q_proj.weight.double().T + layer.attention.q_proj.bias
-    weight, bias = lstsq(normalised @ kept, targets)
-    least = ((normalised @ kept) @ weight.T + bias - targets).square().sum()
+    states = normalised @ kept
+    states = states * (30 * len(states) / states.square().sum()).sqrt()  # a layer norm puts out variance 1
+    weight, bias = lstsq(states, targets)
+    least = (states @ weight.T + bias - targets).square().sum()
     q_proj = fitted.attention.q_proj
-    found = ((normalised @ kept) @ q_proj.weight.double().T + q_proj.bias - targets).square().sum()
-    without = (layer.attention.q_proj.weight * layer.layernorm_before.weight).double() @ kept
+    found = (states @ q_proj.weight.double().T + q_proj.bias - targets).square().sum()
+    without = (layer.attention.q_proj.weight * layer.layernorm_before.weight).double() @ kept * 48 / 30
     plain = (targets - normalised @ kept @ without.T).var(0, correction=0).sum() * len(targets)
     assert least <= found < least + 0.05 * (plain - least)
 
@@ -108,11 +130,6 @@ def test_held_out_accuracy(trained, digits, method):
         assert found > 0.95 * dense
 
 
-def test_selection_keeps_the_layer_norm(source, pixel_values):
-    pruned = prune(source, pixel_values, "snp-refit", hidden_sparsity=0.25)
-    assert (pruned.config.hidden_size, pruned.config.norm_type, pruned.config.norm_width) == (36, "layer", None)
-
-
 def test_a_rotated_model_can_be_pruned_again(trained, digits):
     images, labels = digits[0][-500:], digits[1][-500:]
     pruner = SNPPruner.from_pretrained(trained)
@@ -120,22 +137,21 @@ def test_a_rotated_model_can_be_pruned_again(trained, digits):
     for _ in range(2):
         pruner.calibrate(digits[0][:64])
         model = pruner.prune(SNPConfig(method="projection", hidden_sparsity=0.1, mlp_sparsity=0.2))
-        sizes.append((model.config.hidden_size, model.config.norm_width))
-    assert sizes == [(43, 48), (39, 48)]
+        sizes.append(model.config.hidden_size)
+    assert sizes == [43, 39]
     assert accuracy(model, images, labels) > 0.95 * accuracy(trained, images, labels)
     pruner.calibrate(digits[0][:64])
     model = pruner.prune(SNPConfig(method="snp-refit", hidden_sparsity=0.1))
-    assert model.config.norm_type == "rms"
     assert accuracy(model, images, labels) > 0.5
 
 
 def test_features_without_a_head_are_the_kept_axes(pixel_values):
     """Nothing reads the last norm of a bare model: its features are rotated, and as many as were kept."""
-    from transformers import ViTModel
-
-    source = ViTModel(build_source("ViTModel").config, add_pooling_layer=False).eval()
-    pruned = prune(source, torch.randn(20, 3, 32, 32), "projection", hidden_sparsity=ONE_AXIS)
+    source = ViTModel(low_rank("ViTModel", rank=29).config, add_pooling_layer=False).eval()
+    source.load_state_dict({k: v for k, v in low_rank("ViTModel", rank=29).state_dict().items() if "pooler" not in k})
+    pruned = prune(source, torch.randn(20, 3, 32, 32), "projection", hidden_sparsity=18 / 48)
     with torch.no_grad():
         features, dense = (model(pixel_values).last_hidden_state for model in (pruned, source))
     normalised = (dense - source.layernorm.bias) / source.layernorm.weight
+    assert features.shape[-1] == 30
     torch.testing.assert_close(features @ features.mT, normalised @ normalised.mT, rtol=1e-3, atol=1e-3)

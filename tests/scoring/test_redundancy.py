@@ -7,6 +7,7 @@ import torch
 from optimum_snp.conversion import convert
 from optimum_snp.scoring.redundancy import redundancy_scores
 from optimum_snp.scoring.residual import residual_scores
+from optimum_snp.structure import describe
 from tests.helpers import build_source
 
 
@@ -57,13 +58,15 @@ def test_residual_scores(class_name):
     for rows in producers:
         scores = double_sum(rows)
         shares.append(scores / scores.sum())
-    np.testing.assert_allclose(residual_scores(convert(source).base_model), np.mean(shares, axis=0), rtol=1e-6)
+    model = convert(source)
+    actual = residual_scores(model, describe(model).streams[0])
+    np.testing.assert_allclose(actual, np.mean(shares, axis=0), rtol=1e-6)
 
 
 def test_a_producer_without_diversity_ranks_nothing(source):
     model = convert(source)
     with torch.no_grad():
         model.base_model.layers[0].mlp.fc2.weight.fill_(1.0)
-    scores = residual_scores(model.base_model)
+    scores = residual_scores(model, describe(model).streams[0])
     assert scores.isfinite().all()
     assert scores.sum().item() == pytest.approx(1.0)

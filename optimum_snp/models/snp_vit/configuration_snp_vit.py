@@ -23,7 +23,6 @@ FIXED_FIELDS = (
     "num_hidden_layers",
     "block_configs",
     "norm_type",
-    "norm_width",
     "qkv_bias",
     "use_distillation_token",
     "use_distillation_head",
@@ -78,9 +77,7 @@ class SNPViTConfig(PretrainedConfig):
         pooler_act (`str`, *optional*, defaults to `"tanh"`):
             Activation of the pooler.
         norm_type (`str`, *optional*, defaults to `"layer"`):
-            `"layer"` for layer norm, `"rms"` for root-mean-square norm over `norm_width` channels.
-        norm_width (`int`, *optional*):
-            The divisor of the mean square in an `"rms"` norm: the width before pruning. Only with `"rms"`.
+            The norms: `"layer"`, layer norm over `hidden_size` channels, is the only kind.
         block_configs (`list[dict]`, *optional*):
             One dict per block in execution order with the final integers `num_attention_heads`, `qk_head_dim`,
             `v_head_dim` (both per head), `intermediate_size`, and `attention_scale`, the factor of the attention
@@ -114,7 +111,6 @@ class SNPViTConfig(PretrainedConfig):
         pooler_output_size=None,
         pooler_act="tanh",
         norm_type="layer",
-        norm_width=None,
         block_configs=None,
         **kwargs,
     ):
@@ -152,7 +148,6 @@ class SNPViTConfig(PretrainedConfig):
         self.pooler_output_size = hidden_size if pooler_output_size is None else pooler_output_size
         self.pooler_act = pooler_act
         self.norm_type = norm_type
-        self.norm_width = norm_width
         self.block_configs = [dict(block) for block in block_configs]
         self._check_sizes()
         # A map read from the Hub points back to that repository; a saved model must carry its own code.
@@ -192,14 +187,8 @@ class SNPViTConfig(PretrainedConfig):
                 )
             for name, expected_type in BLOCK_FIELDS.items():
                 _check_positive(f"{where}.{name}", block[name], expected_type)
-        if self.norm_type not in ("layer", "rms"):
-            raise ValueError(f"norm_type must be 'layer' or 'rms', got {self.norm_type!r}.")
-        if self.norm_type == "layer" and self.norm_width is not None:
-            raise ValueError(f"norm_width is {self.norm_width} but norm_type 'layer' has none; leave it None.")
-        if self.norm_type == "rms":
-            _check_positive("norm_width", self.norm_width, int)
-            if self.norm_width < self.hidden_size:
-                raise ValueError(f"norm_width {self.norm_width} is less than hidden_size {self.hidden_size}.")
+        if self.norm_type != "layer":
+            raise ValueError(f"norm_type must be 'layer', got {self.norm_type!r}.")
         if self.use_distillation_head and not self.use_distillation_token:
             raise ValueError("use_distillation_head needs use_distillation_token.")
 
