@@ -5,24 +5,40 @@ saved from here carries the code of its architecture, so that it loads without t
 """
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
+from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
 
 AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
 AutoModel.register(SNPViTConfig, SNPViTModel)
 AutoModelForImageClassification.register(SNPViTConfig, SNPViTForImageClassification)
+AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
+AutoModel.register(SNPSwinConfig, SNPSwinModel)
+AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
+AutoBackbone.register(SNPSwinConfig, SNPSwinBackbone)
 
 # Makes `save_pretrained` copy the modeling files into the folder, also when a Trainer writes a checkpoint.
 SNPViTConfig.register_for_auto_class("AutoConfig")
 SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPSwinConfig.register_for_auto_class("AutoConfig")
+SNPSwinModel.register_for_auto_class("AutoModel")
+SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPSwinBackbone.register_for_auto_class("AutoBackbone")
 
 
 def build_like(
-    source: PreTrainedModel, model_class: type, config: SNPViTConfig, weights: dict[str, torch.Tensor]
-) -> SNPViTModel | SNPViTForImageClassification:
+    source: PreTrainedModel, model_class: type, config: PretrainedConfig, weights: dict[str, torch.Tensor]
+) -> PreTrainedModel:
     """A model of ours with copies of `weights`, in eval mode.
 
     Device, dtype, attention implementation and name are those of `source`, since neither config nor weights hold them.
@@ -34,4 +50,13 @@ def build_like(
     return model.to(device=source.device, dtype=source.dtype).eval()
 
 
-__all__ = ["SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "build_like"]
+__all__ = [
+    "SNPSwinBackbone",
+    "SNPSwinConfig",
+    "SNPSwinForImageClassification",
+    "SNPSwinModel",
+    "SNPViTConfig",
+    "SNPViTForImageClassification",
+    "SNPViTModel",
+    "build_like",
+]
