@@ -40,7 +40,7 @@ class Windows(NamedTuple):
     `tokens` `[windows * area]` names the token at every place of every window, with the number of tokens for a place
     in the padding; `places` `[tokens]` is the way back. `mask` `[windows, 1, area, area]` is added to the attention
     scores of shifted windows, so that tokens from opposite borders do not see each other. `bias_index`
-    `[area * area]` names the row of the relative position bias table for every pair of places.
+    `[area, area]` names the row of the relative position bias table for every pair of places.
     """
 
     tokens: torch.Tensor
@@ -82,7 +82,7 @@ def build_windows(grid, size, shift, table_size, device=None):
     offsets = torch.arange(size, device=device)
     offsets = offsets[:, None] - offsets + table_size - 1
     bias_index = offsets[:, None, :, None] * (2 * table_size - 1) + offsets[None, :, None, :]
-    return Windows(tokens, places, mask, bias_index.flatten())
+    return Windows(tokens, places, mask, bias_index.reshape(size * size, size * size))
 
 
 class SNPSwinWindows(nn.Module):
@@ -214,17 +214,17 @@ class SNPSwinAttention(nn.Module):
             torch.zeros((2 * config.window_size - 1) ** 2, self.num_attention_heads)
         )
 
-    def attention_mask(self, windows, batch_size, area):
+    def attention_mask(self, windows, batch_size):
         """What is added to the scores: `[1, heads, area, area]`, or `[batch * windows, …]` for shifted windows."""
-        bias = self.relative_position_bias_table.t().index_select(1, windows.bias_index)
-        bias = bias.view(1, self.num_attention_heads, area, area)
+        bias = self.relative_position_bias_table.t().index_select(1, windows.bias_index.flatten())
+        bias = bias.view(1, self.num_attention_heads, *windows.bias_index.shape)
         if windows.mask is None:
             return bias
         return (bias + windows.mask).expand(batch_size, -1, -1, -1, -1).flatten(0, 1)
 
     def forward(self, hidden_states, windows, output_attentions=False):
         batch_size, num_tokens, _ = hidden_states.shape
-        area = int(windows.bias_index.shape[0] ** 0.5)
+        area = windows.bias_index.shape[0]
         num_places = windows.tokens.shape[0]
         if num_places > num_tokens:
             hidden_states = F.pad(hidden_states, (0, 0, 0, 1))  # the token that stands for the padding
@@ -236,7 +236,7 @@ class SNPSwinAttention(nn.Module):
         query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
-        mask = self.attention_mask(windows, batch_size, area).to(query.dtype)
+        mask = self.attention_mask(windows, batch_size).to(query.dtype)
         dropout = self.attention_dropout if self.training else 0.0
 
         implementation = self.config._attn_implementation
