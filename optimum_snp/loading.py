@@ -22,6 +22,9 @@ SHORT_NAMES = {
     "deit-base": "facebook/deit-base-patch16-224",
     "vit-small": "WinKawaks/vit-small-patch16-224",
     "vit-base": "google/vit-base-patch16-224",
+    "swin-tiny": "microsoft/swin-tiny-patch4-window7-224",
+    "swin-small": "microsoft/swin-small-patch4-window7-224",
+    "swin-base": "microsoft/swin-base-patch4-window7-224",
 }
 
 

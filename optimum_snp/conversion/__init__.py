@@ -6,12 +6,15 @@ Every later stage sees our architecture only.
 import torch
 from transformers import PreTrainedModel
 
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel, build_like
-from . import vit
+from ..models import SNPModel, build_like
+from . import swin, vit
 
 
-SUPPORTED_ARCHITECTURES = tuple(vit.ARCHITECTURES)
-SNP_ARCHITECTURES = {"SNPViTModel": SNPViTModel, "SNPViTForImageClassification": SNPViTForImageClassification}
+SUPPORTED_ARCHITECTURES = (*vit.ARCHITECTURES, *swin.ARCHITECTURES)
+# Our own classes by name: a model may come from the code that its checkpoint carries, in classes of the same names.
+SNP_ARCHITECTURES = {
+    model_class.__name__: model_class for model_class in (*vit.ARCHITECTURES.values(), *swin.ARCHITECTURES.values())
+}
 
 
 def check_supported(architecture: str | None) -> None:
@@ -20,6 +23,12 @@ def check_supported(architecture: str | None) -> None:
     Raises:
         ValueError: If not; the message lists the classes that can.
     """
+    if (architecture or "").startswith("Swinv2"):
+        raise ValueError(
+            f"{architecture} cannot be pruned: its attention divides every query and key by its length over all "
+            "neurons of the head, and its norms come behind the branches, so that what a single neuron adds to the "
+            "attention scores cannot be told apart. Swin models of the first version can be pruned."
+        )
     if architecture not in (*SUPPORTED_ARCHITECTURES, *SNP_ARCHITECTURES):
         raise ValueError(
             f"{architecture or 'A model without `architectures` in its config'} cannot be pruned. Supported are "
@@ -27,7 +36,7 @@ def check_supported(architecture: str | None) -> None:
         )
 
 
-def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
+def convert(source: PreTrainedModel) -> SNPModel:
     """Converts a model of transformers to our architecture: the same function, every block stating its sizes.
 
     A model that is in our architecture already is copied. The source is never changed.
@@ -37,7 +46,8 @@ def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassificati
             A model of one of `SUPPORTED_ARCHITECTURES`, or one that was pruned before.
 
     Returns:
-        [`SNPViTModel`] or [`SNPViTForImageClassification`]: In eval mode, on the device and in the dtype of `source`.
+        A model of a class in `SNP_ARCHITECTURES`, in eval mode, on the device and in the dtype of
+        `source`.
 
     Raises:
         TypeError: If `source` is no `PreTrainedModel`.
@@ -51,13 +61,15 @@ def convert(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassificati
             raise ValueError(f"The weight {name} has values that are NaN or infinite; such a model cannot be pruned.")
     if type(source).__name__ in SNP_ARCHITECTURES:
         return _copy(source)
+    if type(source).__name__ in swin.ARCHITECTURES:
+        return swin.convert_swin(source)
     return vit.convert_vit(source)
 
 
-def _copy(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
-    """A copy in our own classes; the source may come from the code that its checkpoint carries."""
-    config = SNPViTConfig.from_dict(source.config.to_dict())
-    return build_like(source, SNP_ARCHITECTURES[type(source).__name__], config, source.state_dict())
+def _copy(source: PreTrainedModel) -> SNPModel:
+    model_class = SNP_ARCHITECTURES[type(source).__name__]
+    config = model_class.config_class.from_dict(source.config.to_dict())
+    return build_like(source, model_class, config, source.state_dict())
 
 
 __all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert"]

@@ -4,10 +4,10 @@ Only this file knows the names of their modules. Both families share one layout 
 the same names below the base model, so that weights move over without change.
 """
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel, build_like
+from .source import config_fields, network_weights
 
 
 # Source class -> ours. Transformers writes these names into `architectures` of config.json.
@@ -18,9 +18,6 @@ ARCHITECTURES = {
     "DeiTForImageClassification": SNPViTForImageClassification,
     "DeiTForImageClassificationWithTeacher": SNPViTForImageClassification,
 }
-
-# What a source config says of itself rather than of the network.
-_IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "auto_map", "encoder_stride")
 
 
 def convert_vit(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassification:
@@ -35,20 +32,14 @@ def convert_vit(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassifi
         in the same dtype.
     """
     base_model = source.base_model
-    fields = {name: value for name, value in source.config.to_dict().items() if name not in _IDENTITY_FIELDS}
     config = SNPViTConfig(
-        **fields,
+        **config_fields(source),
         use_distillation_token=getattr(base_model.embeddings, "distillation_token", None) is not None,
         use_distillation_head=hasattr(source, "distillation_classifier"),
         use_pooler=base_model.pooler is not None,
     )
-    weights = {_our_name(name): weight for name, weight in _network_weights(source).items()}
+    weights = {_our_name(name): weight for name, weight in network_weights(source).items()}
     return build_like(source, ARCHITECTURES[type(source).__name__], config, weights)
-
-
-def _network_weights(source: nn.Module) -> dict:
-    """All weights but the mask token, which only masked-image pretraining reads."""
-    return {name: weight for name, weight in source.state_dict().items() if not name.endswith("mask_token")}
 
 
 def _our_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
@@ -15,20 +16,31 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
 
 AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
 AutoModel.register(SNPViTConfig, SNPViTModel)
 AutoModelForImageClassification.register(SNPViTConfig, SNPViTForImageClassification)
+AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
+AutoModel.register(SNPSwinConfig, SNPSwinModel)
+AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
+AutoBackbone.register(SNPSwinConfig, SNPSwinBackbone)
 
 # Makes `save_pretrained` copy the modeling files into the folder, also when a Trainer writes a checkpoint.
 SNPViTConfig.register_for_auto_class("AutoConfig")
 SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPSwinConfig.register_for_auto_class("AutoConfig")
+SNPSwinModel.register_for_auto_class("AutoModel")
+SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPSwinBackbone.register_for_auto_class("AutoBackbone")
 
 
-SNPModel: TypeAlias = SNPViTModel | SNPViTForImageClassification
+SNPModel: TypeAlias = (
+    SNPViTModel | SNPViTForImageClassification | SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbone
+)
 
 
 def build_like(
@@ -45,4 +57,14 @@ def build_like(
     return model.to(device=source.device, dtype=source.dtype).eval()
 
 
-__all__ = ["SNPModel", "SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "build_like"]
+__all__ = [
+    "SNPModel",
+    "SNPSwinBackbone",
+    "SNPSwinConfig",
+    "SNPSwinForImageClassification",
+    "SNPSwinModel",
+    "SNPViTConfig",
+    "SNPViTForImageClassification",
+    "SNPViTModel",
+    "build_like",
+]

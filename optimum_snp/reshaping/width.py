@@ -104,9 +104,9 @@ def _complement_of_ones(size: int) -> torch.Tensor:
 def _reshape_readers(weights: Weights, norm: Norm, directions: torch.Tensor, sums: Sums) -> None:
     """Fits what reads a norm to its dense outputs, given what a norm over the kept directions puts out."""
     scale, shift = weights[f"{norm.name}.weight"], weights[f"{norm.name}.bias"]
-    kept = torch.block_diag(*[directions] * norm.repeats)
     width, size = directions.shape
-    kept = kept - kept.mean(dim=1, keepdim=True)  # as the norm over the kept directions subtracts their mean
+    prior = torch.block_diag(*[directions] * norm.repeats)
+    kept = prior - prior.mean(dim=1, keepdim=True)  # as the norm over the kept directions subtracts their mean
     moment = sums["moment"] / sums["num_tokens"].clamp_min(1)
     energy = ((kept.T @ moment) * kept.T).sum()
     # What is dropped is missing from the divisor too, so that the rest comes out longer.
@@ -125,7 +125,7 @@ def _reshape_readers(weights: Weights, norm: Norm, directions: torch.Tensor, sum
         padding.append(bias)
         weight, bias = weight * scale, bias + weight @ shift
         weights[f"{reader}.weight"], weights[f"{reader}.bias"] = refit_linear(
-            weight, bias, covariance, mean, kept * length, weight @ kept / (length * square)
+            weight, bias, covariance, mean, kept * length, weight @ prior / (length * square)
         )
     if norm.pads:
         _keep_padding(weights, norm, padding)

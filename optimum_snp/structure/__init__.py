@@ -8,11 +8,11 @@ from types import ModuleType
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from . import vit
+from . import swin, vit
 from .description import Block, Norm, Stream, Structure
 
 
-_ARCHITECTURES: dict[str, ModuleType] = {"snp_vit": vit}
+_ARCHITECTURES: dict[str, ModuleType] = {"snp_vit": vit, "snp_swin": swin}
 
 
 def describe(model: PreTrainedModel) -> Structure:
