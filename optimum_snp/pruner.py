@@ -161,7 +161,7 @@ class SNPPruner:
     def plan(self, config: SNPConfig) -> PruningPlan:
         """Decides sizes and kept neurons of every block; `print(plan)` shows a table.
 
-        One process decides, all get the same plan.
+        One process decides, all get the same plan. That of a model which was pruned before records both steps.
 
         Raises:
             TypeError: If `config` is no [`SNPConfig`].
@@ -174,7 +174,9 @@ class SNPPruner:
         decision = [None]
         if process_state().is_main_process:
             decision = [make_plan(self.model, compute_scores(self.model, self.statistics, config), config)]
-        return broadcast_object_list(decision)[0]
+        plan = broadcast_object_list(decision)[0]
+        plan.previous = self.pruning_plan
+        return plan
 
     def prune(self, plan: PruningPlan | SNPConfig, *, calibration_dataset: Any = None) -> SNPModel:
         """Builds the smaller model, which becomes `pruner.model`.

@@ -78,6 +78,8 @@ class PruningPlan:
             Multiply-accumulates for one image of the configured size.
         parameters_before, parameters_after (`int`):
             Number of weights.
+        previous (`PruningPlan`, *optional*):
+            The plan that the model was pruned by before this one; `None` for a first step.
     """
 
     config: SNPConfig
@@ -87,6 +89,12 @@ class PruningPlan:
     macs_after: int
     parameters_before: int
     parameters_after: int
+    previous: "PruningPlan | None" = None
+
+    @property
+    def steps(self) -> list["PruningPlan"]:
+        """All plans that lead to the pruned model, the first one first, this one last."""
+        return [*(self.previous.steps if self.previous else []), self]
 
     def pruned_config(self, config: PretrainedConfig) -> PretrainedConfig:
         """The config of the pruned model, given that of the dense one.
@@ -110,7 +118,8 @@ class PruningPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a dict that JSON can hold."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        previous = self.previous.to_dict() if self.previous else None
+        return {"format_version": FORMAT_VERSION, **asdict(self), "previous": previous}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PruningPlan":
@@ -123,6 +132,7 @@ class PruningPlan:
             raise ValueError(
                 f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
             )
+        values = {"previous": None, **values}
         missing = [option.name for option in fields(cls) if option.name not in values]
         if missing:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
@@ -136,6 +146,8 @@ class PruningPlan:
                         f"{name}[{index}] of the plan must have the fields {', '.join(sorted(expected))}."
                     )
             values[name] = [kind(**part) for part in values[name]]
+        if values["previous"] is not None:
+            values["previous"] = cls.from_dict(values["previous"])
         plan = cls(**values)
         plan._check()
         return plan
@@ -194,6 +206,13 @@ class PruningPlan:
             f"MACs          {_change(self.macs_before, self.macs_after)}",
             f"parameters    {_change(self.parameters_before, self.parameters_after)}",
         ]
+        if self.previous:
+            first = self.steps[0]
+            rows += [
+                f"This is step {len(self.steps)}. Since before step 1:",
+                f"MACs          {_change(first.macs_before, self.macs_after)}",
+                f"parameters    {_change(first.parameters_before, self.parameters_after)}",
+            ]
         return "\n".join(rows)
 
 

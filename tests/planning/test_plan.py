@@ -153,6 +153,36 @@ def test_json_round_trip(plan, tmp_path):
     assert json.loads((tmp_path / "plan.json").read_text())["blocks"][0]["after"]["qk_head_dim"] == 6
 
 
+def test_second_step_records_the_first(source, pixel_values, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
+    first = pruner.pruning_plan
+    assert first.previous is None
+    assert "step" not in str(first)
+    pruner.prune(SNPConfig(mlp_sparsity=0.25, hidden_sparsity=0.25), calibration_dataset=pixel_values)
+    second = pruner.pruning_plan
+    assert second.previous is first
+    assert second.macs_before == first.macs_after
+    assert f"({second.macs_after / second.macs_before:.1%} remain)" in str(second)
+    assert "This is step 2" in str(second)
+    assert f"({second.macs_after / first.macs_before:.1%} remain)" in str(second)
+
+    second.save(tmp_path / "plan.json")
+    loaded = PruningPlan.load(tmp_path / "plan.json")
+    assert loaded == second
+    assert loaded.steps == [first, second]
+    values = loaded.to_dict()
+    del values["previous"]["blocks"]
+    with pytest.raises(ValueError, match="The plan has no blocks"):
+        PruningPlan.from_dict(values)
+
+
+def test_plans_that_know_no_steps_load(plan):
+    values = plan.to_dict()
+    del values["previous"]
+    assert PruningPlan.from_dict(values) == plan
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
