@@ -1,9 +1,8 @@
 """From a name to a model: short names, folders and the Hub."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedModel
@@ -11,10 +10,11 @@ from transformers.utils import cached_file
 
 from . import models
 from .conversion import check_supported
-from .planning.plan import PLAN_NAME, PruningPlan
 
 
 logger = logging.getLogger(__name__)
+
+Saved = TypeVar("Saved")
 
 SHORT_NAMES = {
     "deit-tiny": "facebook/deit-tiny-patch16-224",
@@ -78,15 +78,15 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
         return None
 
 
-def load_plan(name_or_path: str | Path, **options: Any) -> PruningPlan | None:
-    """The plan saved with a pruned model, or `None` when there is none."""
+def load_saved(kind: type[Saved], file_name: str, name_or_path: str | Path, **options: Any) -> Saved | None:
+    """What was saved with a pruned model as `file_name` and `kind.load` reads, or `None` when there is none."""
     path = cached_file(
         resolve_name(name_or_path),
-        PLAN_NAME,
+        file_name,
         _raise_exceptions_for_missing_entries=False,
         **hub_options(options),
     )
-    return PruningPlan.from_dict(json.loads(Path(path).read_text())) if path else None
+    return kind.load(path) if path else None
 
 
 def hub_options(options: dict[str, Any]) -> dict[str, Any]:

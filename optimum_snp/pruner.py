@@ -10,11 +10,20 @@ from transformers.trainer_utils import TrainOutput
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
-from .loading import load_image_processor, load_plan, load_source
+from .loading import load_image_processor, load_saved, load_source
 from .models import SNPModel
 from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
 from .processes import process_state
 from .publishing import atomic_folder, check_save_directory
+from .publishing.card import CARD_NAME, write_card
+from .publishing.measurements import (
+    MEASUREMENTS_NAME,
+    Accuracy,
+    Measurements,
+    identify_dataset,
+    relative_spectra,
+)
+from .publishing.origin import Origin, read_origin
 from .reshaping import reshape
 from .scoring import compute_scores
 from .training import build_trainer, evaluate_accuracy
@@ -34,6 +43,8 @@ class SNPPruner:
         image_processor: Prepares images for it; `None` if it came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
         pruning_plan: The plan that `model` was pruned by; `None` before.
+        measurements: What was measured of `model` and of the stages before it; the card states these numbers.
+        origin: Where the model comes from, for its card.
 
     Example:
 
@@ -54,12 +65,16 @@ class SNPPruner:
         model: PreTrainedModel,
         image_processor: BaseImageProcessor | None = None,
         pruning_plan: PruningPlan | None = None,
+        measurements: Measurements | None = None,
+        origin: Origin | None = None,
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
         self.pruning_plan = pruning_plan
+        self.measurements = measurements or Measurements.of_plan(pruning_plan)
+        self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
 
     @classmethod
     def from_pretrained(
@@ -93,8 +108,11 @@ class SNPPruner:
         source = load_source(model_name_or_path, **options)
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
-        plan = load_plan(model_name_or_path, **options) if type(source).__name__ in SNP_ARCHITECTURES else None
-        return cls(source, image_processor, plan)
+        plan = measurements = None
+        if type(source).__name__ in SNP_ARCHITECTURES:
+            plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
+            measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
+        return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
 
     def calibrate(
         self,
@@ -204,8 +222,10 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
-        self.model = reshape(self.model, plan, self.statistics)
-        self.pruning_plan = plan
+        pruned = reshape(self.model, plan, self.statistics)
+        self.measurements = self.measurements.after_pruning(model_fingerprint(self.model))
+        self.measurements.spectra = relative_spectra(self.statistics) if self.statistics else None
+        self.model, self.pruning_plan = pruned, plan
         self.statistics = None  # of the model before
         return self.model
 
@@ -251,6 +271,7 @@ class SNPPruner:
             label_column=label_column,
             **trainer_options,
         )
+        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
         output = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
         self.statistics = None  # of the weights before training
@@ -263,8 +284,9 @@ class SNPPruner:
         batch_size: int = 32,
         image_column: str | None = None,
         label_column: str | None = None,
+        dataset_name: str | None = None,
     ) -> dict[str, float]:
-        """Top-1 and top-5 accuracy of the model at its present stage.
+        """Top-1 and top-5 accuracy of the model at its present stage. The card of the model will state them.
 
         Args:
             eval_dataset:
@@ -273,6 +295,8 @@ class SNPPruner:
                 Images per forward pass and device.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            dataset_name (`str`, *optional*):
+                What the card calls the data set. Defaults to its name on the Hub or that of the folder.
 
         Returns:
             `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
@@ -281,7 +305,7 @@ class SNPPruner:
             TypeError: If the model has no classifier.
             ValueError: For a dataset that cannot be used.
         """
-        return evaluate_accuracy(
+        accuracy, num_images = evaluate_accuracy(
             self.model,
             eval_dataset,
             batch_size=batch_size,
@@ -289,16 +313,27 @@ class SNPPruner:
             image_column=image_column,
             label_column=label_column,
         )
+        self.measurements.add(
+            Accuracy(
+                stage=self.measurements.stage,
+                weights=model_fingerprint(self.model),
+                num_images=num_images,
+                **accuracy,
+                **identify_dataset(eval_dataset, dataset_name),
+            )
+        )
+        return accuracy
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Saves weights, config, modeling code, image processor, recipe and plan into one folder.
+        """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
         this package is not installed. It is replaced in one step: a crash leaves the old folder or none.
 
         Args:
             save_directory (`str` or `Path`):
-                The folder. A model in it is replaced; other files in it are kept.
+                The folder. A model in it is replaced; other files in it are kept, and so is what a person wrote into
+                its card.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
@@ -308,7 +343,7 @@ class SNPPruner:
         """
         if options.pop("push_to_hub", False):
             raise TypeError("save_pretrained does not push. Save the folder, then upload it with huggingface_hub.")
-        check_save_directory(save_directory)
+        card = check_save_directory(save_directory) / CARD_NAME
         state = process_state()
         if state.is_main_process:
             with atomic_folder(save_directory) as folder:
@@ -318,4 +353,6 @@ class SNPPruner:
                 if self.pruning_plan is not None:
                     self.pruning_plan.config.save_pretrained(folder)
                     self.pruning_plan.save(folder / PLAN_NAME)
+                self.measurements.of_weights(model_fingerprint(self.model)).save(folder / MEASUREMENTS_NAME)
+                write_card(folder, self, previous=card.read_text(encoding="utf-8") if card.is_file() else None)
         state.wait_for_everyone()

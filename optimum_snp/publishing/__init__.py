@@ -1,4 +1,4 @@
-"""Saving a pruned model so that it loads anywhere."""
+"""Saving a pruned model with its card, so that it loads anywhere and says what it is."""
 
 from .saving import atomic_folder, check_save_directory
 

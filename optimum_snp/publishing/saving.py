@@ -12,6 +12,7 @@ from pathlib import Path
 # Files that belong to a saved model. They go with the old folder; all else in it is kept.
 _MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|(pre)?processor_config\.json|snp_config\.json|pruning_plan\.json"
+    r"|snp_measurements\.json|pictures|pictures/(kept_sizes|attention_\w+|accuracy_over_flops)\.png"
     r"|model.*\.safetensors(\.index\.json)?|(configuration|modeling)_snp_\w+\.py"
 )
 
@@ -75,9 +76,11 @@ def _replace(folder: Path, staging: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    for entry in old.iterdir():
-        if not _MODEL_FILES.fullmatch(entry.name) and not (folder / entry.name).exists():
-            entry.rename(folder / entry.name)
+    for entry in [*old.glob("pictures/*"), *old.iterdir()]:
+        name = entry.relative_to(old).as_posix()
+        if not _MODEL_FILES.fullmatch(name) and not (folder / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
+            entry.rename(folder / name)
     shutil.rmtree(old)
 
 
@@ -85,6 +88,5 @@ def _give_usual_rights(folder: Path) -> None:
     """Lifts the privacy of temporary folders, and of the weights that safetensors writes."""
     mask = os.umask(0)
     os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

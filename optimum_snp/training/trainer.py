@@ -76,7 +76,7 @@ def build_trainer(
 
 def evaluate_accuracy(
     model: SNPViTForImageClassification, eval_dataset: Any, *, batch_size: int = 32, **data_options: Any
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
     """Top-1 and top-5 accuracy on a labelled dataset.
 
     Args:
@@ -90,7 +90,8 @@ def evaluate_accuracy(
             `image_processor`, `image_column`, `label_column`.
 
     Returns:
-        `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+        `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1]; and the number of images, which a stream
+        tells only when it has been read.
     """
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
         args = TrainingArguments(
@@ -101,5 +102,6 @@ def evaluate_accuracy(
             dataloader_pin_memory=torch.cuda.is_available(),
         )
         trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)
-        metrics = trainer.evaluate()
-    return {name: metrics[f"eval_{name}"] for name in ("accuracy", "top5_accuracy")}
+        prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+    accuracy = {name: prediction.metrics[f"eval_{name}"] for name in ("accuracy", "top5_accuracy")}
+    return accuracy, len(prediction.label_ids)

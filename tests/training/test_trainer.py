@@ -28,7 +28,8 @@ def test_two_heads_are_evaluated_by_their_mean(pixel_values):
     model = convert(build_source("DeiTForImageClassificationWithTeacher"))
     with torch.inference_mode():
         hits = model(pixel_values).logits.argmax(-1) == torch.arange(6) % 5
-    result = evaluate_accuracy(model, pairs(pixel_values), batch_size=4)
+    result, num_images = evaluate_accuracy(model, pairs(pixel_values), batch_size=4)
+    assert num_images == len(pixel_values)
     assert result == {"accuracy": pytest.approx(hits.float().mean().item()), "top5_accuracy": 1.0}
 
 

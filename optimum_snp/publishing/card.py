@@ -1,0 +1,252 @@
+"""The model card: README.md with its pictures, in the folder of a saved model.
+
+The template is `model_cards/template.md`. What stands between its two markers is written anew each time; what a
+person wrote around it stays.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..calibration import model_fingerprint
+from ..planning.plan import PROJECTED, PruningPlan
+from .measurements import FINE_TUNED, Accuracy, Measurements
+from .pictures import draw_pictures
+from .tables import accuracy_rows, block_rows, cost_rows, latency_rows, stage_names, stages_of
+
+
+if TYPE_CHECKING:
+    from ..pruner import SNPPruner
+
+logger = logging.getLogger(__name__)
+
+CARD_NAME = "README.md"
+PICTURES_FOLDER = "pictures"
+
+BEGIN = "<!-- optimum-snp: this part is written anew with every save. Write above or below it. -->"
+END = "<!-- optimum-snp: end of the part that is written anew. -->"
+
+# In a wheel the template lies beside this file; in a checkout in a folder of its own.
+_TEMPLATES = (Path(__file__).with_name("template.md"), Path(__file__).parents[2] / "model_cards" / "template.md")
+
+_TAGS = ["pruned", "snp", "structured-pruning"]
+# Metadata that only says what was measured or built here; of all other fields a person's value wins.
+_OURS = ("library_name", "pipeline_tag", "model-index")
+_LISTS = ("tags", "datasets", "metrics")
+
+_METHODS = {
+    "snp": "SNP, as in the paper: query/key neurons are kept by how well they align with the leading singular "
+    "directions of the attention scores, value and MLP neurons by how little they repeat others.",
+    "snp-refit": "SNP's neurons are kept, and what reads them was fitted to the dense outputs by least squares.",
+    "projection": "Instead of neurons, the leading directions of queries, keys and values are kept; MLP neurons are "
+    "those that others make up for least, and what reads them was fitted by least squares. All in closed form, "
+    "without gradients.",
+}
+
+_IMAGE_USAGE = """\
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, {auto_class}
+
+name = {name}
+processor = AutoImageProcessor.from_pretrained(name)
+model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
+
+image = Image.open("image.png").convert("RGB")
+with torch.inference_mode():
+    outputs = model(**processor(image, return_tensors="pt"))
+print({result})"""
+
+_PIXEL_USAGE = """\
+import torch
+from transformers import {auto_class}
+
+name = {name}
+model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
+
+pixel_values = torch.zeros({shape})  # your images
+with torch.inference_mode():
+    outputs = model(pixel_values)
+print({result})"""
+
+
+def write_card(
+    folder: str | Path, pruner: "SNPPruner", *, repo_id: str | None = None, previous: str | None = None
+) -> None:
+    """Writes `README.md` and `pictures/*.png` into the folder of a saved model.
+
+    A number stands in the card only if it was measured on these weights, or follows from their sizes.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        pruner ([`SNPPruner`]):
+            Holds the model that is saved there, its plan and what was measured of it.
+        repo_id (`str`, *optional*):
+            Where the model is pushed to; the card then shows how to load it from there.
+        previous (`str`, *optional*):
+            The card that this one replaces. What a person wrote around the generated part stays, and so do
+            the fields of the metadata that a person may set, such as `license`, `language` and further tags.
+    """
+    folder = Path(folder)
+    plan = pruner.pruning_plan
+    measurements = pruner.measurements.of_weights(model_fingerprint(pruner.model))
+    present = [number for number in measurements.accuracies if number.stage == measurements.stage]
+    title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(pruner)}" if plan else _family(pruner)
+    pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements)
+    card = ModelCard.from_template(
+        _metadata(pruner, present, repo_id, title),
+        template_path=str(next(path for path in _TEMPLATES if path.is_file())),
+        begin_marker=BEGIN,
+        end_marker=END,
+        title=title,
+        repo_id=repo_id,
+        name=repr(repo_id or "."),
+        usage=_usage(pruner, repo_id or "."),
+        pictures=pictures,
+        limits=_limits(pruner, measurements, present),
+        **_numbers(pruner, measurements, repo_id),
+        **(_pruning(plan) if plan else {}),
+    )
+    if previous:
+        card = _merge(card, previous)
+    card.save(folder / CARD_NAME)
+
+
+def _metadata(pruner: "SNPPruner", present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
+    task = "image-classification" if _has_classifier(pruner) else "image-feature-extraction"
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=number.dataset_id or "-".join(number.dataset.lower().split()),
+            dataset_name=number.dataset,
+            dataset_split=number.split,
+            metric_type="accuracy",
+            metric_name=name,
+            metric_value=round(value, 6),
+        )
+        for number in present
+        if number.dataset
+        for name, value in (("Top-1 accuracy", number.accuracy), ("Top-5 accuracy", number.top5_accuracy))
+    ]
+    return ModelCardData(
+        **pruner.origin.license,
+        library_name="transformers",
+        pipeline_tag=task,
+        base_model=pruner.origin.base_of(repo_id),
+        tags=[*(_TAGS if pruner.pruning_plan else _TAGS[1:2]), _family(pruner).lower()],
+        datasets=sorted({number.dataset_id for number in present if number.dataset_id}) or None,
+        metrics=["accuracy"] if present else None,
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+
+
+def _family(pruner: "SNPPruner") -> str:
+    config = pruner.model.config
+    if config.model_type == "snp_swin":
+        return "Swin"
+    names = f"{config._name_or_path} {pruner.origin.name} {pruner.origin.base_model}".lower()
+    return "DeiT" if config.use_distillation_token or "deit" in names else "ViT"
+
+
+def _has_classifier(pruner: "SNPPruner") -> bool:
+    return "ImageClassification" in type(pruner.model).__name__
+
+
+def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
+    base = pruner.origin.base_of(repo_id)
+    if isinstance(base, str):
+        return f"[{base}](https://huggingface.co/{base})"
+    return f"A {_family(pruner)}"
+
+
+def _numbers(pruner: "SNPPruner", measurements: Measurements, repo_id: str | None) -> dict[str, Any]:
+    """What the first paragraph and the table say."""
+    plan = pruner.pruning_plan
+    stages = stages_of(plan, measurements)
+    rows = accuracy_rows(measurements.accuracies, stages)
+    if plan:
+        dtype = pruner.model.dtype
+        rows += cost_rows(plan, stages, dtype.itemsize, str(dtype).removeprefix("torch."))
+    rows += latency_rows(measurements.latencies, stages)
+    return {"source": _source(pruner, repo_id), "columns": stage_names(stages, measurements.stage), "rows": rows}
+
+
+def _pruning(plan: PruningPlan) -> dict[str, Any]:
+    first = plan.steps[0]
+    return {
+        "share_of_flops": f"{plan.macs_after / first.macs_before:.0%}",
+        "share_of_parameters": f"{plan.parameters_after / first.parameters_before:.0%}",
+        "steps": [
+            f"{_METHODS[step.config.method]} {step.config.num_calibration_samples} unlabelled images were asked for "
+            f"to calibrate on. FLOPs went from {step.macs_before / 1e9:.3g} G to {step.macs_after / 1e9:.3g} G."
+            for step in plan.steps
+        ],
+        "blocks": block_rows(plan),
+        "widths": f"Width of the residual stream: {first.hidden_size_before} → {plan.hidden_size_after}.",
+    }
+
+
+def _usage(pruner: "SNPPruner", name: str) -> str:
+    config = pruner.model.config
+    classifies = _has_classifier(pruner)
+    result = "model.config.id2label[outputs.logits.argmax(-1)[0].item()]"
+    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
+    return (_IMAGE_USAGE if pruner.image_processor is not None else _PIXEL_USAGE).format(
+        auto_class="AutoModelForImageClassification" if classifies else "AutoModel",
+        name=repr(name).replace("'", '"'),
+        result=result if classifies else "outputs.last_hidden_state.shape",
+        shape=", ".join(map(str, (1, config.num_channels, *size))),
+    )
+
+
+def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy]) -> list[str]:
+    plan = pruner.pruning_plan
+    limits = []
+    if not present and _has_classifier(pruner):
+        limits.append(
+            "The accuracy of these weights was not measured. Measure it on your own data before you rely on it."
+        )
+    elif present:
+        limits.append("The accuracies hold for the data they were measured on, and for no other.")
+    if plan and measurements.stage.name != FINE_TUNED:
+        limits.append(
+            "It was not fine-tuned after pruning."
+            + (" Without that, the accuracy of method `snp` falls fast." if plan.config.method == "snp" else "")
+        )
+    if plan and not _has_classifier(pruner) and any(step.hidden == PROJECTED for step in plan.steps):
+        limits.append("`last_hidden_state` is rotated against that of the source model, and so are all hidden states.")
+    limits.append("What the source model was trained on, its biases and its license carry over.")
+    return limits
+
+
+def _merge(card: ModelCard, previous: str) -> ModelCard:
+    """The new card with what a person wrote in the one before."""
+    try:
+        old = ModelCard(previous, ignore_metadata_errors=True)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        logger.warning(f"The metadata of the card before cannot be read and are replaced: {error}")
+        old = ModelCard("---\n{}\n---\n" + previous.lstrip().removeprefix("---").partition("\n---")[2].lstrip("-"))
+    metadata, theirs = card.data.to_dict(), old.data.to_dict()
+    for key, value in theirs.items():
+        if key in _LISTS:
+            metadata[key] = list(dict.fromkeys([*_as_list(metadata.get(key)), *_as_list(value)]))
+        elif key not in _OURS:
+            metadata[key] = value
+    generated = card.text[card.text.index(BEGIN) : card.text.index(END) + len(END)]
+    start, end = old.text.find(BEGIN), old.text.find(END)
+    if 0 <= start < end:
+        text = old.text[:start] + generated + old.text[end + len(END) :]
+    else:
+        text = f"{old.text.replace(BEGIN, '').replace(END, '').rstrip()}\n\n{generated}\n"
+    merged = ModelCard("---\n---\n" + text)
+    merged.data = ModelCardData(**metadata, ignore_metadata_errors=True)
+    return merged
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,0 +1,225 @@
+"""What was measured of a model, so that its card states these numbers and no others.
+
+Every number belongs to a stage (the dense model, a pruned one, a fine-tuned one) and to the weights it was measured
+on. Weights that have changed since take their numbers with them.
+"""
+
+import json
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+from ..calibration import CalibrationStatistics
+from ..planning.plan import PruningPlan
+
+
+MEASUREMENTS_NAME = "snp_measurements.json"
+
+DENSE, PRUNED, FINE_TUNED = "dense", "pruned", "fine-tuned"
+
+# Builders of `datasets` that read files of any data set: their names tell nothing.
+_GENERIC_BUILDERS = {"arrow", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "sql", "webdataset"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A point on a model's way.
+
+    Attributes:
+        step (`int`): How often it was pruned so far.
+        name (`str`): `"dense"`, `"pruned"` or `"fine-tuned"`.
+    """
+
+    step: int = 0
+    name: str = DENSE
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of one model on one data set.
+
+    Attributes:
+        stage ([`Stage`]): Of the model.
+        weights (`str`): [`~optimum_snp.calibration.model_fingerprint`] of the weights.
+        accuracy, top5_accuracy (`float`): Shares in [0, 1].
+        num_images (`int`): Images they were measured on.
+        dataset (`str`, *optional*): Name of the data set, where it is known.
+        dataset_id (`str`, *optional*): Its id on the Hub, where it comes from there.
+        split (`str`, *optional*): Its split, where it is known.
+    """
+
+    stage: Stage
+    weights: str
+    accuracy: float
+    top5_accuracy: float
+    num_images: int
+    dataset: str | None = None
+    dataset_id: str | None = None
+    split: str | None = None
+
+    @property
+    def conditions(self) -> "Accuracy":
+        """All but model and result: equal for numbers that may stand in one row."""
+        return replace(self, stage=Stage(), weights="", accuracy=0.0, top5_accuracy=0.0)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median time of one forward pass.
+
+    Attributes:
+        stage ([`Stage`]): Of the model.
+        weights (`str`): [`~optimum_snp.calibration.model_fingerprint`] of the weights.
+        seconds (`float`): For the whole batch.
+        batch_size (`int`): Images per pass.
+        machine (`str`): Name of the processor.
+        threads (`int`, *optional*): Threads of a CPU.
+        dtype (`str`): Of the weights.
+        torch (`str`): Version of PyTorch.
+    """
+
+    stage: Stage
+    weights: str
+    seconds: float
+    batch_size: int
+    machine: str
+    threads: int | None
+    dtype: str
+    torch: str
+
+    @property
+    def conditions(self) -> "Latency":
+        """All but model and result: equal for numbers that may stand in one row."""
+        return replace(self, stage=Stage(), weights="", seconds=0.0)
+
+
+@dataclass
+class Measurements:
+    """The numbers of a model and of the stages before it.
+
+    Attributes:
+        stage ([`Stage`]):
+            Where the model stands.
+        accuracies (`list[Accuracy]`), latencies (`list[Latency]`):
+            What was measured, the older first.
+        spectra (`list[list[list[float]]]`, *optional*):
+            Per block and head the singular values of the attention scores before the last pruning, falling, the
+            greatest being 1.
+    """
+
+    stage: Stage = field(default_factory=Stage)
+    accuracies: list[Accuracy] = field(default_factory=list)
+    latencies: list[Latency] = field(default_factory=list)
+    spectra: list[list[list[float]]] | None = None
+
+    def add(self, measured: Accuracy | Latency) -> None:
+        """Keeps a number; one of the same stage under the same conditions gives way to it."""
+        numbers = self.accuracies if isinstance(measured, Accuracy) else self.latencies
+        numbers[:] = [old for old in numbers if old.stage != measured.stage or old.conditions != measured.conditions]
+        numbers.append(measured)
+
+    def of_weights(self, weights: str) -> "Measurements":
+        """A copy in which the numbers of the present stage are those of these weights."""
+
+        def valid(numbers: list) -> list:
+            return [number for number in numbers if number.stage != self.stage or number.weights == weights]
+
+        return replace(self, accuracies=valid(self.accuracies), latencies=valid(self.latencies))
+
+    def after_pruning(self, weights: str) -> "Measurements":
+        """Those of the model that comes from pruning the one with these weights."""
+        return replace(self.of_weights(weights), stage=Stage(self.stage.step + 1, PRUNED), spectra=None)
+
+    def after_training(self, weights: str) -> "Measurements":
+        """Those of the model that comes from training the one with these weights; a dense one stays dense."""
+        name = FINE_TUNED if self.stage.step else DENSE
+        return replace(self.of_weights(weights), stage=Stage(self.stage.step, name))
+
+    def save(self, path: str | Path) -> None:
+        """Writes them to a JSON file."""
+        Path(path).write_text(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Measurements":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: If the file holds something else.
+        """
+        try:
+            values = json.loads(Path(path).read_text())
+            return cls(
+                stage=Stage(**values["stage"]),
+                accuracies=list(_read(Accuracy, values["accuracies"])),
+                latencies=list(_read(Latency, values["latencies"])),
+                spectra=values["spectra"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no measurements that this version can read: {error}") from error
+
+    @classmethod
+    def of_plan(cls, plan: PruningPlan | None) -> "Measurements":
+        """None yet, of a model that was loaded with this plan."""
+        return cls(Stage(len(plan.steps), PRUNED) if plan else Stage())
+
+
+def _read(kind: type, numbers: list[dict[str, Any]]) -> Iterator[Any]:
+    for number in numbers:
+        yield kind(**{**number, "stage": Stage(**number["stage"])})
+
+
+def identify_dataset(dataset: Any, dataset_name: str | None = None) -> dict[str, str | None]:
+    """What is known of a data set's identity.
+
+    Args:
+        dataset:
+            Of any kind that [`optimum_snp.calibration.data`] lists.
+        dataset_name (`str`, *optional*):
+            Its name, where the caller knows it.
+
+    Returns:
+        `dict`: `dataset` (name), `dataset_id` (on the Hub) and `split`, each `None` where it is not known.
+    """
+    identity: dict[str, str | None] = {"dataset": dataset_name, "dataset_id": None, "split": None}
+    if isinstance(dataset, (str, Path)):
+        identity["dataset"] = dataset_name or Path(dataset).expanduser().resolve().name
+    elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        info = dataset.info
+        found = re.match(r"hf://datasets/([^@]+)@", next(iter(info.download_checksums or {}), ""))
+        identity["dataset_id"] = found.group(1) if found else None
+        known = info.dataset_name if info.builder_name not in _GENERIC_BUILDERS else None
+        identity["dataset"] = dataset_name or identity["dataset_id"] or known
+        identity["split"] = str(dataset.split) if dataset.split is not None else None
+    return identity
+
+
+def relative_spectra(statistics: CalibrationStatistics) -> list[list[list[float]]]:
+    """Per block and head the singular values of the attention scores, relative to the greatest.
+
+    They are root mean squares over the attention maps of the calibration images. Three digits are plenty for a
+    picture.
+    """
+    spectra = []
+    for block in statistics.blocks:
+        values = block["energies"].sqrt()
+        values = values / values[:, :1].clamp_min(torch.finfo(values.dtype).tiny)
+        spectra.append([[float(f"{value:.3g}") for value in head] for head in values.tolist()])
+    return spectra
+
+
+def machine_name(device: torch.device) -> str:
+    """The name of the processor, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,73 @@
+"""Where a model comes from: what the card of its source says."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from transformers.utils import cached_file
+
+from ..loading import hub_options, resolve_name
+
+
+_LICENSE_FIELDS = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a pruned model inherits.
+
+    Attributes:
+        name (`str`, *optional*):
+            Hub id of the source; `None` for a folder.
+        base_model (`str` or `list[str]`, *optional*):
+            What the card of the source names as its own base.
+        license (`dict[str, str]`):
+            The fields of its card about the license; empty where it has none.
+    """
+
+    name: str | None = None
+    base_model: str | list[str] | None = None
+    license: dict[str, str] = field(default_factory=dict)
+
+    def base_of(self, repo_id: str | None) -> str | list[str] | None:
+        """The base of a model that is pushed to `repo_id`: the nearest that is on the Hub, and not that one itself."""
+        return self.name if self.name and self.name != repo_id else self.base_model
+
+
+def read_origin(name_or_path: str | Path, **options: Any) -> Origin:
+    """Reads the card of a model that was loaded by this name; one that is missing or broken says nothing.
+
+    Args:
+        name_or_path (`str` or `Path`):
+            As the model was loaded: a folder, a Hub id or a short name.
+        options:
+            As the model was loaded with: `revision`, `token`, `cache_dir`, `local_files_only` and so on.
+    """
+    name = resolve_name(name_or_path)
+    if not name:
+        return Origin()
+    options = hub_options(options)
+    card: dict[str, Any] = {}
+    try:
+        path = cached_file(name, "README.md", _raise_exceptions_for_missing_entries=False, **options)
+        if path:
+            card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        pass  # no model fails to load over its card
+    return Origin(
+        name=name if _came_from_hub(name, options) else None,
+        base_model=card.get("base_model"),
+        license={key: card[key] for key in _LICENSE_FIELDS if key in card},
+    )
+
+
+def _came_from_hub(name: str, options: dict[str, Any]) -> bool:
+    """Whether a model of this name was downloaded; a model in memory may bear the name of a folder that is gone."""
+    if Path(name).exists():
+        return False
+    try:
+        return cached_file(name, "config.json", **{**options, "local_files_only": True}) is not None
+    except (OSError, ValueError):
+        return False

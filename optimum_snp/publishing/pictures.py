@@ -1,0 +1,215 @@
+"""Pictures of what pruning did, as PNG files that are legible at the width of a card (about 800 pixels).
+
+matplotlib is needed only here, and only when a picture is drawn. Its global state is left alone. Colours are those of
+Okabe and Ito, told apart with every kind of colour blindness.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..planning.plan import PruningPlan
+from .measurements import Measurements
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+KEPT_SIZES, SPECTRA = "kept_sizes.png", "attention_spectra.png"
+ATTENTION, TRADE_OFF = "attention_maps.png", "accuracy_over_flops.png"
+
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+GREY = "#555555"
+MARKERS = "osD^vP*X"
+
+WIDTH = 8.0  # inches
+_DPI = 150
+_MOST_HEADS = 8  # side by side, more would be too small to see
+
+_PARTS = (
+    ("qk_head_dim", "queries and keys, per head", BLUE),
+    ("v_head_dim", "values, per head", ORANGE),
+    ("intermediate_size", "MLP", GREEN),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and what it shows, for readers who do not see it."""
+
+    file: str
+    description: str
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed; if not, the log says what to install."""
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("There are no pictures, because matplotlib is not installed: pip install optimum-snp[plots]")
+        return False
+    return True
+
+
+def draw_pictures(folder: Path, plan: PruningPlan | None, measurements: Measurements) -> list[Picture]:
+    """Draws what plan and measurements of one model can show; nothing without matplotlib or without a plan.
+
+    Args:
+        folder (`Path`):
+            Where the PNG files go; made if there are any.
+        plan ([`PruningPlan`], *optional*):
+            The plan of the model.
+        measurements ([`Measurements`]):
+            Its measurements.
+    """
+    if plan is None or not can_draw():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [draw_kept_sizes(folder / KEPT_SIZES, plan)]
+    if measurements.spectra is not None:
+        cuts = [block.after["qk_head_dim"] for block in plan.blocks]
+        pictures.append(draw_spectra(folder / SPECTRA, measurements.spectra, cuts))
+    return pictures
+
+
+def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
+    """Bars of the sizes of every block: outlined what the dense model had, filled what is left."""
+    before, after = [b.before for b in plan.steps[0].blocks], [b.after for b in plan.blocks]
+    figure = _figure(5.6)
+    panels = figure.subplots(len(_PARTS), 1, sharex=True)
+    blocks = np.arange(len(after))
+    for axes, (size, name, colour) in zip(panels, _PARTS, strict=True):
+        dense = np.array([block[size] for block in before])
+        kept = np.array([block[size] for block in after])
+        axes.bar(blocks, dense, width=0.8, facecolor="none", edgecolor=GREY, linewidth=1, label="dense")
+        axes.bar(blocks, kept, width=0.8, color=colour, label="kept")
+        if len(blocks) <= 16:
+            for block, value in zip(blocks, kept, strict=True):
+                axes.annotate(
+                    str(value), (block, value), (0, -3), textcoords="offset points", ha="center", va="top",
+                    color="white" if value > 0.25 * dense.max() else "none", fontsize=9,
+                )  # fmt: skip
+        axes.set_title(name, loc="left", fontsize=11)
+        axes.set_ylim(0, 1.05 * dense.max())
+        _plain_axes(axes)
+    panels[-1].set_xlabel("block")
+    panels[-1].set_xticks(blocks if len(blocks) <= 16 else blocks[::2])
+    figure.supylabel("size: filled what is kept, outlined what the dense model had", fontsize=10)
+    return _save(figure, path, "Bars of the sizes of every block before and after pruning.")
+
+
+def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts: Sequence[int]) -> Picture:
+    """Singular values of the attention scores, one line per head, and how many directions or neurons are left.
+
+    Args:
+        path (`Path`):
+            The file.
+        spectra:
+            Per block and head the singular values, falling, relative to the greatest.
+        cuts:
+            Per block the size of queries and keys after pruning.
+    """
+    columns = min(4, len(spectra))
+    rows = -(-len(spectra) // columns)
+    figure = _figure(1.75 * rows + 0.6)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for block, (heads, cut) in enumerate(zip(spectra, cuts, strict=True)):
+        axes = panels.flat[block]
+        positions = np.arange(1, len(heads[0]) + 1)
+        for head in heads:
+            axes.semilogy(positions, np.maximum(head, 1e-6), color=BLUE, alpha=0.6, linewidth=1.2)
+        axes.axvspan(cut + 0.5, len(positions) + 0.5, color=GREY, alpha=0.18, linewidth=0)
+        axes.axvline(cut + 0.5, color=ORANGE, linewidth=1.8)
+        axes.set_title(f"block {block}: {cut} of {len(positions)}", fontsize=10)
+        axes.set_xlim(0.5, len(positions) + 0.5)
+        _plain_axes(axes)
+    for axes in panels.flat[len(spectra) :]:
+        axes.remove()
+    figure.supxlabel("singular direction of the attention scores (right of the line: removed)", fontsize=10)
+    figure.supylabel("singular value, relative", fontsize=10)
+    return _save(figure, path, "Singular values of the attention scores of every head, with the size that is kept.")
+
+
+def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np.ndarray, title: str) -> Picture:
+    """Attention maps of images by the original and the pruned model, one below the other, side by side per head.
+
+    Args:
+        path (`Path`):
+            The file.
+        images (`np.ndarray` of shape `[images, height, width, 3]`):
+            In [0, 1].
+        before, after (`np.ndarray` of shape `[images, heads, rows, columns]`):
+            How much attention each place of the image gets, from the original and the pruned model.
+        title (`str`):
+            Which block, and whose attention it is.
+    """
+    heads = min(before.shape[1], after.shape[1], _MOST_HEADS)
+    size = WIDTH / (heads + 1)
+    figure = _figure(2 * len(images) * size + 0.6)
+    panels = figure.subplots(2 * len(images), heads + 1, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    for number, image in enumerate(images):
+        upper, lower = panels[2 * number], panels[2 * number + 1]
+        upper[0].imshow(image, interpolation="nearest")
+        lower[0].set_axis_off()
+        upper[1].set_ylabel("original", fontsize=9)
+        lower[1].set_ylabel("pruned", fontsize=9)
+        for head in range(heads):
+            pair = before[number, head], after[number, head]
+            brightest = max(array.max() for array in pair)  # one scale for both
+            for row, array in zip((upper, lower), pair, strict=True):
+                row[head + 1].imshow(array, cmap="cividis", vmin=0, vmax=brightest, interpolation="nearest")
+    for head in range(heads):
+        panels[0, head + 1].set_title(f"head {head}", fontsize=10)
+    shown = f" (first {heads} of {before.shape[1]} heads)" if heads < before.shape[1] else ""
+    figure.suptitle(title + shown, fontsize=11)
+    return _save(figure, path, f"Attention maps before and after pruning: {title}.")
+
+
+def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]]) -> Picture:
+    """Accuracy over FLOPs of several models.
+
+    Args:
+        path (`Path`):
+            The file.
+        models:
+            Name, multiply-accumulates and accuracy (a share) of each.
+    """
+    figure = _figure(4.2)
+    axes = figure.subplots()
+    colours = (GREY, BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
+    for number, (name, macs, accuracy) in enumerate(models):
+        axes.plot(
+            macs / 1e9, 100 * accuracy, MARKERS[number % len(MARKERS)], color=colours[number % len(colours)],
+            markersize=10, label=name, linestyle="none",
+        )  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08, y=0.15)
+    axes.set_xlabel("FLOPs of one image (G multiply\N{EN DASH}accumulates)")
+    axes.set_ylabel("top-1 accuracy (%)")
+    axes.grid(alpha=0.3)
+    _plain_axes(axes)
+    figure.legend(loc="outside right upper", frameon=False)
+    return _save(figure, path, "Top-1 accuracy over FLOPs of " + ", ".join(name for name, *_ in models) + ".")
+
+
+def _figure(height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+
+
+def _plain_axes(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: "Figure", path: Path, description: str) -> Picture:
+    figure.savefig(path, dpi=_DPI)
+    return Picture(path.name, description)

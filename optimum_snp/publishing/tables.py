@@ -1,0 +1,141 @@
+"""Rows and columns of the tables in the card and the report."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..planning.plan import PruningPlan
+from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
+
+
+EMPTY = "\N{EN DASH}"
+
+
+@dataclass
+class Row:
+    """One quantity of several models."""
+
+    name: str
+    cells: list[str]
+
+
+@dataclass
+class BlockRow:
+    """The sizes of one block before and after pruning."""
+
+    name: str
+    heads: str
+    query_key: str
+    value: str
+    mlp: str
+
+
+def stages_of(plan: PruningPlan | None, measurements: Measurements) -> list[Stage]:
+    """The stages that have a column: the dense model, every pruning, and fine-tuning where anything is known of it."""
+    known = {measurements.stage} | {number.stage for number in (*measurements.accuracies, *measurements.latencies)}
+    stages = [Stage(0, DENSE)]
+    for step in range(1, len(plan.steps) + 1 if plan else 1):
+        stages.append(Stage(step, PRUNED))
+        if Stage(step, FINE_TUNED) in known:
+            stages.append(Stage(step, FINE_TUNED))
+    return stages
+
+
+def stage_names(stages: Sequence[Stage], present: Stage) -> list[str]:
+    """Headers of the columns; steps are numbered only where there are several."""
+    several = stages[-1].step > 1
+    names = [f"{stage.name}, step {stage.step}" if several and stage.step else stage.name for stage in stages]
+    return [f"{name} (this model)" if stage == present else name for name, stage in zip(names, stages, strict=True)]
+
+
+def accuracy_rows(numbers: Sequence[Accuracy], stages: Sequence[Stage]) -> list[Row]:
+    """Two rows per data set."""
+    rows = []
+    for conditions in _in_order(number.conditions for number in numbers):
+        of_stage = {number.stage: number for number in numbers if number.conditions == conditions}
+        found = [of_stage.get(stage) for stage in stages]
+        where = describe_dataset(conditions)
+        rows.append(Row(f"Top-1 accuracy on {where}", [EMPTY if n is None else f"{n.accuracy:.2%}" for n in found]))
+        rows.append(
+            Row(f"Top-5 accuracy on {where}", [EMPTY if n is None else f"{n.top5_accuracy:.2%}" for n in found])
+        )
+    return rows
+
+
+def latency_rows(numbers: Sequence[Latency], stages: Sequence[Stage]) -> list[Row]:
+    """One row per machine and settings."""
+    rows = []
+    for conditions in _in_order(number.conditions for number in numbers):
+        of_stage = {number.stage: number for number in numbers if number.conditions == conditions}
+        found = [of_stage.get(stage) for stage in stages]
+        images = "1 image" if conditions.batch_size == 1 else f"{conditions.batch_size} images"
+        threads = f", {_count(conditions.threads, 'thread')}" if conditions.threads else ""
+        where = f"{plain(conditions.machine)}{threads}, {conditions.dtype}, PyTorch {conditions.torch}"
+        rows.append(
+            Row(
+                f"Latency of {images}, median ({where})",
+                [EMPTY if n is None else f"{n.seconds * 1e3:.2f} ms" for n in found],
+            )
+        )
+    return rows
+
+
+def cost_rows(plan: PruningPlan, stages: Sequence[Stage], bytes_per_weight: int, dtype: str) -> list[Row]:
+    """FLOPs, parameters and size of the weights at every stage."""
+    macs = [plan.steps[0].macs_before] + [step.macs_after for step in plan.steps]
+    parameters = [plan.steps[0].parameters_before] + [step.parameters_after for step in plan.steps]
+    return [
+        Row("FLOPs of one image (multiply\N{EN DASH}accumulates)", [format_count(macs[s.step]) for s in stages]),
+        Row("Parameters", [format_count(parameters[s.step]) for s in stages]),
+        Row(f"Size of the weights ({dtype})", [format_bytes(parameters[s.step] * bytes_per_weight) for s in stages]),
+    ]
+
+
+def block_rows(plan: PruningPlan) -> list[BlockRow]:
+    """Sizes of every block before the first step and after the last."""
+    return [
+        BlockRow(
+            name=str(index),
+            heads=_change(first.before["num_attention_heads"], last.after["num_attention_heads"]),
+            query_key=_change(first.before["qk_head_dim"], last.after["qk_head_dim"]),
+            value=_change(first.before["v_head_dim"], last.after["v_head_dim"]),
+            mlp=_change(first.before["intermediate_size"], last.after["intermediate_size"]),
+        )
+        for index, (first, last) in enumerate(zip(plan.steps[0].blocks, plan.blocks, strict=True))
+    ]
+
+
+def describe_dataset(number: Accuracy) -> str:
+    """For example `ylecun/mnist, test split, 1,000 images`."""
+    parts = [plain(number.dataset)] if number.dataset else []
+    parts += [f"{number.split} split"] if number.split else []
+    return ", ".join([*parts, _count(number.num_images, "image")])
+
+
+def format_count(value: float) -> str:
+    """With three or four digits and the unit G, M or k."""
+    for unit, symbol in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.2f} {symbol}"
+    return f"{value:.0f}"
+
+
+def format_bytes(value: int) -> str:
+    """In MB of 10^6 bytes."""
+    return f"{value / 1e6:.2f} MB"
+
+
+def plain(text: str) -> str:
+    """A name from outside as one line of text, without what Markdown tables and HTML would read as their own."""
+    return " ".join("".join(character for character in text if character not in "|<>`[]\\").split())
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before} \N{RIGHTWARDS ARROW} {after}" if before != after else str(after)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _in_order(values: Iterable) -> list:
+    return list(dict.fromkeys(values))
