@@ -7,10 +7,16 @@ import logging
 import sys
 from types import ModuleType
 
-from . import demo, evaluate, finetune, prune
+from . import demo, evaluate, finetune, prune, report
 
 
-COMMANDS: dict[str, ModuleType] = {"prune": prune, "finetune": finetune, "evaluate": evaluate, "demo": demo}
+COMMANDS: dict[str, ModuleType] = {
+    "prune": prune,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "report": report,
+    "demo": demo,
+}
 
 logger = logging.getLogger(__name__)
 

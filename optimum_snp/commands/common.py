@@ -38,3 +38,8 @@ def load_named_dataset(name: str, split: str) -> datasets.Dataset:
         ValueError: If there is no such split, or a folder holds no image.
     """
     return load_image_folder(name, split) if Path(name).exists() else datasets.load_dataset(name, split=split)
+
+
+def dataset_name(name: str) -> str:
+    """What cards and reports call a dataset of a command: never the whole path of a folder."""
+    return Path(name).resolve().name if Path(name).exists() else name

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> Result:
     )
     result = {"output": args.output, "train_loss": trained.training_loss}
     if eval_dataset is not None:
-        result |= pruner.evaluate(eval_dataset, batch_size=args.batch_size, **columns)
+        result |= pruner.evaluate(
+            eval_dataset, batch_size=args.batch_size, dataset_name=dataset_name(args.eval_dataset), **columns
+        )
     pruner.save_pretrained(args.output)
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []

@@ -14,8 +14,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..calibration import model_fingerprint
 from ..planning.plan import PROJECTED, PruningPlan
 from .measurements import FINE_TUNED, Accuracy, Measurements
-from .pictures import draw_pictures
-from .tables import accuracy_rows, block_rows, cost_rows, latency_rows, stage_names, stages_of
+from .pictures import can_draw, draw_pictures
+from .tables import block_rows, number_table, width_change
 
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def write_card(
     measurements = pruner.measurements.of_weights(model_fingerprint(pruner.model))
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
     title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(pruner)}" if plan else _family(pruner)
-    pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements)
+    pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements) if plan and can_draw() else []
     card = ModelCard.from_template(
         _metadata(pruner, present, repo_id, title),
         template_path=str(next(path for path in _TEMPLATES if path.is_file())),
@@ -108,7 +108,8 @@ def write_card(
         usage=_usage(pruner, repo_id or "."),
         pictures=pictures,
         limits=_limits(pruner, measurements, present),
-        **_numbers(pruner, measurements, repo_id),
+        source=_source(pruner, repo_id),
+        numbers=number_table(plan, measurements, pruner.model.dtype),
         **(_pruning(plan) if plan else {}),
     )
     if previous:
@@ -164,18 +165,6 @@ def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
     return f"A {_family(pruner)}"
 
 
-def _numbers(pruner: "SNPPruner", measurements: Measurements, repo_id: str | None) -> dict[str, Any]:
-    """What the first paragraph and the table say."""
-    plan = pruner.pruning_plan
-    stages = stages_of(plan, measurements)
-    rows = accuracy_rows(measurements.accuracies, stages)
-    if plan:
-        dtype = pruner.model.dtype
-        rows += cost_rows(plan, stages, dtype.itemsize, str(dtype).removeprefix("torch."))
-    rows += latency_rows(measurements.latencies, stages)
-    return {"source": _source(pruner, repo_id), "columns": stage_names(stages, measurements.stage), "rows": rows}
-
-
 def _pruning(plan: PruningPlan) -> dict[str, Any]:
     first = plan.steps[0]
     return {
@@ -187,7 +176,7 @@ def _pruning(plan: PruningPlan) -> dict[str, Any]:
             for step in plan.steps
         ],
         "blocks": block_rows(plan),
-        "widths": f"Width of the residual stream: {first.hidden_size_before} → {plan.hidden_size_after}.",
+        "width": width_change(plan),
     }
 
 

@@ -32,7 +32,8 @@ MARKERS = "osD^vP*X"
 
 WIDTH = 8.0  # inches
 _DPI = 150
-_MOST_HEADS = 8  # side by side, more would be too small to see
+_MOST_HEADS = 8  # side by side; more would be too small to see
+_MOST_NUMBERED = 16  # bars with room for their number
 
 _PARTS = (
     ("qk_head_dim", "queries and keys, per head", BLUE),
@@ -57,29 +58,31 @@ def can_draw() -> bool:
     return True
 
 
-def draw_pictures(folder: Path, plan: PruningPlan | None, measurements: Measurements) -> list[Picture]:
-    """Draws what plan and measurements of one model can show; nothing without matplotlib or without a plan.
+def draw_pictures(folder: Path, plan: PruningPlan, measurements: Measurements, prefix: str = "") -> list[Picture]:
+    """Draws what plan and measurements of one model can show.
 
     Args:
         folder (`Path`):
-            Where the PNG files go; made if there are any.
-        plan ([`PruningPlan`], *optional*):
+            Where the PNG files go; made if need be.
+        plan ([`PruningPlan`]):
             The plan of the model.
         measurements ([`Measurements`]):
             Its measurements.
+        prefix (`str`, *optional*):
+            Of the names of the files.
     """
-    if plan is None or not can_draw():
-        return []
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [draw_kept_sizes(folder / KEPT_SIZES, plan)]
+    pictures = [draw_kept_sizes(folder / f"{prefix}{KEPT_SIZES}", plan)]
     if measurements.spectra is not None:
         cuts = [block.after["qk_head_dim"] for block in plan.blocks]
-        pictures.append(draw_spectra(folder / SPECTRA, measurements.spectra, cuts))
+        pictures.append(draw_spectra(folder / f"{prefix}{SPECTRA}", measurements.spectra, cuts))
     return pictures
 
 
 def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
     """Bars of the sizes of every block: outlined what the dense model had, filled what is left."""
+    from matplotlib.patches import Patch
+
     before, after = [b.before for b in plan.steps[0].blocks], [b.after for b in plan.blocks]
     figure = _figure(5.6)
     panels = figure.subplots(len(_PARTS), 1, sharex=True)
@@ -87,20 +90,28 @@ def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
     for axes, (size, name, colour) in zip(panels, _PARTS, strict=True):
         dense = np.array([block[size] for block in before])
         kept = np.array([block[size] for block in after])
-        axes.bar(blocks, dense, width=0.8, facecolor="none", edgecolor=GREY, linewidth=1, label="dense")
-        axes.bar(blocks, kept, width=0.8, color=colour, label="kept")
-        if len(blocks) <= 16:
-            for block, value in zip(blocks, kept, strict=True):
+        axes.bar(blocks, dense, width=0.8, facecolor="none", edgecolor=GREY, linewidth=1)
+        axes.bar(blocks, kept, width=0.8, color=colour)
+        if len(blocks) <= _MOST_NUMBERED:
+            for block, value in enumerate(kept):
+                inside = value > dense.max() / 4
                 axes.annotate(
-                    str(value), (block, value), (0, -3), textcoords="offset points", ha="center", va="top",
-                    color="white" if value > 0.25 * dense.max() else "none", fontsize=9,
-                )  # fmt: skip
+                    str(value),
+                    (block, value),
+                    (0, -3 if inside else 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top" if inside else "bottom",
+                    color="white" if inside else "black",
+                    fontsize=9,
+                )
         axes.set_title(name, loc="left", fontsize=11)
         axes.set_ylim(0, 1.05 * dense.max())
         _plain_axes(axes)
     panels[-1].set_xlabel("block")
-    panels[-1].set_xticks(blocks if len(blocks) <= 16 else blocks[::2])
-    figure.supylabel("size: filled what is kept, outlined what the dense model had", fontsize=10)
+    panels[-1].set_xticks(blocks if len(blocks) <= _MOST_NUMBERED else blocks[::2])
+    keys = [Patch(facecolor="none", edgecolor=GREY, label="before pruning"), Patch(color=GREY, label="kept")]
+    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return _save(figure, path, "Bars of the sizes of every block before and after pruning.")
 
 
@@ -115,24 +126,25 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
         cuts:
             Per block the size of queries and keys after pruning.
     """
-    columns = min(4, len(spectra))
+    columns = min((4, 3), key=lambda columns: -len(spectra) % columns)
     rows = -(-len(spectra) // columns)
     figure = _figure(1.75 * rows + 0.6)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for block, (heads, cut) in enumerate(zip(spectra, cuts, strict=True)):
-        axes = panels.flat[block]
-        positions = np.arange(1, len(heads[0]) + 1)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for block, (axes, heads, cut) in enumerate(zip(panels, spectra, cuts, strict=False)):
+        size = len(heads[0])
         for head in heads:
-            axes.semilogy(positions, np.maximum(head, 1e-6), color=BLUE, alpha=0.6, linewidth=1.2)
-        axes.axvspan(cut + 0.5, len(positions) + 0.5, color=GREY, alpha=0.18, linewidth=0)
-        axes.axvline(cut + 0.5, color=ORANGE, linewidth=1.8)
-        axes.set_title(f"block {block}: {cut} of {len(positions)}", fontsize=10)
-        axes.set_xlim(0.5, len(positions) + 0.5)
+            axes.semilogy(np.arange(1, size + 1), np.maximum(head, 1e-6), color=BLUE, alpha=0.6, linewidth=1.2)
+        if cut < size:
+            axes.axvspan(cut + 0.5, size + 0.5, color=GREY, alpha=0.18, linewidth=0)
+            axes.axvline(cut + 0.5, color=ORANGE, linewidth=1.8)
+        axes.set_title(f"block {block}: {cut} of {size}", fontsize=10)
+        axes.set_xlim(0.5, size + 0.5)
+        axes.tick_params(labelbottom=block + columns >= len(spectra))
         _plain_axes(axes)
-    for axes in panels.flat[len(spectra) :]:
+    for axes in panels[len(spectra) :]:
         axes.remove()
-    figure.supxlabel("singular direction of the attention scores (right of the line: removed)", fontsize=10)
-    figure.supylabel("singular value, relative", fontsize=10)
+    figure.supxlabel("singular direction of the attention scores; grey: beyond the size that was kept", fontsize=10)
+    figure.supylabel("singular value, relative to the greatest", fontsize=10)
     return _save(figure, path, "Singular values of the attention scores of every head, with the size that is kept.")
 
 
@@ -173,7 +185,7 @@ def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np
     return _save(figure, path, f"Attention maps before and after pruning: {title}.")
 
 
-def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]]) -> Picture:
+def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset: str) -> Picture:
     """Accuracy over FLOPs of several models.
 
     Args:
@@ -181,15 +193,15 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]]) -> Pict
             The file.
         models:
             Name, multiply-accumulates and accuracy (a share) of each.
+        dataset (`str`):
+            What the accuracies were measured on.
     """
     figure = _figure(4.2)
     axes = figure.subplots()
     colours = (GREY, BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
     for number, (name, macs, accuracy) in enumerate(models):
-        axes.plot(
-            macs / 1e9, 100 * accuracy, MARKERS[number % len(MARKERS)], color=colours[number % len(colours)],
-            markersize=10, label=name, linestyle="none",
-        )  # fmt: skip
+        style = {"marker": MARKERS[number % len(MARKERS)], "color": colours[number % len(colours)]}
+        axes.plot(macs / 1e9, 100 * accuracy, label=name, linestyle="none", markersize=10, **style)
     axes.set_xlim(left=0)
     axes.margins(x=0.08, y=0.15)
     axes.set_xlabel("FLOPs of one image (G multiply\N{EN DASH}accumulates)")
@@ -197,7 +209,7 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]]) -> Pict
     axes.grid(alpha=0.3)
     _plain_axes(axes)
     figure.legend(loc="outside right upper", frameon=False)
-    return _save(figure, path, "Top-1 accuracy over FLOPs of " + ", ".join(name for name, *_ in models) + ".")
+    return _save(figure, path, f"Top-1 accuracy over FLOPs, measured on {dataset}.")
 
 
 def _figure(height: float) -> "Figure":

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ..planning.plan import PruningPlan
 from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
 
@@ -19,6 +21,14 @@ class Row:
 
 
 @dataclass
+class Table:
+    """Quantities of several models, or of one model at several stages."""
+
+    columns: list[str]
+    rows: list[Row]
+
+
+@dataclass
 class BlockRow:
     """The sizes of one block before and after pruning."""
 
@@ -27,6 +37,15 @@ class BlockRow:
     query_key: str
     value: str
     mlp: str
+
+
+def number_table(plan: PruningPlan | None, measurements: Measurements, dtype: torch.dtype) -> Table:
+    """What is known of a model and of the stages before it; a quantity that nobody measured has no row."""
+    stages = stages_of(plan, measurements)
+    rows = accuracy_rows(measurements.accuracies, stages)
+    rows += cost_rows(plan, stages, dtype) if plan else []
+    rows += latency_rows(measurements.latencies, stages)
+    return Table(stage_names(stages, measurements.stage), rows)
 
 
 def stages_of(plan: PruningPlan | None, measurements: Measurements) -> list[Stage]:
@@ -79,14 +98,15 @@ def latency_rows(numbers: Sequence[Latency], stages: Sequence[Stage]) -> list[Ro
     return rows
 
 
-def cost_rows(plan: PruningPlan, stages: Sequence[Stage], bytes_per_weight: int, dtype: str) -> list[Row]:
+def cost_rows(plan: PruningPlan, stages: Sequence[Stage], dtype: torch.dtype) -> list[Row]:
     """FLOPs, parameters and size of the weights at every stage."""
     macs = [plan.steps[0].macs_before] + [step.macs_after for step in plan.steps]
     parameters = [plan.steps[0].parameters_before] + [step.parameters_after for step in plan.steps]
+    sizes = [count * dtype.itemsize for count in parameters]
     return [
         Row("FLOPs of one image (multiply\N{EN DASH}accumulates)", [format_count(macs[s.step]) for s in stages]),
         Row("Parameters", [format_count(parameters[s.step]) for s in stages]),
-        Row(f"Size of the weights ({dtype})", [format_bytes(parameters[s.step] * bytes_per_weight) for s in stages]),
+        Row(f"Size of the weights ({dtype_name(dtype)})", [format_bytes(sizes[s.step]) for s in stages]),
     ]
 
 
@@ -104,6 +124,11 @@ def block_rows(plan: PruningPlan) -> list[BlockRow]:
     ]
 
 
+def width_change(plan: PruningPlan) -> str:
+    """One sentence on the residual stream."""
+    return f"Width of the residual stream: {_change(plan.steps[0].hidden_size_before, plan.hidden_size_after)}."
+
+
 def describe_dataset(number: Accuracy) -> str:
     """For example `ylecun/mnist, test split, 1,000 images`."""
     parts = [plain(number.dataset)] if number.dataset else []
@@ -117,6 +142,11 @@ def format_count(value: float) -> str:
         if value >= unit:
             return f"{value / unit:.2f} {symbol}"
     return f"{value:.0f}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """For example `float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def format_bytes(value: int) -> str:

@@ -1,0 +1,71 @@
+"""Write a report on models: one HTML page with tables and pictures, and the pictures as PNG files.
+
+Example:
+  optimum-cli snp report small small-finetuned --original deit-small --images my/images --output report
+"""
+
+import argparse
+from pathlib import Path
+
+from ..pruner import SNPPruner
+from ..publishing.report import check_report_folder, write_report
+from .common import Result, add_dataset_arguments, dataset_name, load_named_dataset
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folders of saved models, Hub ids or short names")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the page and the pictures go")
+    parser.add_argument("--original", metavar="MODEL", help="the model that the others were pruned from")
+    add_dataset_arguments(
+        parser, "images", "images to show attention maps of, with --original", required=False, split="train"
+    )
+    parser.add_argument("--num-images", type=int, default=4, metavar="N", help="how many (default: %(default)s)")
+    add_dataset_arguments(
+        parser, "evaluate", "labelled images to measure the accuracy of every model on", required=False, split="train"
+    )
+    parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Evaluates if asked to, and writes the report."""
+    check_report_folder(args.output)
+    if args.images and not args.original:
+        raise ValueError("--images shows the attention before and after pruning. Name the original with --original.")
+    names = _names(([args.original] if args.original else []) + args.models)
+    images = load_named_dataset(args.images, args.images_split) if args.images else None
+    dataset = load_named_dataset(args.evaluate, args.evaluate_split) if args.evaluate else None
+    models = {name: SNPPruner.from_pretrained(model) for name, model in names.items()}
+    if dataset is not None:
+        for pruner in models.values():
+            pruner.evaluate(
+                dataset,
+                batch_size=args.batch_size,
+                image_column=args.image_column,
+                label_column=args.label_column,
+                dataset_name=dataset_name(args.evaluate),
+            )
+    result = write_report(
+        args.output,
+        models,
+        original=next(iter(models)) if args.original else None,
+        images=images,
+        num_images=args.num_images,
+        image_column=args.image_column,
+    )
+    return result, f"Report in {result['report']}"
+
+
+def _names(models: list[str]) -> dict[str, str]:
+    """Short, different names for models: the last part of the path, numbered where it comes again."""
+    names: dict[str, str] = {}
+    for model in dict.fromkeys(models):
+        name = base = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base}-{number}"
+        names[name] = model
+    return names

@@ -1,0 +1,242 @@
+"""The report on one or several models: one HTML page that needs no other file, and its pictures as PNG files."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import torch
+
+from ..calibration import model_fingerprint
+from ..calibration.data import calibration_subset, pixel_dataset
+from ..planning.costs import count_macs, count_parameters
+from . import pictures
+from .attention import attention_maps
+from .measurements import DENSE, Accuracy, Measurements, Stage
+from .pictures import Picture
+from .tables import (
+    BlockRow,
+    Row,
+    Table,
+    accuracy_rows,
+    block_rows,
+    describe_dataset,
+    dtype_name,
+    format_bytes,
+    format_count,
+    latency_rows,
+    number_table,
+    width_change,
+)
+
+
+if TYPE_CHECKING:
+    from ..pruner import SNPPruner
+
+REPORT_NAME = "report.html"
+
+
+@dataclass
+class ModelSection:
+    """What the page says of one model."""
+
+    name: str
+    numbers: Table
+    blocks: list[BlockRow] = field(default_factory=list)
+    width: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def write_report(
+    output: str | Path,
+    models: Mapping[str, "SNPPruner"],
+    *,
+    original: str | None = None,
+    images: Any = None,
+    num_images: int = 4,
+    image_column: str | None = None,
+) -> dict[str, Any]:
+    """Writes `report.html` and the PNG files of its pictures.
+
+    Stated are the numbers that were measured before, by [`SNPPruner.evaluate`] or [`SNPPruner.measure_latency`] of
+    these pruners or of those that saved the models.
+
+    Args:
+        output (`str` or `Path`):
+            The folder; made if need be. Other files in it are kept.
+        models (`Mapping[str, SNPPruner]`):
+            The models by the name that the report gives them.
+        original (`str`, *optional*):
+            Name of the model that the others were pruned from.
+        images (*optional*):
+            A dataset of any kind that [`optimum_snp.calibration.data`] lists: of some of its images the report shows
+            the attention maps of the original and of every other model. Needs `original`.
+        num_images (`int`, *optional*, defaults to 4):
+            How many of `images` to show.
+        image_column (`str`, *optional*):
+            The column of `images`, where its type does not tell.
+
+    Returns:
+        `dict[str, Any]`: What JSON can hold: the page, its pictures, and FLOPs, parameters and accuracies by model.
+
+    Raises:
+        ValueError: If `output` is a file, there is no model, `original` is none of them, or `images` come without it
+            or cannot be read.
+    """
+    folder = check_report_folder(output)
+    if not models or original not in (None, *models):
+        raise ValueError(f"original must be one of the models, {', '.join(map(repr, models))}; got {original!r}.")
+    if images is not None and original is None:
+        raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = {
+        name: pruner.measurements.of_weights(model_fingerprint(pruner.model)) for name, pruner in models.items()
+    }
+    can_draw = pictures.can_draw()
+    points, data = _trade_off(models, measured)
+    overview = []
+    if can_draw and len(points) > 1:
+        overview.append(pictures.draw_trade_off(folder / pictures.TRADE_OFF, points, data))
+    sections = [_section(folder, name, pruner, measured[name], can_draw) for name, pruner in models.items()]
+    if images is not None and can_draw:
+        pixel_values = _pixel_values(models[original], images, num_images, image_column)
+        for section in sections:
+            if section.name != original:
+                section.pictures += _attention(folder, section.name, models, original, pixel_values)
+    _write_page(folder, _comparison(models, measured) if len(models) > 1 else None, overview, sections)
+    files = [picture.file for picture in (*overview, *(p for section in sections for p in section.pictures))]
+    return {
+        "report": str(folder / REPORT_NAME),
+        "pictures": [str(folder / file) for file in files],
+        "models": {name: _facts(pruner, measured[name]) for name, pruner in models.items()},
+    }
+
+
+def check_report_folder(output: str | Path) -> Path:
+    """Tells before any work whether a report can be written there.
+
+    Raises:
+        ValueError: If the path is a file.
+    """
+    folder = Path(output).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{output} is a file. Name a folder for the report.")
+    return folder
+
+
+def _present(measurements: Measurements) -> list[Accuracy]:
+    return [number for number in measurements.accuracies if number.stage == measurements.stage]
+
+
+def _facts(pruner: "SNPPruner", measurements: Measurements) -> dict[str, Any]:
+    return {
+        "macs": count_macs(pruner.model),
+        "parameters": count_parameters(pruner.model),
+        "accuracies": [asdict(number) for number in _present(measurements)],
+    }
+
+
+def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measurements]) -> Table:
+    """All models side by side, each at its present stage."""
+    columns = {name: Stage(number, name) for number, name in enumerate(models)}
+
+    def side_by_side(kind: str) -> list:
+        return [
+            replace(number, stage=columns[name])
+            for name, measurements in measured.items()
+            for number in getattr(measurements, kind)
+            if number.stage == measurements.stage
+        ]
+
+    counts = {name: count_parameters(pruner.model) for name, pruner in models.items()}
+    dtypes = {name: pruner.model.dtype for name, pruner in models.items()}
+    rows = [
+        *accuracy_rows(side_by_side("accuracies"), list(columns.values())),
+        Row(
+            "FLOPs of one image (multiply\N{EN DASH}accumulates)",
+            [format_count(count_macs(pruner.model)) for pruner in models.values()],
+        ),
+        Row("Parameters", [format_count(count) for count in counts.values()]),
+        Row(
+            "Size of the weights",
+            [f"{format_bytes(counts[name] * dtypes[name].itemsize)} ({dtype_name(dtypes[name])})" for name in models],
+        ),
+        *latency_rows(side_by_side("latencies"), list(columns.values())),
+    ]
+    return Table(list(models), rows)
+
+
+def _trade_off(
+    models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measurements]
+) -> tuple[list[tuple[str, int, float]], str]:
+    """Name, FLOPs and accuracy of the models that were measured on the same data, and which data that is."""
+    points: dict[Accuracy, dict[str, tuple[int, float]]] = {}
+    for name, measurements in measured.items():
+        for number in measurements.accuracies:
+            found = points.setdefault(number.conditions, {})
+            if number.stage == measurements.stage:
+                found[name] = count_macs(models[name].model), number.accuracy
+            elif number.stage == Stage(0, DENSE):
+                found.setdefault("dense", (models[name].pruning_plan.steps[0].macs_before, number.accuracy))
+    if not points:
+        return [], ""
+    conditions, found = max(points.items(), key=lambda item: len(item[1]))
+    return [(name, *values) for name, values in found.items()], describe_dataset(conditions)
+
+
+def _section(folder: Path, name: str, pruner: "SNPPruner", measurements: Measurements, can_draw: bool) -> ModelSection:
+    plan = pruner.pruning_plan
+    section = ModelSection(name, number_table(plan, measurements, pruner.model.dtype))
+    if plan:
+        section.blocks, section.width = block_rows(plan), width_change(plan)
+        if can_draw:
+            section.pictures = pictures.draw_pictures(folder, plan, measurements, prefix=f"{name}-")
+    return section
+
+
+def _pixel_values(pruner: "SNPPruner", images: Any, num_images: int, image_column: str | None) -> torch.Tensor:
+    dataset = pixel_dataset(images, pruner.model.config, pruner.image_processor, image_column=image_column)
+    subset = calibration_subset(dataset, num_images, seed=0)
+    return torch.stack([item["pixel_values"] for item in subset])
+
+
+def _attention(
+    folder: Path, name: str, models: Mapping[str, "SNPPruner"], original: str, pixel_values: torch.Tensor
+) -> list[Picture]:
+    size = models[name].model.config.image_size
+    if size != models[original].model.config.image_size:
+        raise ValueError(f"{name} reads images of size {size}, {original} others; their attention cannot be compared.")
+    before, after = (attention_maps(models[which].model, pixel_values) for which in (original, name))
+    return [
+        pictures.draw_attention(
+            folder / f"{name}-{number}-{pictures.ATTENTION}", _visible(pixel_values), old.maps, new.maps, new.title
+        )
+        for number, (old, new) in enumerate(zip(before, after, strict=True))
+    ]
+
+
+def _visible(pixel_values: torch.Tensor) -> np.ndarray:
+    """Pixel values as images `[images, height, width, 3]` in [0, 1], each over its own range."""
+    images = pixel_values.float().movedim(1, -1)
+    images = images.expand(*images.shape[:-1], 3) if images.shape[-1] == 1 else images[..., :3]
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return ((images - low) / (high - low).clamp_min(1e-6)).numpy()
+
+
+def _write_page(
+    folder: Path, comparison: Table | None, overview: Sequence[Picture], sections: Sequence[ModelSection]
+) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+
+    def inline(picture: Picture) -> str:
+        return "data:image/png;base64," + base64.b64encode((folder / picture.file).read_bytes()).decode()
+
+    page = environment.get_template("report.html.jinja").render(
+        comparison=comparison, overview=overview, sections=sections, inline=inline
+    )
+    (folder / REPORT_NAME).write_text(page, encoding="utf-8")
