@@ -16,14 +16,9 @@ from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
 from .processes import process_state
 from .publishing import atomic_folder, check_save_directory
 from .publishing.card import CARD_NAME, write_card
-from .publishing.measurements import (
-    MEASUREMENTS_NAME,
-    Accuracy,
-    Measurements,
-    identify_dataset,
-    relative_spectra,
-)
+from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
+from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
 from .scoring import compute_scores
 from .training import build_trainer, evaluate_accuracy
@@ -223,8 +218,7 @@ class SNPPruner:
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         pruned = reshape(self.model, plan, self.statistics)
-        self.measurements = self.measurements.after_pruning(model_fingerprint(self.model))
-        self.measurements.spectra = relative_spectra(self.statistics) if self.statistics else None
+        self.measurements = self.measurements.after_pruning(model_fingerprint(self.model), self.statistics)
         self.model, self.pruning_plan = pruned, plan
         self.statistics = None  # of the model before
         return self.model
@@ -323,6 +317,33 @@ class SNPPruner:
             )
         )
         return accuracy
+
+    def measure_latency(
+        self,
+        original: str | Path | PreTrainedModel | None = None,
+        *,
+        batch_size: int = 1,
+        num_runs: int = 50,
+    ) -> dict[str, float]:
+        """The median time of a forward pass on random images, on the device of the model.
+
+        The card of the model will state it, with machine and settings.
+
+        Args:
+            original (`str`, `Path` or `PreTrainedModel`, *optional*):
+                The dense model that this one was pruned from, measured in turn with it.
+            batch_size (`int`, *optional*, defaults to 1):
+                Images per pass.
+            num_runs (`int`, *optional*, defaults to 50):
+                Timed passes of each model.
+
+        Returns:
+            `dict[str, float]`: Seconds per pass as `"model"`, and as `"original"` with one.
+
+        Raises:
+            ValueError: If `original` is not what this model was pruned from.
+        """
+        return record_latency(self, original, batch_size=batch_size, num_runs=num_runs)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.

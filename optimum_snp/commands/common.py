@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 
 from ..calibration.data import load_image_folder
+from ..publishing.recording import folder_name
 
 
 # What a command found: for machines as a dict that JSON can hold, and for people as text.
@@ -40,6 +41,8 @@ def load_named_dataset(name: str, split: str) -> datasets.Dataset:
     return load_image_folder(name, split) if Path(name).exists() else datasets.load_dataset(name, split=split)
 
 
-def dataset_name(name: str) -> str:
+def dataset_name(name: str, split: str) -> str:
     """What cards and reports call a dataset of a command: never the whole path of a folder."""
-    return Path(name).resolve().name if Path(name).exists() else name
+    if not Path(name).exists():
+        return name
+    return folder_name(name) if split == "train" else f"{folder_name(name)}/{split}"

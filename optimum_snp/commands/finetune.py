@@ -68,9 +68,8 @@ def run(args: argparse.Namespace) -> Result:
     )
     result = {"output": args.output, "train_loss": trained.training_loss}
     if eval_dataset is not None:
-        result |= pruner.evaluate(
-            eval_dataset, batch_size=args.batch_size, dataset_name=dataset_name(args.eval_dataset), **columns
-        )
+        name = dataset_name(args.eval_dataset, args.eval_dataset_split)
+        result |= pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **columns)
     pruner.save_pretrained(args.output)
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Result:
                 batch_size=args.batch_size,
                 image_column=args.image_column,
                 label_column=args.label_column,
-                dataset_name=dataset_name(args.evaluate),
+                dataset_name=dataset_name(args.evaluate, args.evaluate_split),
             )
     result = write_report(
         args.output,

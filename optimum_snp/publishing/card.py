@@ -8,14 +8,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ..calibration import model_fingerprint
 from ..planning.plan import PROJECTED, PruningPlan
 from .measurements import FINE_TUNED, Accuracy, Measurements
+from .origin import split_card
 from .pictures import can_draw, draw_pictures
-from .tables import block_rows, number_table, width_change
+from .tables import block_rows, format_counts, number_table, width_change
 
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def write_card(
         limits=_limits(pruner, measurements, present),
         source=_source(pruner, repo_id),
         numbers=number_table(plan, measurements, pruner.model.dtype),
-        **(_pruning(plan) if plan else {}),
+        **(_pruning(plan, measurements) if plan else {}),
     )
     if previous:
         card = _merge(card, previous)
@@ -165,16 +166,17 @@ def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
     return f"A {_family(pruner)}"
 
 
-def _pruning(plan: PruningPlan) -> dict[str, Any]:
+def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
     first = plan.steps[0]
     return {
         "share_of_flops": f"{plan.macs_after / first.macs_before:.0%}",
         "share_of_parameters": f"{plan.parameters_after / first.parameters_before:.0%}",
         "steps": [
-            f"{_METHODS[step.config.method]} {step.config.num_calibration_samples} unlabelled images were asked for "
-            f"to calibrate on. FLOPs went from {step.macs_before / 1e9:.3g} G to {step.macs_after / 1e9:.3g} G."
+            f"Method `{step.config.method}`, FLOPs from "
+            f"{' to '.join(format_counts([step.macs_before, step.macs_after]))}. {_METHODS[step.config.method]}"
             for step in plan.steps
         ],
+        "calibration_images": measurements.calibration_images,
         "blocks": block_rows(plan),
         "width": width_change(plan),
     }
@@ -207,7 +209,11 @@ def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accur
             "It was not fine-tuned after pruning."
             + (" Without that, the accuracy of method `snp` falls fast." if plan.config.method == "snp" else "")
         )
-    if plan and not _has_classifier(pruner) and any(step.hidden == PROJECTED for step in plan.steps):
+    if (
+        plan
+        and not _has_classifier(pruner)
+        and any(width.kept == PROJECTED for step in plan.steps for width in step.widths)
+    ):
         limits.append("`last_hidden_state` is rotated against that of the source model, and so are all hidden states.")
     limits.append("What the source model was trained on, its biases and its license carry over.")
     return limits
@@ -216,25 +222,24 @@ def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accur
 def _merge(card: ModelCard, previous: str) -> ModelCard:
     """The new card with what a person wrote in the one before."""
     try:
-        old = ModelCard(previous, ignore_metadata_errors=True)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        logger.warning(f"The metadata of the card before cannot be read and are replaced: {error}")
-        old = ModelCard("---\n{}\n---\n" + previous.lstrip().removeprefix("---").partition("\n---")[2].lstrip("-"))
-    metadata, theirs = card.data.to_dict(), old.data.to_dict()
+        theirs, old_text = split_card(previous)
+    except ValueError as error:
+        logger.warning(f"The metadata of the card before are replaced. {error}")
+        theirs, old_text = {}, REGEX_YAML_BLOCK.sub("", previous)
+    metadata = card.data.to_dict()
     for key, value in theirs.items():
         if key in _LISTS:
             metadata[key] = list(dict.fromkeys([*_as_list(metadata.get(key)), *_as_list(value)]))
         elif key not in _OURS:
             metadata[key] = value
     generated = card.text[card.text.index(BEGIN) : card.text.index(END) + len(END)]
-    start, end = old.text.find(BEGIN), old.text.find(END)
+    start, end = old_text.find(BEGIN), old_text.find(END)
     if 0 <= start < end:
-        text = old.text[:start] + generated + old.text[end + len(END) :]
+        text = old_text[:start] + generated + old_text[end + len(END) :]
     else:
-        text = f"{old.text.replace(BEGIN, '').replace(END, '').rstrip()}\n\n{generated}\n"
-    merged = ModelCard("---\n---\n" + text)
-    merged.data = ModelCardData(**metadata, ignore_metadata_errors=True)
-    return merged
+        text = f"{old_text.replace(BEGIN, '').replace(END, '').rstrip()}\n\n{generated}\n"
+    card.data, card.text = ModelCardData(**metadata), text
+    return card
 
 
 def _as_list(value: Any) -> list:

@@ -5,14 +5,11 @@ on. Weights that have changed since take their numbers with them.
 """
 
 import json
-import platform
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 
 from ..calibration import CalibrationStatistics
@@ -22,9 +19,6 @@ from ..planning.plan import PruningPlan
 MEASUREMENTS_NAME = "snp_measurements.json"
 
 DENSE, PRUNED, FINE_TUNED = "dense", "pruned", "fine-tuned"
-
-# Builders of `datasets` that read files of any data set: their names tell nothing.
-_GENERIC_BUILDERS = {"arrow", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "sql", "webdataset"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Accuracy:
         stage ([`Stage`]): Of the model.
         weights (`str`): [`~optimum_snp.calibration.model_fingerprint`] of the weights.
         accuracy, top5_accuracy (`float`): Shares in [0, 1].
-        num_images (`int`): Images they were measured on.
+        num_images (`int`): Images that they were measured on.
         dataset (`str`, *optional*): Name of the data set, where it is known.
         dataset_id (`str`, *optional*): Its id on the Hub, where it comes from there.
         split (`str`, *optional*): Its split, where it is known.
@@ -75,7 +69,7 @@ class Latency:
 
     Attributes:
         stage ([`Stage`]): Of the model.
-        weights (`str`): [`~optimum_snp.calibration.model_fingerprint`] of the weights.
+        weights (`str`): [`~optimum_snp.calibration.model_fingerprint`] of the weights; empty of an original.
         seconds (`float`): For the whole batch.
         batch_size (`int`): Images per pass.
         machine (`str`): Name of the processor.
@@ -111,12 +105,15 @@ class Measurements:
         spectra (`list[list[list[float]]]`, *optional*):
             Per block and head the singular values of the attention scores before the last pruning, falling, the
             greatest being 1.
+        calibration_images (`int`, *optional*):
+            Images that the last pruning was calibrated on.
     """
 
     stage: Stage = field(default_factory=Stage)
     accuracies: list[Accuracy] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     spectra: list[list[list[float]]] | None = None
+    calibration_images: int | None = None
 
     def add(self, measured: Accuracy | Latency) -> None:
         """Keeps a number; one of the same stage under the same conditions gives way to it."""
@@ -132,9 +129,14 @@ class Measurements:
 
         return replace(self, accuracies=valid(self.accuracies), latencies=valid(self.latencies))
 
-    def after_pruning(self, weights: str) -> "Measurements":
-        """Those of the model that comes from pruning the one with these weights."""
-        return replace(self.of_weights(weights), stage=Stage(self.stage.step + 1, PRUNED), spectra=None)
+    def after_pruning(self, weights: str, statistics: CalibrationStatistics | None) -> "Measurements":
+        """Those of the model that comes from pruning the one with these weights, by these statistics."""
+        return replace(
+            self.of_weights(weights),
+            stage=Stage(self.stage.step + 1, PRUNED),
+            spectra=relative_spectra(statistics) if statistics else None,
+            calibration_images=statistics.num_images if statistics else None,
+        )
 
     def after_training(self, weights: str) -> "Measurements":
         """Those of the model that comes from training the one with these weights; a dense one stays dense."""
@@ -159,6 +161,7 @@ class Measurements:
                 accuracies=list(_read(Accuracy, values["accuracies"])),
                 latencies=list(_read(Latency, values["latencies"])),
                 spectra=values["spectra"],
+                calibration_images=values["calibration_images"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no measurements that this version can read: {error}") from error
@@ -174,31 +177,6 @@ def _read(kind: type, numbers: list[dict[str, Any]]) -> Iterator[Any]:
         yield kind(**{**number, "stage": Stage(**number["stage"])})
 
 
-def identify_dataset(dataset: Any, dataset_name: str | None = None) -> dict[str, str | None]:
-    """What is known of a data set's identity.
-
-    Args:
-        dataset:
-            Of any kind that [`optimum_snp.calibration.data`] lists.
-        dataset_name (`str`, *optional*):
-            Its name, where the caller knows it.
-
-    Returns:
-        `dict`: `dataset` (name), `dataset_id` (on the Hub) and `split`, each `None` where it is not known.
-    """
-    identity: dict[str, str | None] = {"dataset": dataset_name, "dataset_id": None, "split": None}
-    if isinstance(dataset, (str, Path)):
-        identity["dataset"] = dataset_name or Path(dataset).expanduser().resolve().name
-    elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-        info = dataset.info
-        found = re.match(r"hf://datasets/([^@]+)@", next(iter(info.download_checksums or {}), ""))
-        identity["dataset_id"] = found.group(1) if found else None
-        known = info.dataset_name if info.builder_name not in _GENERIC_BUILDERS else None
-        identity["dataset"] = dataset_name or identity["dataset_id"] or known
-        identity["split"] = str(dataset.split) if dataset.split is not None else None
-    return identity
-
-
 def relative_spectra(statistics: CalibrationStatistics) -> list[list[list[float]]]:
     """Per block and head the singular values of the attention scores, relative to the greatest.
 
@@ -211,15 +189,3 @@ def relative_spectra(statistics: CalibrationStatistics) -> list[list[list[float]
         values = values / values[:, :1].clamp_min(torch.finfo(values.dtype).tiny)
         spectra.append([[float(f"{value:.3g}") for value in head] for head in values.tolist()])
     return spectra
-
-
-def machine_name(device: torch.device) -> str:
-    """The name of the processor, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from transformers.utils import cached_file
 
 from ..loading import hub_options, resolve_name
@@ -45,22 +46,37 @@ def read_origin(name_or_path: str | Path, **options: Any) -> Origin:
         options:
             As the model was loaded with: `revision`, `token`, `cache_dir`, `local_files_only` and so on.
     """
-    name = resolve_name(name_or_path)
-    if not name:
+    if not str(name_or_path):  # of a model that was never loaded
         return Origin()
+    name = resolve_name(name_or_path)
     options = hub_options(options)
     card: dict[str, Any] = {}
     try:
         path = cached_file(name, "README.md", _raise_exceptions_for_missing_entries=False, **options)
         if path:
-            card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+            card, _ = split_card(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         pass  # no model fails to load over its card
     return Origin(
         name=name if _came_from_hub(name, options) else None,
         base_model=card.get("base_model"),
         license={key: card[key] for key in _LICENSE_FIELDS if key in card},
     )
+
+
+def split_card(content: str) -> tuple[dict[str, Any], str]:
+    """Metadata and text of a card.
+
+    Raises:
+        ValueError: If the metadata cannot be read.
+    """
+    if not REGEX_YAML_BLOCK.search(content):
+        return {}, content
+    try:
+        card = ModelCard(content, ignore_metadata_errors=True)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"The metadata of the card cannot be read: {error}") from error
+    return card.data.to_dict(), card.text
 
 
 def _came_from_hub(name: str, options: dict[str, Any]) -> bool:

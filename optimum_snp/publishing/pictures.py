@@ -6,7 +6,7 @@ Okabe and Ito, told apart with every kind of colour blindness.
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..planning.plan import PruningPlan
 from .measurements import Measurements
+from .tables import block_names
 
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def draw_pictures(folder: Path, plan: PruningPlan, measurements: Measurements, p
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [draw_kept_sizes(folder / f"{prefix}{KEPT_SIZES}", plan)]
     if measurements.spectra is not None:
-        cuts = [block.after["qk_head_dim"] for block in plan.blocks]
+        cuts = {name: block.after["qk_head_dim"] for name, block in zip(block_names(plan), plan.blocks, strict=True)}
         pictures.append(draw_spectra(folder / f"{prefix}{SPECTRA}", measurements.spectra, cuts))
     return pictures
 
@@ -84,6 +85,7 @@ def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
     from matplotlib.patches import Patch
 
     before, after = [b.before for b in plan.steps[0].blocks], [b.after for b in plan.blocks]
+    names = block_names(plan)
     figure = _figure(5.6)
     panels = figure.subplots(len(_PARTS), 1, sharex=True)
     blocks = np.arange(len(after))
@@ -108,14 +110,15 @@ def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
         axes.set_title(name, loc="left", fontsize=11)
         axes.set_ylim(0, 1.05 * dense.max())
         _plain_axes(axes)
-    panels[-1].set_xlabel("block")
-    panels[-1].set_xticks(blocks if len(blocks) <= _MOST_NUMBERED else blocks[::2])
+    panels[-1].set_xlabel("block" if names[-1].isdigit() else "stage.block")
+    shown = slice(None, None, 1 if len(blocks) <= _MOST_NUMBERED else 2)
+    panels[-1].set_xticks(blocks[shown], names[shown])
     keys = [Patch(facecolor="none", edgecolor=GREY, label="before pruning"), Patch(color=GREY, label="kept")]
     figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return _save(figure, path, "Bars of the sizes of every block before and after pruning.")
 
 
-def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts: Sequence[int]) -> Picture:
+def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts: Mapping[str, int]) -> Picture:
     """Singular values of the attention scores, one line per head, and how many directions or neurons are left.
 
     Args:
@@ -124,13 +127,13 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
         spectra:
             Per block and head the singular values, falling, relative to the greatest.
         cuts:
-            Per block the size of queries and keys after pruning.
+            By name of the block the size of queries and keys after pruning.
     """
     columns = min((4, 3), key=lambda columns: -len(spectra) % columns)
     rows = -(-len(spectra) // columns)
     figure = _figure(1.75 * rows + 0.6)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    for block, (axes, heads, cut) in enumerate(zip(panels, spectra, cuts, strict=False)):
+    for number, (axes, heads, (block, cut)) in enumerate(zip(panels, spectra, cuts.items(), strict=False)):
         size = len(heads[0])
         for head in heads:
             axes.semilogy(np.arange(1, size + 1), np.maximum(head, 1e-6), color=BLUE, alpha=0.6, linewidth=1.2)
@@ -139,7 +142,7 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
             axes.axvline(cut + 0.5, color=ORANGE, linewidth=1.8)
         axes.set_title(f"block {block}: {cut} of {size}", fontsize=10)
         axes.set_xlim(0.5, size + 0.5)
-        axes.tick_params(labelbottom=block + columns >= len(spectra))
+        axes.tick_params(labelbottom=number + columns >= len(spectra))
         _plain_axes(axes)
     for axes in panels[len(spectra) :]:
         axes.remove()
@@ -162,8 +165,8 @@ def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np
             Which block, and whose attention it is.
     """
     heads = min(before.shape[1], after.shape[1], _MOST_HEADS)
-    size = WIDTH / (heads + 1)
-    figure = _figure(2 * len(images) * size + 0.6)
+    tile = min(1.2, WIDTH / (heads + 1))
+    figure = _figure(2 * len(images) * tile + 0.7, layout="compressed")
     panels = figure.subplots(2 * len(images), heads + 1, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
@@ -199,12 +202,14 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset
     figure = _figure(4.2)
     axes = figure.subplots()
     colours = (GREY, BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
+    unit, symbol = (1e9, "G") if max(macs for _, macs, _ in models) >= 1e9 else (1e6, "M")
     for number, (name, macs, accuracy) in enumerate(models):
         style = {"marker": MARKERS[number % len(MARKERS)], "color": colours[number % len(colours)]}
-        axes.plot(macs / 1e9, 100 * accuracy, label=name, linestyle="none", markersize=10, **style)
-    axes.set_xlim(left=0)
+        axes.plot(macs / unit, 100 * accuracy, label=name, linestyle="none", markersize=10, **style)
     axes.margins(x=0.08, y=0.15)
-    axes.set_xlabel("FLOPs of one image (G multiply\N{EN DASH}accumulates)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 102))
+    axes.set_xlabel(f"FLOPs of one image ({symbol} multiply\N{EN DASH}accumulates)")
     axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(alpha=0.3)
     _plain_axes(axes)
@@ -212,10 +217,10 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset
     return _save(figure, path, f"Top-1 accuracy over FLOPs, measured on {dataset}.")
 
 
-def _figure(height: float) -> "Figure":
+def _figure(height: float, layout: str = "constrained") -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    return Figure(figsize=(WIDTH, height), layout=layout, facecolor="white")
 
 
 def _plain_axes(axes: "Axes") -> None:

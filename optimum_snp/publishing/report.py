@@ -26,7 +26,7 @@ from .tables import (
     describe_dataset,
     dtype_name,
     format_bytes,
-    format_count,
+    format_counts,
     latency_rows,
     number_table,
     width_change,
@@ -87,7 +87,9 @@ def write_report(
             or cannot be read.
     """
     folder = check_report_folder(output)
-    if not models or original not in (None, *models):
+    if not models:
+        raise ValueError("A report needs at least one model.")
+    if original not in (None, *models):
         raise ValueError(f"original must be one of the models, {', '.join(map(repr, models))}; got {original!r}.")
     if images is not None and original is None:
         raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
@@ -157,9 +159,9 @@ def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measur
         *accuracy_rows(side_by_side("accuracies"), list(columns.values())),
         Row(
             "FLOPs of one image (multiply\N{EN DASH}accumulates)",
-            [format_count(count_macs(pruner.model)) for pruner in models.values()],
+            format_counts([count_macs(pruner.model) for pruner in models.values()]),
         ),
-        Row("Parameters", [format_count(count) for count in counts.values()]),
+        Row("Parameters", format_counts(list(counts.values()))),
         Row(
             "Size of the weights",
             [f"{format_bytes(counts[name] * dtypes[name].itemsize)} ({dtype_name(dtypes[name])})" for name in models],

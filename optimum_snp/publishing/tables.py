@@ -9,6 +9,7 @@ from ..planning.plan import PruningPlan
 from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
 
 
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 EMPTY = "\N{EN DASH}"
 
 
@@ -104,29 +105,40 @@ def cost_rows(plan: PruningPlan, stages: Sequence[Stage], dtype: torch.dtype) ->
     parameters = [plan.steps[0].parameters_before] + [step.parameters_after for step in plan.steps]
     sizes = [count * dtype.itemsize for count in parameters]
     return [
-        Row("FLOPs of one image (multiply\N{EN DASH}accumulates)", [format_count(macs[s.step]) for s in stages]),
-        Row("Parameters", [format_count(parameters[s.step]) for s in stages]),
+        Row("FLOPs of one image (multiply\N{EN DASH}accumulates)", format_counts([macs[s.step] for s in stages])),
+        Row("Parameters", format_counts([parameters[s.step] for s in stages])),
         Row(f"Size of the weights ({dtype_name(dtype)})", [format_bytes(sizes[s.step]) for s in stages]),
     ]
 
 
 def block_rows(plan: PruningPlan) -> list[BlockRow]:
     """Sizes of every block before the first step and after the last."""
+    first = plan.steps[0]
     return [
         BlockRow(
-            name=str(index),
-            heads=_change(first.before["num_attention_heads"], last.after["num_attention_heads"]),
-            query_key=_change(first.before["qk_head_dim"], last.after["qk_head_dim"]),
-            value=_change(first.before["v_head_dim"], last.after["v_head_dim"]),
-            mlp=_change(first.before["intermediate_size"], last.after["intermediate_size"]),
+            name=name,
+            heads=_change(old.before["num_attention_heads"], new.after["num_attention_heads"]),
+            query_key=_change(old.before["qk_head_dim"], new.after["qk_head_dim"]),
+            value=_change(old.before["v_head_dim"], new.after["v_head_dim"]),
+            mlp=_change(old.before["intermediate_size"], new.after["intermediate_size"]),
         )
-        for index, (first, last) in enumerate(zip(plan.steps[0].blocks, plan.blocks, strict=True))
+        for name, old, new in zip(block_names(plan), first.blocks, plan.blocks, strict=True)
     ]
 
 
+def block_names(plan: PruningPlan) -> list[str]:
+    """`0`, `1` and so on; where there are stages `0.0`, `0.1`, `1.0`: the stage and the block in it."""
+    stages = [block.stage for block in plan.blocks]
+    if not any(stages):
+        return [str(index) for index in range(len(stages))]
+    return [f"{stage}.{index - stages.index(stage)}" for index, stage in enumerate(stages)]
+
+
 def width_change(plan: PruningPlan) -> str:
-    """One sentence on the residual stream."""
-    return f"Width of the residual stream: {_change(plan.steps[0].hidden_size_before, plan.hidden_size_after)}."
+    """One sentence on the residual stream, or those of the stages."""
+    changes = [_change(old.before, new.after) for old, new in zip(plan.steps[0].widths, plan.widths, strict=True)]
+    by_stage = " by stage" if len(changes) > 1 else ""
+    return f"Width of the residual stream{by_stage}: {', '.join(changes)}."
 
 
 def describe_dataset(number: Accuracy) -> str:
@@ -136,12 +148,10 @@ def describe_dataset(number: Accuracy) -> str:
     return ", ".join([*parts, _count(number.num_images, "image")])
 
 
-def format_count(value: float) -> str:
-    """With three or four digits and the unit G, M or k."""
-    for unit, symbol in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.2f} {symbol}"
-    return f"{value:.0f}"
+def format_counts(values: Sequence[float]) -> list[str]:
+    """Numbers of one row, all with the unit G, M or k that suits the greatest."""
+    unit, symbol = next((unit for unit in _UNITS if max(values) >= unit[0]), (1, ""))
+    return [f"{value / unit:.2f} {symbol}" if symbol else str(value) for value in values]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

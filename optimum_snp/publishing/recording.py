@@ -1,0 +1,109 @@
+"""Measuring, and finding out what a measurement was made on."""
+
+import copy
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel
+
+from ..benchmarking import measure_latency
+from ..calibration import model_fingerprint
+from ..conversion import convert
+from ..loading import load_source
+from ..planning.costs import count_parameters
+from .measurements import Latency, Stage
+
+
+if TYPE_CHECKING:
+    from ..pruner import SNPPruner
+
+# Builders of `datasets` that read files of any data set: their names tell nothing.
+_GENERIC_BUILDERS = {"arrow", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "sql", "webdataset"}
+
+
+def identify_dataset(dataset: Any, dataset_name: str | None = None) -> dict[str, str | None]:
+    """What is known of a data set's identity.
+
+    Args:
+        dataset:
+            Of any kind that [`optimum_snp.calibration.data`] lists.
+        dataset_name (`str`, *optional*):
+            Its name, where the caller knows it.
+
+    Returns:
+        `dict`: `dataset` (name), `dataset_id` (on the Hub) and `split`, each `None` where it is not known.
+    """
+    identity: dict[str, str | None] = {"dataset": dataset_name, "dataset_id": None, "split": None}
+    if isinstance(dataset, (str, Path)):
+        identity["dataset"] = dataset_name or folder_name(dataset)
+    elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        info = dataset.info
+        found = re.match(r"hf://datasets/([^@]+)@", next(iter(info.download_checksums or {}), ""))
+        is_local = found is None and info.builder_name in _GENERIC_BUILDERS
+        identity["dataset_id"] = found.group(1) if found else None
+        identity["dataset"] = dataset_name or identity["dataset_id"] or (None if is_local else info.dataset_name)
+        # Of files without splits `datasets` says that they are the training split.
+        identity["split"] = None if is_local or dataset.split is None else str(dataset.split)
+    return identity
+
+
+def folder_name(path: str | Path) -> str:
+    """The last part of a path, since the whole is nobody's business."""
+    return Path(path).expanduser().resolve().name
+
+
+def record_latency(
+    pruner: "SNPPruner", original: str | Path | PreTrainedModel | None, *, batch_size: int, num_runs: int
+) -> dict[str, float]:
+    """Measures a model and, in turn with it, the one that it was pruned from; see [`SNPPruner.measure_latency`]."""
+    stages = {"model": pruner.measurements.stage}
+    models = {"model": pruner.model}
+    if original is not None:
+        stages["original"], models["original"] = Stage(), _copy_of_original(original, pruner)
+    config, device = pruner.model.config, pruner.model.device
+    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
+    pixel_values = torch.randn(batch_size, config.num_channels, *size, device=device, dtype=pruner.model.dtype)
+    seconds = measure_latency(models, pixel_values, num_runs=num_runs)
+    for name, stage in stages.items():
+        latency = Latency(
+            stage=stage,
+            weights=model_fingerprint(pruner.model) if name == "model" else "",
+            seconds=seconds[name],
+            batch_size=batch_size,
+            machine=machine_name(device),
+            threads=torch.get_num_threads() if device.type == "cpu" else None,
+            dtype=str(pruner.model.dtype).removeprefix("torch."),
+            torch=torch.__version__,
+        )
+        pruner.measurements.add(latency)
+    return seconds
+
+
+def _copy_of_original(original: str | Path | PreTrainedModel, pruner: "SNPPruner") -> PreTrainedModel:
+    """The dense model in transformers' own class, since that is what it is pruned instead of."""
+    if pruner.pruning_plan is None:
+        raise ValueError("The model is not pruned, so there is no original to measure beside it. Leave it out.")
+    if not isinstance(original, PreTrainedModel):
+        original = load_source(original)
+    expected, found = pruner.pruning_plan.steps[0].parameters_before, count_parameters(convert(original))
+    if found != expected:
+        raise ValueError(
+            f"The original has {found} parameters; the model that was pruned had {expected}. Name that one."
+        )
+    return copy.deepcopy(original).to(device=pruner.model.device, dtype=pruner.model.dtype).eval()
+
+
+def machine_name(device: torch.device) -> str:
+    """The name of the processor, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,129 @@
+"""Every picture is drawn, at card width, and shows the numbers that it is given."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.publishing import pictures
+from optimum_snp.publishing.attention import attention_maps
+from tests.helpers import build_source
+
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved."""
+    figures = []
+    save = pictures._save
+
+    def keep(figure, path, description):
+        figures.append(figure)
+        return save(figure, path, description)
+
+    monkeypatch.setattr(pictures, "_save", keep)
+    return figures
+
+
+@pytest.fixture
+def plan(source, pixel_values):
+    pruner = SNPPruner.from_pretrained(source)
+    for config in (SNPConfig(qk_sparsity=[0.25, 0.5, 0.0]), SNPConfig(mlp_sparsity=[0.5, 0.75, 0.9])):
+        pruner.prune(config, calibration_dataset=pixel_values)
+    return pruner.pruning_plan
+
+
+def check_png(path, picture):
+    assert picture.file == path.name
+    assert picture.description.endswith(".")
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width == 1200  # sharp at the 800 pixels of a card
+        assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+def test_kept_sizes(plan, drawn, tmp_path):
+    check_png(tmp_path / "sizes.png", pictures.draw_kept_sizes(tmp_path / "sizes.png", plan))
+    heights = [[bar.get_height() for bar in axes.patches] for axes in drawn[0].axes]
+    assert heights == [[12, 12, 12, 9, 6, 12], [12] * 6, [96, 96, 96, 48, 24, 10]]  # before any step, and now
+    numbers = [text.get_text() for text in drawn[0].axes[2].texts]
+    assert numbers == ["48", "24", "10"]
+
+
+def test_stages_are_named(plan, drawn, tmp_path):
+    for stage, block in zip((0, 1, 1), plan.blocks, strict=True):
+        block.stage = stage
+    pictures.draw_kept_sizes(tmp_path / "sizes.png", plan)
+    axes = drawn[0].axes[-1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.0", "1.0", "1.1"]
+    assert axes.get_xlabel() == "stage.block"
+
+
+@pytest.mark.parametrize("num_blocks", [1, 5, 12, 24])
+def test_spectra(num_blocks, drawn, tmp_path):
+    spectra = [[[1.0, 0.1 * (block + 1), 0.01, 0.0]] * 3 for block in range(num_blocks)]
+    cuts = {str(block): 1 + block % 4 for block in range(num_blocks)}
+    check_png(tmp_path / "a.png", pictures.draw_spectra(tmp_path / "a.png", spectra, cuts))
+    assert len(drawn[0].axes) == num_blocks
+    for block, axes in enumerate(drawn[0].axes):
+        cut = cuts[str(block)]
+        lines = [line.get_ydata() for line in axes.lines]
+        np.testing.assert_allclose(lines[0], np.maximum(spectra[block][0], 1e-6))
+        assert [line.get_xdata()[0] for line in axes.lines[3:]] == ([cut + 0.5] if cut < 4 else [])
+        assert axes.get_title() == f"block {block}: {cut} of 4"
+
+
+@pytest.mark.parametrize("num_heads", [1, 3, 12])
+def test_attention(num_heads, drawn, tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.random((2, 8, 8, 3))
+    before, after = generator.random((2, 2, num_heads, 4, 4))
+    picture = pictures.draw_attention(tmp_path / "a.png", images, before, after, "block 3")
+    check_png(tmp_path / "a.png", picture)
+    shown = min(num_heads, 8)
+    grid = np.array(drawn[0].axes).reshape(4, shown + 1)
+    for number in range(2):
+        for head in range(shown):
+            for row, maps in ((2 * number, before), (2 * number + 1, after)):
+                [image] = grid[row, head + 1].images
+                np.testing.assert_array_equal(image.get_array(), maps[number, head])
+                assert image.get_clim() == (0, max(before[number, head].max(), after[number, head].max()))
+    assert drawn[0].get_suptitle() == "block 3" + (" (first 8 of 12 heads)" if num_heads == 12 else "")
+
+
+def test_trade_off(drawn, tmp_path):
+    models = [("dense", 4_600_000_000, 0.798), ("small", 2_000_000_000, 0.785)]
+    check_png(tmp_path / "a.png", pictures.draw_trade_off(tmp_path / "a.png", models, "digits"))
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in drawn[0].axes[0].lines]
+    np.testing.assert_allclose(points, [(4.6, 79.8), (2.0, 78.5)])
+
+
+def test_drawing_leaves_the_state_of_matplotlib_alone():
+    script = """
+import sys, tempfile, pathlib
+from optimum_snp.publishing import pictures
+assert "matplotlib" not in sys.modules
+pictures.draw_trade_off(pathlib.Path(tempfile.mkdtemp(), "a.png"), [("a", 1, 0.5)], "digits")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"])
+def test_maps_of_the_class_token(class_name, pixel_values):
+    """Against the source model's own attention."""
+    source = build_source(class_name, attn_implementation="eager")
+    with torch.inference_mode():
+        attentions = source(pixel_values, output_attentions=True).attentions
+    found = attention_maps(SNPPruner.from_pretrained(source).model, pixel_values)
+    assert [maps.title for maps in found] == [f"attention of the class token in block {block}" for block in (1, 2)]
+    for block, maps in zip((1, 2), found, strict=True):
+        for row, column in ((0, 0), (1, 3), (3, 1)):
+            expected = attentions[block][:, :, 0, -16 + 4 * row + column]
+            np.testing.assert_allclose(maps.maps[:, :, row, column], expected, rtol=1e-4, atol=1e-6)
