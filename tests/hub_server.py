@@ -3,13 +3,14 @@
 The client libraries read `HF_ENDPOINT` once, when they are imported, so a test that goes through
 `transformers` or `huggingface_hub` starts a process of its own with the server's address in the environment:
 
-    with HubServer(root) as hub:
-        subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": empty_folder}, check=True)
-    assert any(path.endswith("/model.safetensors") for _, path in hub.requests)
+    with HubServer(tokens={"hf_mine": User("me")}) as hub:
+        run_python(SCRIPT, env=hub.environment(empty_folder, token="hf_mine"))
+    assert "model.safetensors" in hub.repos["me/model"].files()
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -18,87 +19,16 @@ from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+from tests.hub_repos import BRANCH, GIT_ATTRIBUTES, Blob, Commit, HubError, Repo, User, parse_lines
 
 
-BRANCH = "main"
 JSON = "application/json; charset=utf-8"
 BINARY = "application/octet-stream"
-
-
-class HubError(Exception):
-    """A refusal: its status, what `X-Error-Message` says and, for `huggingface_hub` to act on, `X-Error-Code`."""
-
-    def __init__(self, status: HTTPStatus, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-
-
-class Repo:
-    """A model repository: the files of a folder, as the one commit of the branch `main`.
-
-    Args:
-        folder: The folder, `<root>/<namespace>/<name>`.
-        private: Whether the repository is private.
-    """
-
-    def __init__(self, folder: Path, private: bool) -> None:
-        self.id = f"{folder.parent.name}/{folder.name}"
-        self.private = private
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-        self.oids = {
-            name: hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() for name, data in self.files.items()
-        }
-        self.sha = self._digest("")
-
-    def _digest(self, prefix: str) -> str:
-        """Returns a hash of the names and contents of the files whose names start with the prefix."""
-        lines = [f"{oid} {name}\n" for name, oid in self.oids.items() if name.startswith(prefix)]
-        return hashlib.sha1("".join(lines).encode()).hexdigest()
-
-    def check_revision(self, revision: str) -> None:
-        """Raises the Hub's error unless the revision is the branch or the full id of the commit."""
-        if revision not in (BRANCH, self.sha):
-            raise HubError(HTTPStatus.NOT_FOUND, f"Invalid rev id: {quote(revision)}", "RevisionNotFound")
-
-    def info(self, blobs: bool) -> dict[str, Any]:
-        """Returns what `HfApi.model_info` reads, with the sizes and ids of the files if `blobs` is set."""
-        card = re.match(r"---\n(.*?\n)---", self.files.get("README.md", b"").decode(), re.DOTALL)
-        header = card[1] if card else ""
-        tags = re.search(r"^tags:\n((?: *- .*\n)+)", header, re.MULTILINE)
-        return {
-            "id": self.id,
-            "author": self.id.split("/")[0],
-            "sha": self.sha,
-            "private": self.private,
-            "gated": False,
-            "disabled": False,
-            "tags": re.findall(r"- (.*)", tags[1]) if tags else [],
-            **dict(re.findall(r"^(pipeline_tag|library_name): *(\S+)", header, re.MULTILINE)),
-            "siblings": [
-                {"rfilename": name} | ({"blobId": self.oids[name], "size": len(data)} if blobs else {})
-                for name, data in self.files.items()
-            ],
-        }
-
-    def tree(self, path: str, recursive: bool) -> list[dict[str, Any]]:
-        """Returns the files and folders directly in a folder of the repository, or all that are below it."""
-        prefix = f"{path}/" if path else ""
-        entries: dict[str, dict[str, Any]] = {}
-        for name, data in self.files.items():
-            if not name.startswith(prefix):
-                continue
-            parts = name.removeprefix(prefix).split("/")
-            for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
-                folder = prefix + "/".join(parts[:depth])
-                entries[folder] = {"type": "directory", "oid": self._digest(f"{folder}/"), "size": 0, "path": folder}
-            if recursive or len(parts) == 1:
-                entries[name] = {"type": "file", "oid": self.oids[name], "size": len(data), "path": name}
-        if path and not entries:
-            raise HubError(HTTPStatus.NOT_FOUND, f"{quote(path)} does not exist", "EntryNotFound")
-        return list(entries.values())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -107,36 +37,44 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def do_GET(self) -> None:
-        """Answers a GET or, without the body, a HEAD."""
-        url = urlsplit(self.path)
-        query = {key: values[-1].lower() for key, values in parse_qs(url.query).items()}
+        """Answers a request of any method; a HEAD without the body."""
+        hub, url = self.server.hub, urlsplit(self.path)
+        size = int(self.headers.get("Content-Length", 0))
+        if hub.breaks_off(f"{self.command} {url.path}"):
+            self.rfile.read(size // 2)
+            self.close_connection = True
+            return
+        self.body = self.rfile.read(size)
+        self.query = {key: values[-1].lower() for key, values in parse_qs(url.query).items()}
+        method = "GET" if self.command == "HEAD" else self.command
         try:
+            self.user = hub.user(self.headers.get("Authorization", ""))
             for pattern, answer in ROUTES:
-                if match := re.fullmatch(pattern, url.path):
-                    parts = {key: unquote(value or "") for key, value in match.groupdict().items()}
-                    repo = self.server.hub.open(parts["id"], self.headers.get("Authorization", ""))
-                    repo.check_revision(parts.get("revision", BRANCH))
-                    return answer(self, repo, parts.get("path", ""), query)
+                if match := re.fullmatch(pattern, f"{method} {url.path}"):
+                    return answer(self, **{key: unquote(value or "") for key, value in match.groupdict().items()})
             raise HubError(HTTPStatus.NOT_FOUND, "Sorry, we can't find the page you are looking for.")
         except HubError as error:
-            self.send(error.status, json.dumps({"error": str(error)}).encode(), JSON, error.headers)
+            self.send(error.status, json.dumps({"error": str(error), **error.details}).encode(), JSON, error.headers)
 
-    do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (the names that http.server looks for)
 
-    def answer_info(self, repo: Repo, path: str, query: Mapping[str, str]) -> None:
+    def answer_info(self, id: str, revision: str = BRANCH) -> None:
         """Answers `HfApi.model_info`."""
-        self.send(HTTPStatus.OK, json.dumps(repo.info(query.get("blobs") == "true")).encode(), JSON)
+        self.send_json(self.readable(id).info(revision, self.query.get("blobs") == "true"))
 
-    def answer_tree(self, repo: Repo, path: str, query: Mapping[str, str]) -> None:
+    def answer_tree(self, id: str, revision: str, path: str) -> None:
         """Answers `HfApi.list_repo_tree`."""
-        self.send(HTTPStatus.OK, json.dumps(repo.tree(path, query.get("recursive") == "true")).encode(), JSON)
+        self.send_json(self.readable(id).tree(revision, path, self.query.get("recursive") == "true"))
 
-    def answer_file(self, repo: Repo, path: str, query: Mapping[str, str]) -> None:
+    def answer_file(self, id: str, revision: str, path: str) -> None:
         """Sends a file or, to a client that resumes a download, the range of it that is asked for."""
-        if path not in repo.files:
+        repo = self.readable(id)
+        commit = repo.resolve(revision)
+        blob = repo.commits[commit].files.get(path)
+        if blob is None:
             raise HubError(HTTPStatus.NOT_FOUND, "Entry not found", "EntryNotFound")
-        data = repo.files[path]
-        headers = {"ETag": f'"{repo.oids[path]}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
+        data = blob.data
+        headers = {"ETag": f'"{blob.oid}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         status = HTTPStatus.OK
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted and int(wanted[1]) < len(data):
@@ -144,6 +82,99 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
             status, data = HTTPStatus.PARTIAL_CONTENT, data[start:stop]
         self.send(status, data, BINARY, headers)
+
+    def answer_whoami(self) -> None:
+        """Answers `HfApi.whoami`."""
+        if self.user is None:
+            raise HubError(HTTPStatus.UNAUTHORIZED, "Invalid username or password.")
+        self.send_json(self.user.whoami())
+
+    def answer_create(self) -> None:
+        """Answers `HfApi.create_repo`."""
+        wanted = json.loads(self.body)
+        namespace = wanted.get("organization") or (self.user.name if self.user else "")
+        if self.user is None or self.user.role != "write" or namespace not in self.user.namespaces:
+            message = f'You don\'t have the rights to create a model under the namespace "{namespace}"'
+            raise HubError(HTTPStatus.FORBIDDEN, message)
+        repo_id = f"{namespace}/{wanted['name']}"
+        if repo_id in self.server.hub.repos:
+            url = f"{self.server.hub.url}/{repo_id}"
+            raise HubError(HTTPStatus.CONFLICT, "You already created this model repo", url=url)
+        private = wanted.get("visibility") == "private" or wanted.get("private") is True
+        repo = self.server.hub.repos[repo_id] = Repo(repo_id, private)
+        repo.add(BRANCH, Commit({".gitattributes": Blob(GIT_ATTRIBUTES)}, "initial commit"))
+        self.send_json({"url": f"{self.server.hub.url}/{repo_id}", "name": repo_id, "id": repo_id})
+
+    def answer_branch(self, id: str, revision: str) -> None:
+        """Answers `HfApi.create_branch`."""
+        repo = self.writable(id)
+        if revision in repo.refs:
+            raise HubError(HTTPStatus.CONFLICT, f"Reference already exists: refs/heads/{revision}")
+        start = json.loads(self.body or b"{}").get("startingPoint", BRANCH)
+        repo.refs[revision] = repo.resolve(start)
+        self.send_json({})
+
+    def answer_preupload(self, id: str, revision: str) -> None:
+        """Says of each file how it is to be uploaded, and what the repository has in its place."""
+        repo = self.writable(id)
+        files = repo.commits[repo.resolve(revision)].files
+        answers = []
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
+            mode = "lfs" if path.endswith(self.server.hub.large) else "regular"
+            oid = files[path].oid if path in files else None
+            answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self.send_json({"files": answers})
+
+    def answer_batch(self, id: str) -> None:
+        """Says where each large file is to be put, unless it is there already; the commit is what needs rights."""
+        self.readable(id)
+        hub, objects = self.server.hub, json.loads(self.body)["objects"]
+        for item in objects:
+            if item["oid"] not in hub.uploads:
+                item["actions"] = {"upload": {"href": f"{hub.url}/upload/{item['oid']}"}}
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def answer_upload(self, oid: str) -> None:
+        """Takes a large file; no repository shows it before a commit names it."""
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise HubError(HTTPStatus.BAD_REQUEST, "The content is not that of its id")
+        self.server.hub.uploads[oid] = self.body
+        self.send_json({})
+
+    def answer_commit(self, id: str, revision: str) -> None:
+        """Answers `HfApi.create_commit`."""
+        hub, repo = self.server.hub, self.writable(id)
+        made = repo.commit(revision, parse_lines(self.body), hub.uploads, pr="create_pr" in self.query)
+        answer = {"success": True, "commitOid": made["oid"], "commitUrl": f"{hub.url}/{id}/commit/{made['oid']}"}
+        if made["number"]:
+            answer["pullRequestUrl"] = f"{hub.url}/{id}/discussions/{made['number']}"
+        self.send_json(answer)
+
+    def answer_yaml(self) -> None:
+        """Answers the validation of a card's metadata, which the tests do with the client's own parser."""
+        self.send_json({"errors": [], "warnings": []})
+
+    def readable(self, repo_id: str) -> Repo:
+        """The repository, if the token may read it; like the Hub, telling nobody which are private."""
+        repo = self.server.hub.repos.get(repo_id)
+        allowed = self.user.namespaces if self.user else ()
+        if repo is None or (repo.private and repo_id.split("/")[0] not in allowed):
+            if self.user:
+                raise HubError(HTTPStatus.NOT_FOUND, "Repository not found", "RepoNotFound")
+            raise HubError(HTTPStatus.UNAUTHORIZED, "Invalid username or password.", "RepoNotFound")
+        return repo
+
+    def writable(self, repo_id: str) -> Repo:
+        """The repository, if the token may write to it or, where a pull request is asked for, propose to."""
+        repo = self.readable(repo_id)
+        owned = self.user is not None and repo_id.split("/")[0] in self.user.namespaces
+        if self.user is None or self.user.role != "write" or not (owned or "create_pr" in self.query):
+            raise HubError(HTTPStatus.FORBIDDEN, "Authorization error.")
+        return repo
+
+    def send_json(self, content: Any) -> None:
+        """Sends a whole answer in JSON."""
+        self.send(HTTPStatus.OK, json.dumps(content).encode(), JSON)
 
     def send(self, status: HTTPStatus, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Sends a whole response, without its body if the request is a HEAD."""
@@ -163,11 +194,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Keeps the log out of the output of the tests."""
 
 
-ROUTES: list[tuple[str, Callable[[_Handler, Repo, str, Mapping[str, str]], None]]] = [
-    (r"/(?P<id>[^/]+(/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.answer_file),
-    (r"/api/models/(?P<id>[^/]+(/[^/]+)?)/tree/(?P<revision>[^/]+)(/(?P<path>.+))?", _Handler.answer_tree),
-    (r"/api/models/(?P<id>[^/]+(/[^/]+)?)/revision/(?P<revision>[^/]+)", _Handler.answer_info),
-    (r"/api/models/(?P<id>[^/]+(/[^/]+)?)", _Handler.answer_info),
+_MODEL = r"/api/models/(?P<id>[^/]+(/[^/]+)?)"
+_REVISION = r"(?P<revision>[^/]+)"
+
+ROUTES: list[tuple[str, Callable[..., None]]] = [
+    (rf"GET /(?P<id>[^/]+(/[^/]+)?)/resolve/{_REVISION}/(?P<path>.+)", _Handler.answer_file),
+    (rf"GET {_MODEL}/tree/{_REVISION}(/(?P<path>.+))?", _Handler.answer_tree),
+    (rf"GET {_MODEL}/revision/{_REVISION}", _Handler.answer_info),
+    (rf"GET {_MODEL}", _Handler.answer_info),
+    (r"GET /api/whoami-v2", _Handler.answer_whoami),
+    (r"POST /api/repos/create", _Handler.answer_create),
+    (r"POST /api/validate-yaml", _Handler.answer_yaml),
+    (rf"POST {_MODEL}/branch/{_REVISION}", _Handler.answer_branch),
+    (rf"POST {_MODEL}/preupload/{_REVISION}", _Handler.answer_preupload),
+    (rf"POST {_MODEL}/commit/{_REVISION}", _Handler.answer_commit),
+    (r"POST /(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.answer_batch),
+    (r"PUT /upload/(?P<oid>\w+)", _Handler.answer_upload),
 ]
 
 
@@ -177,26 +219,40 @@ class _Server(ThreadingHTTPServer):
 
 
 class HubServer:
-    """Serves the folders `<root>/<namespace>/<name>` as the model repositories of a Hub while it is entered.
-
-    Each repository has one commit, whose id follows from the names and contents of its files, on the branch
-    `main`. The folders are read anew for every request.
+    """A Hub while it is entered.
 
     Args:
-        root: The folder of the repositories.
-        private: The private repositories, each with the token that opens it. The server knows no other tokens and
-            refuses them, as the Hub does, even where none is needed.
+        root: A folder whose folders `<namespace>/<name>` are repositories from the start, each with one commit.
+        tokens: Those that the server knows. It refuses others, as the Hub does, even where none is needed.
+        private: Ids of repositories below `root` that are private.
+        large: Files whose names end so are uploaded apart from their commit, as Git LFS does.
 
     Attributes:
+        repos: The repositories by their ids.
+        uploads: Large files that were uploaded, by the SHA-256 of their content.
         requests: The method and the path, with the query, of every request answered so far.
         url: The address of the server, for `HF_ENDPOINT`.
     """
 
-    def __init__(self, root: Path | str, private: Mapping[str, str] | None = None) -> None:
-        self.root = Path(root)
-        self.private = dict(private or {})
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        *,
+        tokens: Mapping[str, User] | None = None,
+        private: tuple[str, ...] = (),
+        large: tuple[str, ...] = (".safetensors", ".png"),
+    ) -> None:
+        self.tokens = dict(tokens or {})
+        self.large = large
+        repos = [
+            Repo.of_folder(folder, private="/".join(folder.parts[-2:]) in private)
+            for folder in (Path(root).glob("*/*") if root else ())
+        ]
+        self.repos = {repo.id: repo for repo in repos}
+        self.uploads: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.url = ""
+        self._broken, self._times = "", 0
 
     def __enter__(self) -> "HubServer":
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -213,28 +269,38 @@ class HubServer:
         self._server.server_close()
         self._thread.join()
 
-    def repo(self, repo_id: str) -> Repo:
-        """Returns a repository, private or not, as it is on disk now; raises a `KeyError` if there is none."""
-        folder = self.root / repo_id
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo_id) or not folder.is_dir():
-            raise KeyError(repo_id)
-        return Repo(folder, private=repo_id in self.private)
+    def environment(self, cache: Path, token: str | None = None) -> dict[str, str]:
+        """The environment of a process that uses this server, with a cache of its own."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        # Nothing that a server says makes the client upload large files without Xet.
+        settings = {"HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+        return {**inherited, **settings, **({"HF_TOKEN": token} if token else {})}
 
-    def open(self, repo_id: str, authorization: str) -> Repo:
-        """Returns a repository to a client that sends this `Authorization` header, which may be empty.
+    def patch_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lets the client in this process use this server, as the environment does for one that starts."""
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+    def break_off(self, request: str, times: int = 1) -> None:
+        """Lets the server die in the middle of the next requests whose method and path match a pattern."""
+        self._broken, self._times = request, times
+
+    def breaks_off(self, request: str) -> bool:
+        """Whether the server dies in the middle of this request."""
+        if self._times and re.search(self._broken, request):
+            self._times -= 1
+            return True
+        return False
+
+    def user(self, authorization: str) -> User | None:
+        """Whom the `Authorization` header of a request names.
 
         Raises:
-            HubError: The token is unknown, or the repository does not exist or is private and the token is not the
-                one that opens it; like the Hub, the server does not tell a client these last two apart.
+            HubError: If it holds a token that the server does not know.
         """
         token = authorization.removeprefix("Bearer ")
-        if token and token not in self.private.values():
+        if token and token not in self.tokens:
             raise HubError(HTTPStatus.UNAUTHORIZED, "Invalid credentials in Authorization header")
-        try:
-            if self.private.get(repo_id, token) == token:
-                return self.repo(repo_id)
-        except KeyError:
-            pass
-        if token:
-            raise HubError(HTTPStatus.NOT_FOUND, "Repository not found", "RepoNotFound")
-        raise HubError(HTTPStatus.UNAUTHORIZED, "Invalid username or password.", "RepoNotFound")
+        return self.tokens.get(token)
