@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
@@ -13,19 +12,27 @@ from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_saved, load_source
 from .models import SNPModel
 from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
-from .processes import process_state
-from .publishing import atomic_folder, check_save_directory
-from .publishing.card import CARD_NAME, write_card
+from .processes import run_on_main_process
+from .publishing import (
+    atomic_folder,
+    check_push,
+    check_save_directory,
+    make_branch,
+    push_model,
+    write_history,
+    write_model,
+)
+from .publishing.card import CARD_NAME
 from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
 from .scoring import compute_scores
-from .training import build_trainer, evaluate_accuracy
+from .training import CompleteCheckpoints, build_trainer, evaluate_accuracy
 
 
 class SNPPruner:
-    """Makes a Vision Transformer smaller: calibrate, plan, prune, fine-tune, evaluate, save.
+    """Makes a Vision Transformer smaller: calibrate, plan, prune, fine-tune, evaluate, save, push.
 
     Method `"snp"` is Structured Neuron-level Pruning (arXiv 2404.11630): neurons of queries and keys are kept by how
     well they preserve the attention scores of calibration images, neurons of values and MLP by how little they repeat
@@ -52,6 +59,7 @@ class SNPPruner:
     >>> print(plan)
     >>> model = pruner.prune(plan)
     >>> pruner.save_pretrained("deit-small-snp")
+    >>> pruner.push_to_hub("me/deit-small-snp")
     ```
     """
 
@@ -184,10 +192,9 @@ class SNPPruner:
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
-        decision = [None]
-        if process_state().is_main_process:
-            decision = [make_plan(self.model, compute_scores(self.model, self.statistics, config), config)]
-        plan = broadcast_object_list(decision)[0]
+        plan = run_on_main_process(
+            lambda: make_plan(self.model, compute_scores(self.model, self.statistics, config), config)
+        )
         plan.previous = self.pruning_plan
         return plan
 
@@ -232,6 +239,7 @@ class SNPPruner:
         image_column: str | None = None,
         label_column: str | None = None,
         resume_from_checkpoint: str | bool | None = None,
+        callbacks: list[TrainerCallback] | None = None,
         **trainer_options: Any,
     ) -> TrainOutput:
         """Trains the model at its present stage with [`~transformers.Trainer`].
@@ -240,13 +248,16 @@ class SNPPruner:
             train_dataset, eval_dataset:
                 Labelled datasets of the kinds that `calibrate` takes.
             args (`TrainingArguments`, *optional*):
-                As for the Trainer.
+                As for the Trainer. With `push_to_hub=True` the trained model is pushed at the end as
+                [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
             resume_from_checkpoint (`str` or `bool`, *optional*):
                 As for `Trainer.train`.
+            callbacks (`list[TrainerCallback]`, *optional*):
+                Further callbacks of the Trainer.
             trainer_options:
-                Further arguments of the Trainer, such as `callbacks` or `data_collator`.
+                Further arguments of the Trainer, such as `data_collator`.
 
         Returns:
             `TrainOutput`: As `Trainer.train` gives it.
@@ -254,7 +265,10 @@ class SNPPruner:
         Raises:
             TypeError: If the model has no classifier.
             ValueError: For a dataset that cannot be used.
+            ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
+                that can tell.
         """
+        push = self._push_of_training(args) if args is not None and args.push_to_hub else None
         trainer = build_trainer(
             self.model,
             args,
@@ -263,13 +277,27 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            callbacks=[*(callbacks or []), CompleteCheckpoints(lambda folder: write_history(folder, self))],
             **trainer_options,
         )
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
         output = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
         self.statistics = None  # of the weights before training
+        if push is not None:
+            self.push_to_hub(commit_message="End of training", **push)
         return output
+
+    def _push_of_training(self, args: TrainingArguments) -> dict[str, Any]:
+        """Where the arguments of a training push to, ready to be pushed to."""
+        target = {"private": args.hub_private_repo, "token": args.hub_token, "revision": args.hub_revision}
+
+        def prepare() -> str:
+            repo_id = check_push(args.hub_model_id or Path(args.output_dir).absolute().name, **target)
+            make_branch(repo_id, **target)
+            return repo_id
+
+        return {"repo_id": run_on_main_process(prepare), **target}
 
     def evaluate(
         self,
@@ -359,21 +387,77 @@ class SNPPruner:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
-            TypeError: For `push_to_hub`, which would push the weights without recipe and plan.
+            TypeError: For `push_to_hub`: the method of that name pushes.
             ValueError: If the path is a file, is the working directory, or cannot be written.
         """
-        if options.pop("push_to_hub", False):
-            raise TypeError("save_pretrained does not push. Save the folder, then upload it with huggingface_hub.")
+        if "push_to_hub" in options:
+            raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
         card = check_save_directory(save_directory) / CARD_NAME
-        state = process_state()
-        if state.is_main_process:
+
+        def save() -> None:
+            previous = card.read_text(encoding="utf-8") if card.is_file() else None
             with atomic_folder(save_directory) as folder:
-                self.model.save_pretrained(folder, **options)
-                if self.image_processor is not None:
-                    self.image_processor.save_pretrained(folder)
-                if self.pruning_plan is not None:
-                    self.pruning_plan.config.save_pretrained(folder)
-                    self.pruning_plan.save(folder / PLAN_NAME)
-                self.measurements.of_weights(model_fingerprint(self.model)).save(folder / MEASUREMENTS_NAME)
-                write_card(folder, self, previous=card.read_text(encoding="utf-8") if card.is_file() else None)
-        state.wait_for_everyone()
+                write_model(folder, self, previous_card=previous, **options)
+
+        run_on_main_process(save)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        tags: list[str] | None = None,
+        **options: Any,
+    ) -> str:
+        """Pushes all files that `save_pretrained` writes to the Hub, in one commit.
+
+        The commit also takes away the files of a model that was there before, such as other shards; a person's own
+        files, and what they wrote into the card, stay. Nothing of a push that fails can be seen, but a repository or
+        branch that had to be made for it stays, the one empty, the other as a copy of `main`.
+
+        Args:
+            repo_id (`str`):
+                The repository, `"namespace/name"`, or `"name"` for one of yours. It is made if need be.
+            commit_message (`str`, *optional*, defaults to `"Upload model"`):
+                What the commit says.
+            private (`bool`, *optional*):
+                Whether a repository that is made is private; by default as your account says.
+            token (`str` or `bool`, *optional*):
+                A token of the Hub that may write; by default the one that you logged in with.
+            revision (`str`, *optional*, defaults to `"main"`):
+                The branch. It is made from `main` if need be.
+            create_pr (`bool`, *optional*, defaults to `False`):
+                Whether to open a pull request instead, which needs no right to write to the repository.
+            tags (`list[str]`, *optional*):
+                Further tags for the card.
+            options:
+                For `save_pretrained` of the model, such as `max_shard_size`.
+
+        Returns:
+            `str`: The URL of the commit; as a [`~huggingface_hub.CommitInfo`] it knows that of the pull request, too.
+
+        Raises:
+            TypeError: If `tags` is no list.
+            ValueError: If the id is malformed, `revision` is a commit, a repository that is to be private is public
+                already, or there is nothing to open a pull request on.
+            PermissionError: If there is no token, the Hub does not know it, or it may not write there.
+            ConnectionError: If the Hub cannot be reached or breaks off.
+            OSError: If somebody else commits at the same time, or the Hub refuses the push for another reason.
+        """
+        return run_on_main_process(
+            lambda: push_model(
+                self,
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                tags=tags,
+                **options,
+            )
+        )

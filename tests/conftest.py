@@ -4,15 +4,34 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
 from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import DeiTImageProcessorPil, ViTConfig, ViTForImageClassification, set_seed
 
 from tests.helpers import build_source
+from tests.hub_repos import User
+from tests.hub_server import HubServer
 
 
 # Small matrices: a second thread costs more than it brings, and the machine is shared.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub that knows me, who am logged in, and others, for client code of this process."""
+    tokens = {
+        "hf_mine": User("me", organizations=("lab",)),
+        "hf_reader": User("me", role="read"),
+        "hf_limited": User("me", role="fineGrained"),  # does not tell its rights, and has none
+        "hf_other": User("you"),
+    }
+    with HubServer(tokens=tokens) as server:
+        server.patch_client(monkeypatch)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        yield server
 
 
 @pytest.fixture

@@ -9,12 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-# Files that belong to a saved model. They go with the old folder; all else in it is kept.
+# training_args.bin is what a Trainer writes beside weights; ours replace those.
 _MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|(pre)?processor_config\.json|snp_config\.json|pruning_plan\.json"
-    r"|snp_measurements\.json|pictures|pictures/(kept_sizes|attention_\w+|accuracy_over_flops)\.png"
-    r"|model.*\.safetensors(\.index\.json)?|(configuration|modeling)_snp_\w+\.py"
+    r"|snp_measurements\.json|pictures/(kept_sizes|attention_\w+|accuracy_over_flops)\.png"
+    r"|model.*\.safetensors(\.index\.json)?|(configuration|modeling)_snp_\w+\.py|training_args\.bin"
 )
+
+
+def is_model_file(path: str) -> bool:
+    """Whether a file belongs to a saved model and goes when another takes its place; all else is a person's.
+
+    Args:
+        path (`str`):
+            Relative to the folder or repository of the model, with `/` between its parts.
+    """
+    return bool(_MODEL_FILES.fullmatch(path))
 
 
 def check_save_directory(save_directory: str | Path) -> Path:
@@ -76,11 +86,13 @@ def _replace(folder: Path, staging: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    for entry in [*old.glob("pictures/*"), *old.iterdir()]:
-        name = entry.relative_to(old).as_posix()
-        if not _MODEL_FILES.fullmatch(name) and not (folder / name).exists():
-            (folder / name).parent.mkdir(exist_ok=True)
-            entry.rename(folder / name)
+    for parent, folders, files in os.walk(old):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        for path in (Path(parent) / name for name in files + links):
+            kept = folder / path.relative_to(old)
+            if not is_model_file(path.relative_to(old).as_posix()) and not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(kept)
     shutil.rmtree(old)
 
 

@@ -67,13 +67,32 @@ def test_replacing_takes_old_weights_and_keeps_other_files(tmp_path):
     assert (tmp_path / "model" / "checkpoint-3" / "model.safetensors").read_text() == "mine"
 
 
+def test_files_in_folders_are_kept_beside_new_ones(tmp_path):
+    with atomic_folder(tmp_path / "model") as staging:
+        (staging / "pictures").mkdir()
+        (staging / "pictures" / "old.png").write_text("old")
+    (tmp_path / "model" / "runs" / "1").mkdir(parents=True)
+    (tmp_path / "model" / "runs" / "1" / "events").write_text("mine")
+    (tmp_path / "model" / "link").symlink_to(tmp_path)
+    with atomic_folder(tmp_path / "model") as staging:
+        (staging / "pictures").mkdir()
+        (staging / "pictures" / "old.png").write_text("new")
+        (staging / "pictures" / "more.png").write_text("new")
+    assert names(tmp_path / "model") == ["link", "pictures", "runs"]
+    assert (tmp_path / "model" / "runs" / "1" / "events").read_text() == "mine"
+    assert (tmp_path / "model" / "link").is_symlink()
+    assert [path.read_text() for path in (tmp_path / "model" / "pictures").iterdir()] == ["new", "new"]
+
+
 def test_folder_and_files_have_the_usual_rights(tmp_path):
     (tmp_path / "usual").mkdir()
     (tmp_path / "usual" / "file").write_text("")
     with atomic_folder(tmp_path / "model") as staging:
         (staging / "config.json").write_text("{}")
         (staging / "config.json").chmod(0o600)
+        (staging / "pictures").mkdir(mode=0o700)
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert (tmp_path / "model" / "pictures").stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert (tmp_path / "model" / "config.json").stat().st_mode == (tmp_path / "usual" / "file").stat().st_mode
 
 

@@ -125,6 +125,17 @@ def test_resuming_ends_where_an_unbroken_run_ends(source, pixel_values, tmp_path
         torch.testing.assert_close(broken.model.state_dict()[name], weight)
 
 
+def test_checkpoints_know_how_they_were_pruned(source, pixel_values, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
+    pruner.evaluate(pairs(pixel_values))
+    pruner.finetune(pairs(pixel_values), args=arguments(tmp_path, save_steps=2))
+    checkpoint = SNPPruner.from_pretrained(tmp_path / "checkpoint-2")
+    assert checkpoint.pruning_plan == pruner.pruning_plan
+    assert checkpoint.measurements == pruner.measurements
+    assert SNPConfig.from_pretrained(tmp_path / "checkpoint-2") == pruner.pruning_plan.config
+
+
 def test_images_without_labels_cannot_train(source, pixel_values, tmp_path):
     with pytest.raises(ValueError, match="has no label; training and evaluation need one"):
         SNPPruner.from_pretrained(source).finetune(pixel_values, args=arguments(tmp_path))
