@@ -7,7 +7,7 @@ import logging
 import sys
 from types import ModuleType
 
-from . import demo, evaluate, finetune, prune, report
+from . import demo, evaluate, finetune, prune, push, report
 
 
 COMMANDS: dict[str, ModuleType] = {
@@ -15,6 +15,7 @@ COMMANDS: dict[str, ModuleType] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "report": report,
+    "push": push,
     "demo": demo,
 }
 

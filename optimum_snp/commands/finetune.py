@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from ..processes import process_state
 from ..pruner import SNPPruner
-from ..publishing import check_save_directory
+from ..publishing import check_push, check_save_directory
 from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the fine-tuned model is saved")
+    parser.add_argument("--push-to-hub", metavar="REPO_ID", help="also push it there, as `push` does")
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
     output = check_save_directory(args.output)
+    repo_id = check_push(args.push_to_hub) if args.push_to_hub else None
     training_arguments = TrainingArguments(
         **{
             # Beside the output, since saving replaces it as a whole.
@@ -71,6 +73,10 @@ def run(args: argparse.Namespace) -> Result:
         name = dataset_name(args.eval_dataset, args.eval_dataset_split)
         result |= pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **columns)
     pruner.save_pretrained(args.output)
+    if repo_id:
+        result["commit_url"] = str(pruner.push_to_hub(repo_id))
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []
-    return result, "\n".join([*lines, f"Saved in {args.output}"])
+    lines.append(f"Saved in {args.output}")
+    lines += [f"Pushed: {result['commit_url']}"] if repo_id else []
+    return result, "\n".join(lines)
