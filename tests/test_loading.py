@@ -5,6 +5,7 @@ import os
 
 import pytest
 import transformers
+from huggingface_hub import ModelCard
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from optimum_snp import SNPPruner
@@ -102,6 +103,7 @@ def test_hub_id_and_short_names_over_http(name, tmp_path, image_processor):
     repo = tmp_path / "hub" / "facebook" / "deit-small-patch16-224"
     build_source("ViTForImageClassification").save_pretrained(repo)
     image_processor.save_pretrained(repo)
+    (repo / "README.md").write_text("---\nlicense: mit\n---\nA model.\n")
     with HubServer(tmp_path / "hub") as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         environment["PYTHONPATH"] = os.getcwd()
@@ -110,3 +112,6 @@ def test_hub_id_and_short_names_over_http(name, tmp_path, image_processor):
         assert any(path.endswith("/model.safetensors") for _, path in hub.requests)
     config = json.loads((tmp_path / "pruned" / "config.json").read_text())
     assert [block["intermediate_size"] for block in config["block_configs"]] == [48] * 3
+    card = ModelCard.load(tmp_path / "pruned" / "README.md")
+    assert (card.data.license, card.data.base_model) == ("mit", "facebook/deit-small-patch16-224")
+    assert card.data.tags[-1] == "deit"

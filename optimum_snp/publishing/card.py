@@ -16,7 +16,7 @@ from ..planning.plan import PROJECTED, PruningPlan
 from .measurements import FINE_TUNED, Accuracy, Measurements
 from .origin import split_card
 from .pictures import can_draw, draw_pictures
-from .tables import block_rows, format_counts, number_table, width_change
+from .tables import block_heading, block_rows, format_counts, number_table, width_change
 
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ _METHODS = {
     "projection": "Instead of neurons, the leading directions of queries, keys and values are kept; MLP neurons are "
     "those that others make up for least, and what reads them was fitted by least squares. All in closed form, "
     "without gradients.",
+}
+
+# By the auto class of the model: how its output is read.
+_USES = {
+    "AutoModelForImageClassification": "model.config.id2label[outputs.logits.argmax(-1)[0].item()]",
+    "AutoModel": "outputs.last_hidden_state.shape",
+    "AutoBackbone": "[feature_map.shape for feature_map in outputs.feature_maps]",
 }
 
 _IMAGE_USAGE = """\
@@ -105,7 +112,7 @@ def write_card(
         end_marker=END,
         title=title,
         repo_id=repo_id,
-        name=repr(repo_id or "."),
+        name=f'"{repo_id or "."}"',
         usage=_usage(pruner, repo_id or "."),
         pictures=pictures,
         limits=_limits(pruner, measurements, present),
@@ -156,7 +163,7 @@ def _family(pruner: "SNPPruner") -> str:
 
 
 def _has_classifier(pruner: "SNPPruner") -> bool:
-    return "ImageClassification" in type(pruner.model).__name__
+    return pruner.model._auto_class == "AutoModelForImageClassification"
 
 
 def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
@@ -178,19 +185,19 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
         ],
         "calibration_images": measurements.calibration_images,
         "blocks": block_rows(plan),
+        "block_heading": block_heading(plan),
         "width": width_change(plan),
     }
 
 
 def _usage(pruner: "SNPPruner", name: str) -> str:
     config = pruner.model.config
-    classifies = _has_classifier(pruner)
-    result = "model.config.id2label[outputs.logits.argmax(-1)[0].item()]"
+    auto_class = pruner.model._auto_class
     size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
     return (_IMAGE_USAGE if pruner.image_processor is not None else _PIXEL_USAGE).format(
-        auto_class="AutoModelForImageClassification" if classifies else "AutoModel",
-        name=repr(name).replace("'", '"'),
-        result=result if classifies else "outputs.last_hidden_state.shape",
+        auto_class=auto_class,
+        name=f'"{name}"',
+        result=_USES[auto_class],
         shape=", ".join(map(str, (1, config.num_channels, *size))),
     )
 

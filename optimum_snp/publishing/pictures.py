@@ -15,7 +15,7 @@ import numpy as np
 
 from ..planning.plan import PruningPlan
 from .measurements import Measurements
-from .tables import block_names
+from .tables import block_heading, block_names
 
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
         axes.set_title(name, loc="left", fontsize=11)
         axes.set_ylim(0, 1.05 * dense.max())
         _plain_axes(axes)
-    panels[-1].set_xlabel("block" if names[-1].isdigit() else "stage.block")
+    panels[-1].set_xlabel(block_heading(plan))
     shown = slice(None, None, 1 if len(blocks) <= _MOST_NUMBERED else 2)
     panels[-1].set_xticks(blocks[shown], names[shown])
     keys = [Patch(facecolor="none", edgecolor=GREY, label="before pruning"), Patch(color=GREY, label="kept")]

@@ -22,6 +22,7 @@ from .tables import (
     Row,
     Table,
     accuracy_rows,
+    block_heading,
     block_rows,
     describe_dataset,
     dtype_name,
@@ -46,6 +47,7 @@ class ModelSection:
     name: str
     numbers: Table
     blocks: list[BlockRow] = field(default_factory=list)
+    block_heading: str = ""
     width: str = ""
     pictures: list[Picture] = field(default_factory=list)
 
@@ -193,7 +195,8 @@ def _section(folder: Path, name: str, pruner: "SNPPruner", measurements: Measure
     plan = pruner.pruning_plan
     section = ModelSection(name, number_table(plan, measurements, pruner.model.dtype))
     if plan:
-        section.blocks, section.width = block_rows(plan), width_change(plan)
+        section.blocks, section.block_heading = block_rows(plan), block_heading(plan)
+        section.width = width_change(plan)
         if can_draw:
             section.pictures = pictures.draw_pictures(folder, plan, measurements, prefix=f"{name}-")
     return section

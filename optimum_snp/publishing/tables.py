@@ -134,6 +134,11 @@ def block_names(plan: PruningPlan) -> list[str]:
     return [f"{stage}.{index - stages.index(stage)}" for index, stage in enumerate(stages)]
 
 
+def block_heading(plan: PruningPlan) -> str:
+    """What the names of the blocks are."""
+    return "stage.block" if any(block.stage for block in plan.blocks) else "block"
+
+
 def width_change(plan: PruningPlan) -> str:
     """One sentence on the residual stream, or those of the stages."""
     changes = [_change(old.before, new.after) for old, new in zip(plan.steps[0].widths, plan.widths, strict=True)]

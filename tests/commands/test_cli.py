@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 
 import pytest
+from huggingface_hub import ModelCard
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.commands import COMMANDS, build_parser, main
@@ -43,6 +44,40 @@ def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     assert evaluated["accuracy"] == result["accuracy"]
     assert (tuned / "pruning_plan.json").is_file()
     assert list((tmp_path / "tuned-checkpoints").glob("checkpoint-*/modeling_snp_vit.py"))
+
+
+def test_report(model, image_folder, tmp_path, capsys):
+    small = tmp_path / "small"
+    options = ["--dataset", image_folder, "--output", small, "--mlp-sparsity", 0.5, "--json"]
+    run(capsys, "prune", model, *options)
+    evaluate = ["--evaluate", image_folder]
+    result = run(
+        capsys, "report", small, model, "--original", model, "--images", image_folder, "--num-images", 2, *evaluate,
+        "--output", tmp_path / "report", "--json",
+    )  # fmt: skip
+    assert list(result["models"]) == ["dense", "small"]
+    for name, folder in (("dense", model), ("small", small)):
+        expected = run(capsys, "evaluate", folder, "--dataset", image_folder, "--json")["accuracy"]
+        [number] = result["models"][name]["accuracies"]
+        assert (number["accuracy"], number["dataset"], number["num_images"]) == (expected, "images", 10)
+    assert "images, 10 images" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_report_names_its_mistakes_before_loading(image_folder, tmp_path):
+    with pytest.raises(SystemExit, match="Name the original with --original"):
+        main(["report", "/no/model", "--images", str(image_folder), "--output", str(tmp_path / "report")])
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match=r"is a file. Name a folder for the report"):
+        main(["report", "/no/model", "--output", str(tmp_path / "file")])
+
+
+def test_the_card_says_what_finetune_measured(model, image_folder, tmp_path, capsys):
+    tuned = tmp_path / "tuned"
+    datasets = ["--train-dataset", image_folder, "--eval-dataset", image_folder]
+    result = run(capsys, "finetune", model, "--epochs", 1, *datasets, "--output", tuned, "--json")
+    [number, _] = ModelCard.load(tuned / "README.md").data.eval_results
+    assert number.metric_value == pytest.approx(result["accuracy"], abs=1e-6)
+    assert number.dataset_name == "images"
 
 
 def test_statistics_serve_a_second_plan(model, image_folder, tmp_path, capsys):

@@ -4,18 +4,21 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
+from transformers import SwinBackbone, SwinConfig
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.planning.presets import PRESETS
 from optimum_snp.publishing import pictures
 from optimum_snp.publishing.card import BEGIN, END, write_card
 from optimum_snp.publishing.measurements import Stage
 from optimum_snp.publishing.origin import Origin
 from optimum_snp.publishing.tables import EMPTY
-from tests.helpers import build_source
+from tests.helpers import build_source, run_python
 
 
 CONFIG = SNPConfig(mlp_sparsity=0.5, qk_sparsity=0.25, hidden_sparsity=0.25)
@@ -162,6 +165,33 @@ def test_the_code_of_the_card_runs(class_name, with_processor, pixel_values, ima
     assert expected in process.stdout
 
 
+def test_the_installed_package_has_its_template(tmp_path):
+    """From elsewhere, so that it is not the checkout that is imported; `make test` installs a wheel."""
+    script = """
+import sys
+from optimum_snp import SNPPruner
+from transformers import ViTConfig, ViTModel
+
+config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
+SNPPruner.from_pretrained(ViTModel(config)).save_pretrained(sys.argv[1])
+"""
+    run_python(script, tmp_path / "model")
+    assert "It is not pruned." in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_example_cards_of_the_presets(preset):
+    folder = Path(__file__).parents[2] / "model_cards" / preset
+    card = ModelCard.load(folder / "README.md")
+    assert "model-index" not in card.data.to_dict()  # nobody measured anything
+    assert [name for name in rows_of(card) if "accuracy" in name] == ["Top-1 accuracy, the paper's"]
+    remaining = float(preset.split("-")[-1].removesuffix("g"))
+    flops = next(cells for name, cells in rows_of(card).items() if name.startswith("FLOPs"))
+    assert float(flops[1].removesuffix(" G")) == pytest.approx(remaining, abs=0.1)
+    for picture in re.findall(r"\]\((pictures/.*?)\)", card.text):
+        assert (folder / picture).is_file()
+
+
 def test_what_a_person_wrote_stays(pruner, pixel_values, tmp_path):
     pruner.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "README.md"
@@ -289,3 +319,17 @@ def test_a_model_is_not_its_own_base():
 
 def test_measurements_and_plan_agree_on_the_step(pruner):
     assert pruner.measurements.stage == Stage(len(pruner.pruning_plan.steps), "pruned")
+
+
+def test_swin(pixel_values, tmp_path):
+    sizes = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "image_size": 32, "patch_size": 2}
+    config = SwinConfig(**sizes, window_size=4, out_features=["stage1", "stage2"])
+    pruner = SNPPruner.from_pretrained(SwinBackbone(config).eval())
+    pruner.prune(CONFIG, calibration_dataset=pixel_values)
+    card = card_of(pruner, tmp_path)
+    assert card.data.tags[-1] == "swin"
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    rows = rows_of(card)
+    assert [name for name in rows if re.fullmatch(r"\d\.\d", name)] == ["0.0", "1.0", "1.1"]
+    assert "Width of the residual stream by stage: 8 \N{RIGHTWARDS ARROW} 6, 16 \N{RIGHTWARDS ARROW} 12." in card.text
+    assert "AutoBackbone.from_pretrained" in card.text

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import SwinConfig, SwinModel
+from transformers.models.swin.modeling_swin import window_reverse
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.publishing import pictures
@@ -127,3 +129,21 @@ def test_maps_of_the_class_token(class_name, pixel_values):
         for row, column in ((0, 0), (1, 3), (3, 1)):
             expected = attentions[block][:, :, 0, -16 + 4 * row + column]
             np.testing.assert_allclose(maps.maps[:, :, row, column], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_of_windows():
+    """Against the source model's own attention, put back by the functions of transformers."""
+    sizes = {"embed_dim": 8, "depths": [1, 2, 2], "num_heads": [1, 2, 4], "window_size": 4}
+    config = SwinConfig(image_size=36, patch_size=2, initializer_range=0.3, attn_implementation="eager", **sizes)
+    source = SwinModel(config).eval()
+    pixel_values = torch.randn(2, 3, 36, 36)
+    with torch.inference_mode():
+        attentions = source(pixel_values, output_attentions=True).attentions
+    found = attention_maps(SNPPruner.from_pretrained(source).model, pixel_values)
+    # Grids of 9 and 5 tokens, padded to whole windows of 4; the last blocks shift them by 2.
+    for stage, heads, size, padded, maps in ((1, 2, 9, 12, found[0]), (2, 4, 5, 8, found[1])):
+        received = attentions[stage].mean(-2).unflatten(-1, (4, 4)).movedim(1, -1)
+        expected = window_reverse(received, 4, padded, padded).roll((2, 2), (1, 2))[:, :size, :size].movedim(-1, 1)
+        assert maps.maps.shape == (2, heads, size, size)
+        np.testing.assert_allclose(maps.maps, expected, rtol=1e-4, atol=1e-6)
+        assert maps.title == f"mean attention within the windows of the last block of stage {stage}"
