@@ -10,7 +10,7 @@ from transformers import ViTMAEConfig, ViTMAEModel
 
 from optimum_snp import SNPPruner
 from optimum_snp.loading import SHORT_NAMES, load_source, resolve_name
-from tests.helpers import SOURCE_CLASSES, build_source, run_python
+from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
 from tests.hub_server import HubServer
 
 
@@ -20,6 +20,8 @@ from tests.hub_server import HubServer
         ("deit-small", "facebook/deit-small-patch16-224"),
         ("facebook/deit-small", "facebook/deit-small-patch16-224"),
         ("vit-base", "google/vit-base-patch16-224"),
+        ("swin-tiny", "microsoft/swin-tiny-patch4-window7-224"),
+        ("microsoft/swin-base", "microsoft/swin-base-patch4-window7-224"),
         ("google/vit-base", "google/vit-base-patch16-224"),
         ("me/deit-small", "me/deit-small"),
         ("facebook/deit-small-patch16-224", "facebook/deit-small-patch16-224"),
@@ -36,7 +38,7 @@ def test_local_folder_comes_before_a_short_name(tmp_path, monkeypatch):
     assert resolve_name("deit-tiny") == SHORT_NAMES["deit-tiny"]
 
 
-@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
+@pytest.mark.parametrize("class_name", [*SOURCE_CLASSES, *SWIN_CLASSES])
 def test_folder_loads_with_the_class_that_its_config_names(class_name, tmp_path):
     build_source(class_name).save_pretrained(tmp_path)
     assert type(load_source(tmp_path)) is getattr(transformers, class_name)

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
 from tests.helpers import build_source, run_python
+from tests.hub_server import HubServer
 
 
 OTHER_PYTHON = os.environ.get("SNP_TRANSFORMERS_4_PYTHON")
@@ -58,6 +59,28 @@ save_file(results, outputs)
 print(transformers.__version__)
 """
 
+# Loads a backbone from the Hub: under transformers 5, `AutoBackbone` takes names of repositories only.
+BACKBONE = """
+import sys
+
+sys.modules["optimum_snp"] = None
+name, inputs, outputs = sys.argv[1:]
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoBackbone
+
+torch.set_num_threads(1)
+backbone = AutoBackbone.from_pretrained(name, trust_remote_code=True).eval()
+assert type(backbone).__module__.startswith("transformers_modules"), type(backbone)
+assert backbone.out_features == ["stem", "stage2"], backbone.out_features
+images = load_file(inputs)["images"]
+backbone(images).feature_maps[-1].square().mean().backward()
+with torch.inference_mode():
+    maps = backbone(images).feature_maps
+assert [feature_map.shape[1] for feature_map in maps] == backbone.channels
+save_file({str(index): feature_map for index, feature_map in enumerate(maps)}, outputs)
+"""
+
 PIPELINE = """
 import sys
 
@@ -74,7 +97,13 @@ print(json.dumps(classifier(Image.new("RGB", (50, 40), (200, 30, 90)), top_k=5))
 def pruned(class_name, image_processor, method="snp", **options):
     source = build_source(class_name, **options)
     pruner = SNPPruner.from_pretrained(source, image_processor=image_processor)
-    shares = {"qk_sparsity": [0.5, 0.2, 0.0], "v_sparsity": 0.3, "mlp_sparsity": 0.5, "hidden_sparsity": 0.1}
+    num_blocks = 5 if class_name.startswith("Swin") else 3
+    shares = {
+        "qk_sparsity": [0.5, 0.2, 0.0, 0.3, 0.6][:num_blocks],
+        "v_sparsity": 0.3,
+        "mlp_sparsity": 0.5,
+        "hidden_sparsity": 0.1,
+    }
     pruner.prune(SNPConfig(method=method, **shares), calibration_dataset=torch.randn(4, 3, 32, 32))
     pruner.model.set_attn_implementation("sdpa")
     return pruner
@@ -96,6 +125,8 @@ def load_elsewhere(python, folder, images, tmp_path):
         ("DeiTForImageClassificationWithTeacher", "snp", {}),
         ("DeiTForImageClassificationWithTeacher", "projection", {}),
         ("ViTForImageClassification", "snp-refit", {"qkv_bias": False}),  # gets biases
+        ("SwinForImageClassification", "snp", {"use_absolute_embeddings": True}),
+        ("SwinForImageClassification", "projection", {"qkv_bias": False}),
     ],
 )
 def test_saved_model_gives_the_same_bits(python, class_name, method, options, image_processor, pixel_values, tmp_path):
@@ -104,7 +135,7 @@ def test_saved_model_gives_the_same_bits(python, class_name, method, options, im
     results = load_elsewhere(python, tmp_path / "model", pixel_values, tmp_path)
     with torch.inference_mode():
         logits = pruner.model(pixel_values).logits
-        states = pruner.model.snp_vit(pixel_values).last_hidden_state
+        states = pruner.model.base_model(pixel_values).last_hidden_state
     for step in range(3):  # loaded, saved and loaded, saved and loaded again
         assert torch.equal(results[f"logits{step}"], logits)
         assert torch.equal(results[f"states{step}"], states)
@@ -112,8 +143,25 @@ def test_saved_model_gives_the_same_bits(python, class_name, method, options, im
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_trainer_checkpoint_loads(python, image_processor, pixel_values, tmp_path):
-    pruner = pruned("DeiTForImageClassification", image_processor)
+def test_saved_backbone_gives_the_same_bits(python, image_processor, pixel_values, tmp_path):
+    pruner = pruned("SwinBackbone", image_processor, out_features=["stem", "stage2"])
+    pruner.save_pretrained(tmp_path / "hub" / "me" / "backbone")
+    save_file({"images": pixel_values}, tmp_path / "images.safetensors")
+    with HubServer(tmp_path / "hub") as hub:
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub.url}
+        arguments = ("me/backbone", tmp_path / "images.safetensors", tmp_path / "out.safetensors")
+        run_python(BACKBONE, *arguments, python=python, env=environment, cwd=tmp_path)
+    results = load_file(tmp_path / "out.safetensors")
+    with torch.inference_mode():
+        feature_maps = pruner.model(pixel_values).feature_maps
+    assert len(feature_maps) == len(results) == 2
+    assert all(torch.equal(results[str(index)], feature_map) for index, feature_map in enumerate(feature_maps))
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("class_name", ["DeiTForImageClassification", "SwinForImageClassification"])
+def test_trainer_checkpoint_loads(class_name, python, image_processor, pixel_values, tmp_path):
+    pruner = pruned(class_name, image_processor)
     args = TrainingArguments(
         tmp_path / "run", max_steps=2, report_to="none", use_cpu=True, save_steps=2, dataloader_pin_memory=False
     )
@@ -166,11 +214,14 @@ except ValueError as error:
     assert "trust_remote_code=True" in output
 
 
-def test_modeling_code_needs_nothing_else(image_processor, tmp_path):
+@pytest.mark.parametrize(
+    ("class_name", "unit"), [("ViTForImageClassification", "snp_vit"), ("SwinForImageClassification", "snp_swin")]
+)
+def test_modeling_code_needs_nothing_else(class_name, unit, image_processor, tmp_path):
     """The copied files alone, without config or weights of ours, say which modules they import."""
-    pruned("ViTForImageClassification", image_processor).save_pretrained(tmp_path / "model")
-    for name in ("configuration_snp_vit.py", "modeling_snp_vit.py"):
+    pruned(class_name, image_processor).save_pretrained(tmp_path / "model")
+    for name in (f"configuration_{unit}.py", f"modeling_{unit}.py"):
         text = (tmp_path / "model" / name).read_text()
         lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         roots = {line.split()[1].split(".")[0] for line in lines}
-        assert roots <= {"dataclasses", "torch", "transformers", ""}, roots
+        assert roots <= {"dataclasses", "typing", "torch", "transformers", ""}, roots

@@ -9,12 +9,12 @@ from transformers import BaseImageProcessor, Trainer, TrainingArguments
 
 from ..calibration.data import pixel_dataset
 from ..metrics import top_labels, topk_accuracy
-from ..models import SNPViTForImageClassification
+from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
 
 
 def build_trainer(
-    model: SNPViTForImageClassification,
+    model: SNPViTForImageClassification | SNPSwinForImageClassification,
     args: TrainingArguments | None,
     train_dataset: Any = None,
     eval_dataset: Any = None,
@@ -27,7 +27,7 @@ def build_trainer(
     """Makes a Trainer for an image classifier.
 
     Args:
-        model ([`SNPViTForImageClassification`]):
+        model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
             The model to train or evaluate; the Trainer works on it in place.
         args (`TrainingArguments` or `None`):
             As for [`~transformers.Trainer`].
@@ -42,7 +42,7 @@ def build_trainer(
         TypeError: If the model has no classifier.
         ValueError: For a dataset that cannot be used.
     """
-    if not isinstance(model, SNPViTForImageClassification):
+    if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
         raise TypeError(
             f"{type(model).__name__} has no classifier to train or evaluate. Start from a model with one, for example "
             "ViTForImageClassification."
@@ -75,12 +75,16 @@ def build_trainer(
 
 
 def evaluate_accuracy(
-    model: SNPViTForImageClassification, eval_dataset: Any, *, batch_size: int = 32, **data_options: Any
+    model: SNPViTForImageClassification | SNPSwinForImageClassification,
+    eval_dataset: Any,
+    *,
+    batch_size: int = 32,
+    **data_options: Any,
 ) -> tuple[dict[str, float], int]:
     """Top-1 and top-5 accuracy on a labelled dataset.
 
     Args:
-        model ([`SNPViTForImageClassification`]):
+        model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
             The model to evaluate.
         eval_dataset:
             A labelled dataset of any kind that [`optimum_snp.calibration.data`] lists.

@@ -49,12 +49,6 @@ class Windows(NamedTuple):
     bias_index: torch.Tensor
 
 
-def _cut(plane, size):
-    """A plane `[height, width]` cut into windows: `[windows, size * size]`."""
-    height, width = plane.shape
-    return plane.view(height // size, size, width // size, size).transpose(1, 2).reshape(-1, size * size)
-
-
 def build_windows(grid, size, shift, table_size, device=None):
     """The [`Windows`] of `size` x `size` tokens on a grid of `height` x `width` tokens.
 
@@ -63,26 +57,35 @@ def build_windows(grid, size, shift, table_size, device=None):
     of the table with the offsets that occur.
     """
     height, width = grid
-    num_tokens = height * width
-    plane = torch.arange(num_tokens, device=device).view(height, width)
-    plane = F.pad(plane, (0, -width % size, 0, -height % size), value=num_tokens)
-    tokens = _cut(torch.roll(plane, (-shift, -shift), (0, 1)), size).flatten()
-    places = tokens.argsort()[:num_tokens]  # the padding has the highest number, so it comes last
+    num_rows, num_columns = -(-height // size), -(-width // size)
+
+    def lay_out(of_rows, of_columns):
+        """Makes `[rows, size]` and `[columns, size]` broadcast to windows `[rows, columns, size, size]`."""
+        return of_rows[:, None, :, None], of_columns[None, :, None, :]
+
+    # The token at every place.
+    axes = [torch.arange(count * size, device=device).view(count, size) for count in (num_rows, num_columns)]
+    rows, columns = lay_out(*((axis + shift) % axis.numel() for axis in axes))
+    tokens = torch.where((rows < height) & (columns < width), rows * width + columns, height * width)
+
+    # The place of every token.
+    rows = (torch.arange(height, device=device)[:, None] - shift) % (num_rows * size)
+    columns = (torch.arange(width, device=device) - shift) % (num_columns * size)
+    window = rows // size * num_columns + columns // size
+    places = (window * size + rows % size) * size + columns % size
 
     mask = None
     if shift > 0:
-        regions = [
-            (torch.arange(length, device=device) >= length - size).long()
-            + (torch.arange(length, device=device) >= length - shift)
-            for length in plane.shape
-        ]
-        regions = _cut(regions[0][:, None] * 3 + regions[1], size)
-        mask = (regions[:, None, :, None] != regions[:, None, None, :]) * -100.0
+        # The rows and columns that the roll brought to the other side.
+        rows, columns = lay_out(*(axis + shift >= axis.numel() for axis in axes))
+        sides = (rows * 2 + columns).view(-1, size * size)
+        mask = (sides[:, None, :, None] != sides[:, None, None, :]) * -100.0
 
     offsets = torch.arange(size, device=device)
     offsets = offsets[:, None] - offsets + table_size - 1
     bias_index = offsets[:, None, :, None] * (2 * table_size - 1) + offsets[None, :, None, :]
-    return Windows(tokens, places, mask, bias_index.reshape(size * size, size * size))
+    bias_index = bias_index.reshape(size * size, size * size)
+    return Windows(tokens.flatten(), places.flatten(), mask, bias_index)
 
 
 class SNPSwinWindows(nn.Module):
