@@ -15,19 +15,31 @@ SOURCE_CLASSES = (
     "DeiTForImageClassification",
     "DeiTForImageClassificationWithTeacher",
 )
+SWIN_CLASSES = ("SwinModel", "SwinForImageClassification", "SwinBackbone")
+
+SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
+FAMILIES = {
+    "ViT": (transformers.ViTConfig, SIZES),
+    "DeiT": (transformers.DeiTConfig, SIZES),
+    # 8 x 8 tokens, then 4 x 4: the windows fit neither, so that both stages pad.
+    "Swin": (
+        transformers.SwinConfig,
+        {"embed_dim": 12, "depths": [2, 3], "num_heads": [1, 2], "window_size": 3, "patch_size": 4},
+    ),
+}
 
 
 def build_source(class_name, **options):
-    """A random model of transformers: 3 blocks, 4 heads of 12, MLP 96, 32 px, patch 8, 5 labels."""
+    """A random model of transformers for images of 32 pixels, with 5 labels.
+
+    ViT and DeiT: 3 blocks, 4 heads of 12, MLP 96, 17 or 18 tokens. Swin: 2 + 3 blocks, 1 and 2 heads of 12, MLP 48
+    and 96, 64 and 16 tokens in windows of 9.
+    """
     torch.manual_seed(0)
-    config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
+    config_class, sizes = next(family for name, family in FAMILIES.items() if class_name.startswith(name))
     settings = {
-        "hidden_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
+        **sizes,
         "image_size": 32,
-        "patch_size": 8,
         "initializer_range": 0.1,
         **({} if "id2label" in options else {"num_labels": 5}),
         **options,
