@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def cut_windows(states, size, shift):
-    """A map `[images, height, width, channels]` padded, rolled and cut: `[images * windows, size * size, channels]`."""
+    """A map `[images, height, width, channels]` padded, rolled, cut: `[images * windows, size * size, channels]`."""
     images, height, width, channels = states.shape
     padded = states.new_zeros(images, height + -height % size, width + -width % size, channels)
     padded[:, :height, :width] = states
@@ -40,26 +40,27 @@ class SwinReference:
 
     blocks: list[BlockReference]
     merging: list[torch.Tensor]
+    stem: torch.Tensor
     states: list[torch.Tensor]
-    final: torch.Tensor | None
 
 
 def swin_reference(source, pixel_values):
     """Runs a Swin of transformers once, whatever head it has.
 
-    `states` are the streams behind the blocks of every stage, `[images, height, width, channels]`; `final` is what the
-    final norm gets, if there is one that runs.
+    `stem` and `states` are the streams before the first block and behind the blocks of every stage,
+    `[images, tokens, channels]`.
     """
     swin = source.base_model
     inputs = _inputs_of_modules(swin, source, pixel_values)
-    reference = SwinReference([], [], [], inputs.get("layernorm"))
     patch_size = swin.config.patch_size
     grid = [-(-length // patch_size) for length in pixel_values.shape[-2:]]
+    stem = inputs["encoder.layers.0.blocks.0.layernorm_before"]
+    reference = SwinReference([], [], stem, [])
     for index, stage in enumerate(swin.encoder.layers):
         name = f"encoder.layers.{index}"
         for number, layer in enumerate(stage.blocks):
             reference.blocks.append(_block_reference(f"{name}.blocks.{number}", layer, grid, inputs))
-        reference.states.append(inputs[f"{name}.end"].unflatten(1, grid))
+        reference.states.append(inputs[f"{name}.end"])
         if stage.downsample is not None:
             reference.merging.append(_normalise(inputs[f"{name}.downsample.norm"], 1e-5))
             grid = [-(-length // 2) for length in grid]

@@ -72,8 +72,8 @@ def test_residual_scores_of_every_stage(class_name, positions):
     first = [swin.embeddings.patch_embeddings.projection.weight.flatten(1)]
     if positions:
         first.append(swin.embeddings.position_embeddings[0].T)
-    expected = []
-    for producers, stage in zip((first, [swin.encoder.layers[0].downsample.reduction.weight]), swin.encoder.layers):
+    stages, expected = swin.encoder.layers, []
+    for producers, stage in zip((first, [stages[0].downsample.reduction.weight]), stages, strict=True):
         for layer in stage.blocks:
             producers = [*producers, layer.attention.o_proj.weight, layer.mlp.fc2.weight]
         scores = [double_sum(rows) for rows in producers]
