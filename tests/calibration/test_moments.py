@@ -10,7 +10,8 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics
 from optimum_snp.calibration.moments import second_moment
 from optimum_snp.conversion import convert
-from tests.helpers import build_source
+from tests.helpers import SWIN_CLASSES, build_source
+from tests.swin_reference import swin_reference
 
 
 def weights_of(linear):
@@ -60,6 +61,7 @@ def activations(model, pixel_values):
 
 
 def check(sums, prefix, rows, has_sum=True):
+    rows = np.asarray(rows)
     by_head = rows.ndim == 4
     rows = rows.reshape(rows.shape[0], -1, rows.shape[-1]) if by_head else rows.reshape(-1, rows.shape[-1])
     expected = np.swapaxes(rows, -1, -2) @ rows
@@ -95,6 +97,44 @@ def without_pooler():
     from transformers import ViTModel
 
     return ViTModel(build_source("ViTModel").config, add_pooling_layer=False).eval()
+
+
+@pytest.mark.parametrize("size", [32, 24, 20])
+@pytest.mark.parametrize("class_name", SWIN_CLASSES)
+def test_moments_of_a_swin_are_those_of_transformers(class_name, size, pixel_values):
+    """Images of 8, 6 and 5 x 5 patches, windows of 3 x 3: the first pad everywhere, the second nowhere, the last also
+    pad the patch merging. Queries and keys of the padding count, all else runs over the tokens of the images.
+    """
+    options = {"out_features": ["stem", "stage1", "stage2"]} if class_name == "SwinBackbone" else {}
+    source, images = build_source(class_name, image_size=size, **options), pixel_values[..., :size, :size]
+    reference = swin_reference(source, images)
+    model = convert(source)
+    statistics = collect_statistics(model, images, num_samples=6, batch_size=4)
+    base = "" if model is model.base_model else "snp_swin."
+    blocks = iter(zip(statistics.blocks, reference.blocks, strict=True))
+    for stage, depth in enumerate((2, 3)):
+        for index in range(depth):
+            sums, rows = next(blocks)
+            check(sums, "query_", rows.query, has_sum=False)
+            check(sums, "key_", rows.key - rows.key.mean(2, keepdim=True), has_sum=False)
+            for name in ("context", "mlp"):
+                check(sums, f"{name}_", getattr(rows, name))
+            for name in ("before", "after"):
+                norm = statistics.norms[f"{base}stages.{stage}.blocks.{index}.layernorm_{name}"]
+                check(norm, "", getattr(rows, name))
+    check(statistics.norms[f"{base}stages.0.downsample.norm"], "", reference.merging[0])
+    norms = 2 * len(reference.blocks) + 2
+    final = statistics.norms[f"{base}layernorm"]
+    if class_name == "SwinBackbone":
+        assert not final["num_tokens"] and not final["moment"].any()  # it never runs
+        for name, states in zip(source.stage_names, [reference.stem, *reference.states], strict=True):
+            rows = normalise(states.numpy(), 1e-5)
+            check(statistics.norms[f"hidden_states_norms.{name}"], "", rows)
+        norms += 3
+    else:
+        rows = normalise(reference.states[-1].numpy(), 1e-5)
+        check(final, "", rows.mean(1) if class_name == "SwinForImageClassification" else rows)
+    assert len(statistics.norms) == norms
 
 
 def test_a_large_mean_costs_the_covariance_no_digits():

@@ -10,10 +10,12 @@ from optimum_snp import SNPPruner
 from optimum_snp.calibration.attention_statistics import attention_score_statistics
 from optimum_snp.conversion import convert
 from optimum_snp.scoring.attention_scores import query_key_scores
+from tests.helpers import build_source
+from tests.swin_reference import swin_reference
 
 
 def brute_force(query, key, gamma, weighted):
-    """The definition, by numpy, for one head: `[images, tokens, d]` -> `[d]`, with all `N x N` matrices built."""
+    """The definition, by numpy, for one head: `[maps, tokens, d]` -> `[d]`, with all `N x N` matrices built."""
     query, key = np.asarray(query, dtype=np.float64), np.asarray(key, dtype=np.float64)
     num_images, _, head_dim = query.shape
     total = np.zeros(head_dim)
@@ -21,7 +23,8 @@ def brute_force(query, key, gamma, weighted):
         left, values, right = np.linalg.svd(query[image] @ key[image].T)
         for neuron in range(head_dim):
             pair = np.outer(query[image][:, neuron], key[image][:, neuron])
-            for direction in range(gamma):
+            # Beyond the rank, but for rounding, there are no directions.
+            for direction in range(min(gamma, (values > 1e-5 * values[0]).sum())):
                 component = values[direction] * np.outer(left[:, direction], right[direction])
                 cosine = (component * pair).sum() / (np.linalg.norm(component) * np.linalg.norm(pair))
                 total[neuron] += abs(cosine) * (values[direction] if weighted else 1)
@@ -82,6 +85,25 @@ def test_trained_model(trained, digits):
                 for head in range(3):
                     expected = brute_force(query[:, :, head], key[:, :, head], gamma, weighting == "energy")
                     np.testing.assert_allclose(scores[head], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [1, 12])
+@pytest.mark.parametrize("size", [32, 24, 20])
+@pytest.mark.parametrize("class_name", ["SwinForImageClassification", "SwinBackbone"])
+def test_every_window_is_a_map(class_name, size, gamma):
+    """Shifted and padded windows of images of 8, 6 and 5 x 5 patches; the padding has queries and keys as well."""
+    source = build_source(class_name, image_size=size)
+    images = torch.randn(2, 3, size, size)
+    blocks = swin_reference(source, images).blocks
+    statistics = SNPPruner.from_pretrained(source).calibrate(images, num_samples=2, batch_size=1, moments=False)
+    num_windows = {32: [9, 9, 4, 4, 4], 24: [4, 4, 1, 1, 1], 20: [4, 4, 1, 1, 1]}[size]
+    assert [sums["num_maps"].item() for sums in statistics.blocks] == [2 * count for count in num_windows]
+    for sums, block in zip(statistics.blocks, blocks, strict=True):
+        for weighting in ("uniform", "energy"):
+            scores = query_key_scores(sums, gamma, weighting)
+            for head, (query, key) in enumerate(zip(block.query, block.key, strict=True)):
+                expected = brute_force(query, key, gamma, weighting == "energy")
+                np.testing.assert_allclose(scores[head], expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_all_directions_is_none_and_the_full_energy():

@@ -8,7 +8,7 @@ from optimum_snp.conversion import convert
 from optimum_snp.scoring.redundancy import redundancy_scores
 from optimum_snp.scoring.residual import residual_scores
 from optimum_snp.structure import describe
-from tests.helpers import build_source
+from tests.helpers import SWIN_CLASSES, build_source
 
 
 def double_sum(rows):
@@ -61,6 +61,28 @@ def test_residual_scores(class_name):
     model = convert(source)
     actual = residual_scores(model, describe(model).streams[0])
     np.testing.assert_allclose(actual, np.mean(shares, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("class_name", SWIN_CLASSES)
+def test_residual_scores_of_every_stage(class_name, positions):
+    """A stage begins with the patches and their positions, or with the patch merging before it."""
+    source = build_source(class_name, use_absolute_embeddings=positions)
+    swin = source.base_model
+    first = [swin.embeddings.patch_embeddings.projection.weight.flatten(1)]
+    if positions:
+        first.append(swin.embeddings.position_embeddings[0].T)
+    stages, expected = swin.encoder.layers, []
+    for producers, stage in zip((first, [stages[0].downsample.reduction.weight]), stages, strict=True):
+        for layer in stage.blocks:
+            producers = [*producers, layer.attention.o_proj.weight, layer.mlp.fc2.weight]
+        scores = [double_sum(rows) for rows in producers]
+        expected.append(np.mean([rows / rows.sum() for rows in scores], axis=0))
+    model = convert(source)
+    actual = [residual_scores(model, stream) for stream in describe(model).streams]
+    assert [len(scores) for scores in actual] == [12, 24]
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_a_producer_without_diversity_ranks_nothing(source):
