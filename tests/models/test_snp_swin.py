@@ -295,6 +295,16 @@ def test_drop_path_keeps_the_mean_and_drops_whole_images():
     assert drop_path.eval()(ones) is ones
 
 
+def test_drop_path_leaves_out_the_attention_and_nothing_else(images):
+    """The last of two blocks loses its attention for every image: as if it wrote zeros."""
+    sizes = {"block_configs": [[block(), block(shift=1)]], "hidden_sizes": [10]}
+    dropped, silent = build(drop_path_rate=1.0, **sizes).train(), build(**sizes).train()
+    with torch.no_grad():
+        for parameter in silent.snp_swin.stages[0].blocks[1].attention.o_proj.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(dropped(images).logits, silent(images).logits)
+
+
 def test_drop_path_grows_over_all_blocks():
     model = build(drop_path_rate=0.2)
     rates = [layer.drop_path.rate for stage in model.snp_swin.stages for layer in stage.blocks]
