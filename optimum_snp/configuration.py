@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 METHODS = ("snp", "snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 CONFIG_NAME = "snp_config.json"
+# The budgets, with what each counts.
+BUDGETS = {"target_flops": "macs", "target_params": "parameters"}
+SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
+_MINIMUM_SIZES = ("minimum_qk_head_dim", "minimum_v_head_dim", "minimum_intermediate_size", "minimum_hidden_size")
 
 
 @dataclass(kw_only=True)
@@ -54,6 +58,14 @@ class SNPConfig:
     hidden_sparsity: float | list[float] = field(
         default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
     )
+    target_flops: float | None = field(
+        default=None,
+        metadata={"help": "share of the multiply-accumulates that may remain, in (0, 1], instead of shares to remove"},
+    )
+    target_params: float | None = field(
+        default=None,
+        metadata={"help": "share of the parameters that may remain, in (0, 1], instead of shares to remove"},
+    )
     method: str = field(
         default="projection",
         metadata={
@@ -73,7 +85,24 @@ class SNPConfig:
         default="uniform",
         metadata={"help": "'uniform' counts all directions alike as in the paper, 'energy' by their singular value"},
     )
-    round_to: int = field(default=1, metadata={"help": "kept sizes are multiples of this"})
+    round_to: int | None = field(
+        default=None,
+        metadata={
+            "help": "kept sizes are multiples of this (default: 1); within a budget they are where that costs little "
+            "(default: 8)"
+        },
+    )
+    minimum_qk_head_dim: int = field(default=1, metadata={"help": "least query/key size per head within a budget"})
+    minimum_v_head_dim: int = field(default=1, metadata={"help": "least value size per head within a budget"})
+    minimum_intermediate_size: int = field(default=1, metadata={"help": "least MLP size within a budget"})
+    minimum_hidden_size: int = field(default=2, metadata={"help": "least width of a residual stream within a budget"})
+    frozen_blocks: list[int] = field(
+        default_factory=list, metadata={"help": "blocks that a budget leaves alone, counted from 0"}
+    )
+    frozen_parts: list[str] = field(
+        default_factory=list,
+        metadata={"help": "parts that a budget leaves alone: qk_sparsity, v_sparsity, mlp_sparsity, hidden_sparsity"},
+    )
     num_calibration_samples: int = field(default=64, metadata={"help": "unlabelled images to calibrate on"})
     seed: int = field(default=42, metadata={"help": "seed of the choice of calibration images"})
 
@@ -92,7 +121,8 @@ class SNPConfig:
         self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
-        for name in ("round_to", "num_calibration_samples"):
+        self._check_budget()
+        for name in ("num_calibration_samples", *_MINIMUM_SIZES, *(["round_to"] if self.round_to is not None else [])):
             _positive_integer(name, getattr(self, name))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
@@ -102,6 +132,32 @@ class SNPConfig:
                 raise ValueError(f"num_singular_directions as a share of the energy must be in (0, 1], got {gamma}.")
         elif gamma is not None:
             _positive_integer("num_singular_directions", gamma)
+
+    @property
+    def budget(self) -> str | None:
+        """The name of the budget that is given, if one is."""
+        return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
+    def _check_budget(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        for name in given:
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+                raise ValueError(f"{name} must be the share that may remain, in (0, 1], got {share!r}.")
+        shares = [name for name in SHARES if getattr(self, name) != 0.0]
+        if len(given) > 1 or (given and shares):
+            raise ValueError(
+                f"{' and '.join(given + shares)} cannot be given together: name one budget, or the shares to remove."
+            )
+        constraints = [name for name in ("frozen_blocks", "frozen_parts") if getattr(self, name)]
+        constraints += [name for name in _MINIMUM_SIZES if getattr(self, name) != _default(name)]
+        if constraints and not given:
+            raise ValueError(f"{', '.join(constraints)} only mean something with {' or '.join(BUDGETS)}.")
+        for block in self.frozen_blocks:
+            if isinstance(block, bool) or not isinstance(block, int) or block < 0:
+                raise ValueError(f"frozen_blocks must hold block numbers from 0 on, got {block!r}.")
+        for part in self.frozen_parts:
+            _choice("frozen_parts", part, SHARES)
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> "SNPConfig":
@@ -164,6 +220,10 @@ class SNPConfig:
         if unknown:
             logger.warning(f"The saved config has fields that this version does not know: {', '.join(unknown)}.")
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _default(name: str) -> Any:
+    return next(option.default for option in fields(SNPConfig) if option.name == name)
 
 
 def _shares(name: str, value: Any, *, nested: bool) -> Any:

@@ -11,7 +11,8 @@ from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_saved, load_source
 from .models import SNPModel
-from .planning.plan import PLAN_NAME, PruningPlan, check_fits, make_plan
+from .planning.decide import check_fits, decide
+from .planning.plan import PLAN_NAME, PruningPlan
 from .processes import run_on_main_process
 from .publishing import (
     atomic_folder,
@@ -27,7 +28,6 @@ from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
-from .scoring import compute_scores
 from .training import CompleteCheckpoints, build_trainer, evaluate_accuracy
 
 
@@ -126,6 +126,7 @@ class SNPPruner:
         seed: int = 42,
         image_column: str | None = None,
         moments: bool = True,
+        sensitivities: bool = True,
     ) -> CalibrationStatistics:
         """Runs unlabelled images through the model and keeps the statistics that scores are computed from.
 
@@ -146,7 +147,10 @@ class SNPPruner:
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
             moments (`bool`, *optional*, defaults to `True`):
-                Whether to sum what methods `"snp-refit"` and `"projection"` need. `"snp"` is faster without.
+                Whether to sum what methods `"snp-refit"` and `"projection"` and all budgets need. `"snp"` is faster
+                without.
+            sensitivities (`bool`, *optional*, defaults to `True`):
+                Whether to sum, with the moments, what budgets need: a backward pass over a few of the images.
 
         Returns:
             [`CalibrationStatistics`]
@@ -164,6 +168,7 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             moments=moments,
+            sensitivities=sensitivities,
         )
         return self.statistics
 
@@ -186,15 +191,14 @@ class SNPPruner:
 
         Raises:
             TypeError: If `config` is no [`SNPConfig`].
-            ValueError: If the model is not calibrated, or a list of shares does not fit its blocks.
+            ValueError: If the model is not calibrated, lists of the config do not fit it, or a budget cannot be
+                reached (the message names the least share that can).
         """
         if not isinstance(config, SNPConfig):
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
-        plan = run_on_main_process(
-            lambda: make_plan(self.model, compute_scores(self.model, self.statistics, config), config)
-        )
+        plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
         plan.previous = self.pruning_plan
         return plan
 
@@ -219,8 +223,13 @@ class SNPPruner:
         if isinstance(plan, SNPConfig):
             check_fits(plan, self.model.config)
             if calibration_dataset is not None:
-                moments = plan.method != "snp"
-                self.calibrate(calibration_dataset, plan.num_calibration_samples, seed=plan.seed, moments=moments)
+                self.calibrate(
+                    calibration_dataset,
+                    plan.num_calibration_samples,
+                    seed=plan.seed,
+                    moments=plan.method != "snp" or plan.budget is not None,
+                    sensitivities=plan.budget is not None,
+                )
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")

@@ -14,7 +14,7 @@ from benchmark_pruning_cost import SHAPES
 from transformers import ViTConfig, ViTForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.planning.plan import make_plan
+from optimum_snp.planning.decide import make_plan
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.publishing.card import CARD_NAME, write_card
 from optimum_snp.publishing.measurements import Measurements

@@ -8,8 +8,8 @@ products. The sums of one block (float64, over all tokens of all images):
     context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, the input of `o_proj`
     mlp_moment      [M, M]         sum a a^T of the MLP's activations, the input of `fc2`
 
-and `context_sum`, `mlp_sum` are the plain sums, `context_num_tokens`, `mlp_num_tokens` the rows summed over. The sums
-of one norm, over the rows that its readers get:
+`context_sum`, `mlp_sum` are the plain sums, and `query_num_tokens`, `context_num_tokens`, `mlp_num_tokens` the rows
+summed over. The sums of one norm, over the rows that its readers get:
 
     num_tokens  []      rows summed over
     moment      [C, C]  sum n n^T of what the norm puts out without its own scale and shift
@@ -75,6 +75,7 @@ def _norm_hook(norm: Norm, module: nn.Module, sums: Sums) -> Any:
 def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
     attention = layer.attention
     heads, head_dim = attention.num_attention_heads, attention.qk_head_dim
+    sums["query_num_tokens"] = _zeros()
     sums["query_moment"] = _zeros(heads, head_dim, head_dim)
     sums["key_moment"] = _zeros(heads, head_dim, head_dim)
     sums |= _start("context_", attention.o_proj.in_features) | _start("mlp_", layer.mlp.fc2.in_features)
@@ -83,6 +84,7 @@ def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
         return states.flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)  # [heads, rows, head_dim]
 
     def add_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        sums["query_num_tokens"] += output.shape[0] * output.shape[1]
         sums["query_moment"] += second_moment(by_head(output))[0]
 
     def add_key(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:

@@ -42,6 +42,11 @@ class CalibrationStatistics:
         """Whether they hold what `snp-refit` and `projection` need."""
         return bool(self.norms)
 
+    @property
+    def has_sensitivities(self) -> bool:
+        """Whether they hold what budgets need."""
+        return self.has_moments and "sensitivity_images" in self.blocks[0]
+
     def reduce(self) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
         device = process_state().device

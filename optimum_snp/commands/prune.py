@@ -9,8 +9,8 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..calibration.statistics import check_statistics_path
-from ..configuration import SNPConfig
-from ..planning.plan import check_fits
+from ..configuration import BUDGETS, SHARES, SNPConfig
+from ..planning.decide import check_fits
 from ..planning.presets import PRESETS
 from ..pruner import SNPPruner
 from ..publishing import check_save_directory
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> Result:
             batch_size=args.batch_size,
             seed=config.seed,
             image_column=args.image_column,
-            moments=config.method != "snp" or bool(args.save_statistics),
+            moments=config.method != "snp" or config.budget is not None or bool(args.save_statistics),
+            sensitivities=config.budget is not None or bool(args.save_statistics),
         )
     if args.save_statistics:
         pruner.statistics.save(args.save_statistics)
@@ -78,24 +79,26 @@ def _config(args: argparse.Namespace) -> SNPConfig:
         return SNPConfig.from_preset(args.preset, **given)
     if args.config:
         return SNPConfig.from_dict({**SNPConfig.from_pretrained(args.config).to_dict(), **given})
-    if not any(name.endswith("_sparsity") for name in given):
-        raise ValueError("Say what to remove: --preset, --config, or shares such as --mlp-sparsity 0.5.")
+    if not given.keys() & {*SHARES, *BUDGETS}:
+        raise ValueError(
+            "Say what to remove: --preset, --config, a budget such as --target-flops 0.5, or shares such as "
+            "--mlp-sparsity 0.5."
+        )
     return SNPConfig(**given)
 
 
 def _add_option(parser: Any, option: Field) -> None:
     """An option that is absent from the result unless the user gave it, so that a preset's value stays."""
     flag = "--" + option.name.replace("_", "-")
-    default = "all" if option.default is None else option.default
-    help_text = f"{option.metadata['help']} (default: {default})".replace("%", "%%")
-    settings: dict[str, Any] = {"help": help_text, "default": argparse.SUPPRESS, "metavar": "X"}
-    if "list" in str(option.type):
-        settings |= {"type": float, "nargs": "+", "action": _Shares}
-    elif "None" in str(option.type):
-        settings["type"] = _directions
-    elif option.default is not MISSING:
-        settings["type"] = type(option.default)
-    parser.add_argument(flag, **settings)
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "metavar": "X"} | _READERS[_kind(option)]
+    help_text = option.metadata["help"]
+    if option.default not in (None, MISSING):
+        help_text += f" (default: {option.default})"
+    parser.add_argument(flag, help=help_text.replace("%", "%%"), **settings)
+
+
+def _kind(option: Field) -> str:
+    return "shares" if "list[float]" in str(option.type) else str(getattr(option.type, "__name__", option.type))
 
 
 class _Shares(argparse.Action):
@@ -110,3 +113,16 @@ def _directions(text: str) -> int | float | None:
     if text in ("all", "none"):
         return None
     return int(text) if text.isdigit() else float(text)
+
+
+# How the command line reads each kind of field.
+_READERS: dict[str, dict[str, Any]] = {
+    "shares": {"type": float, "nargs": "+", "action": _Shares},
+    "int | float | None": {"type": _directions},
+    "float | None": {"type": float},
+    "int | None": {"type": int},
+    "list[int]": {"type": int, "nargs": "+"},
+    "list[str]": {"nargs": "+"},
+    "int": {"type": int},
+    "str": {},
+}

@@ -1,27 +1,21 @@
 """The plan: which neurons of every block stay. Small, readable, JSON."""
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
-from ..models import SNPModel
-from ..scoring import Scores
-from ..structure import block_sizes, block_stages, resized_config, stream_widths
-from .costs import count_macs, count_parameters, skeleton
+from ..structure import block_sizes, resized_config, stream_widths
+from .sizes import PART_SIZES
 
 
 PLAN_NAME = "pruning_plan.json"
 FORMAT_VERSION = 1
 # In place of kept neurons, where directions are kept that are no neurons.
 PROJECTED = "projected"
-# The shares that are given block by block, with the size that each makes smaller.
-PART_SIZES = {"qk_sparsity": "qk_head_dim", "v_sparsity": "v_head_dim", "mlp_sparsity": "intermediate_size"}
 
 
 @dataclass
@@ -214,133 +208,6 @@ class PruningPlan:
                 f"parameters    {_change(first.parameters_before, self.parameters_after)}",
             ]
         return "\n".join(rows)
-
-
-def make_plan(model: SNPModel, scores: Scores, config: SNPConfig) -> PruningPlan:
-    """Turns the shares of `config` into sizes, and keeps the neurons with the highest scores.
-
-    Args:
-        model:
-            The dense model in our architecture.
-        scores ([`Scores`]):
-            Of this model.
-        config ([`SNPConfig`]):
-            The shares to remove.
-
-    Returns:
-        [`PruningPlan`]
-
-    Raises:
-        ValueError: If a list of shares does not fit the blocks or stages of the model.
-    """
-    stages = block_stages(model.config)
-    shares = _shares_of_blocks(config, stages)
-    width_shares = _shares_of_streams(config, max(stages) + 1)
-    blocks = []
-    for index, before in enumerate(block_sizes(model.config)):
-        after = dict(before)
-        for part, size in PART_SIZES.items():
-            after[size] = kept_size(before[size], shares[part][index], config.round_to)
-        blocks.append(
-            BlockPlan(
-                before=dict(before),
-                after=after,
-                query_key=_kept_of_heads(scores.query_key[index], after["qk_head_dim"], config.method),
-                value=_kept_of_heads(scores.value[index], after["v_head_dim"], config.method),
-                mlp=keep_highest(scores.mlp[index], after["intermediate_size"]),
-                stage=stages[index],
-            )
-        )
-    widths = []
-    for before, share, width_scores in zip(stream_widths(model.config), width_shares, scores.widths, strict=True):
-        after = kept_size(before, share, config.round_to)
-        rotated = config.method == "projection" and after < before
-        widths.append(WidthPlan(before, after, PROJECTED if rotated else keep_highest(width_scores, after)))
-    plan = PruningPlan(
-        config=config,
-        widths=widths,
-        blocks=blocks,
-        macs_before=count_macs(model),
-        macs_after=0,
-        parameters_before=count_parameters(model),
-        parameters_after=0,
-    )
-    pruned = skeleton(type(model), plan.pruned_config(model.config))
-    plan.macs_after, plan.parameters_after = count_macs(pruned), count_parameters(pruned)
-    return plan
-
-
-def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
-    """Tells before any work whether a config can be planned for a model.
-
-    Raises:
-        ValueError: If a list of shares does not fit the blocks or stages of the model.
-    """
-    stages = block_stages(model_config)
-    _shares_of_blocks(config, stages)
-    _shares_of_streams(config, max(stages) + 1)
-
-
-def _shares_of_blocks(config: SNPConfig, stages: list[int]) -> dict[str, list[float]]:
-    return {part: block_shares(part, getattr(config, part), stages) for part in PART_SIZES}
-
-
-def _shares_of_streams(config: SNPConfig, num_streams: int) -> list[float]:
-    shares = config.hidden_sparsity
-    if not isinstance(shares, list):
-        return [shares] * num_streams
-    if len(shares) != num_streams:
-        streams = "the model has one width" if num_streams == 1 else f"the model has {num_streams} stages"
-        raise ValueError(f"hidden_sparsity has {len(shares)} shares, but {streams}.")
-    return shares
-
-
-def block_shares(name: str, shares: float | list, stages: list[int]) -> list[float]:
-    """One share per block, in execution order.
-
-    Args:
-        name (`str`):
-            Of the field of [`SNPConfig`].
-        shares (`float`, `list[float]` or `list[list[float]]`):
-            One share for all blocks, one per block, or lists of shares nested by stage.
-        stages (`list[int]`):
-            The stage of every block.
-
-    Raises:
-        ValueError: If a list has another length.
-    """
-    if not isinstance(shares, list):
-        return [shares] * len(stages)
-    if any(isinstance(share, list) for share in shares):
-        depths = [stages.count(stage) for stage in range(max(stages) + 1)]
-        given = [len(share) for share in shares]
-        if given != depths:
-            raise ValueError(f"{name} has {given} shares by stage, but the model has {depths} blocks.")
-        return [share for stage in shares for share in stage]
-    if len(shares) != len(stages):
-        raise ValueError(f"{name} has {len(shares)} shares, but the model has {len(stages)} blocks.")
-    return shares
-
-
-def kept_size(size: int, share: float, round_to: int) -> int:
-    """`size * (1 - share)` rounded half up to a multiple of `round_to`, at least one such multiple, at most `size`."""
-    if share == 0:
-        return size
-    multiples = math.floor(size * (1 - share) / round_to + 0.5)
-    return min(size, max(1, multiples) * round_to)
-
-
-def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
-    """The positions of the `count` highest of `scores`, rising; of equal scores the first stays."""
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return sorted(order[:count].tolist())
-
-
-def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[int]] | str:
-    """The kept neurons of each head; no neurons where directions are kept."""
-    if method == "projection" and size < scores.shape[1]:
-        return PROJECTED
-    return [keep_highest(head, size) for head in scores]
 
 
 def _table_row(index: int, block: BlockPlan) -> str:

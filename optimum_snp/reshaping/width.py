@@ -75,12 +75,21 @@ def rotation(stream: Stream, statistics: CalibrationStatistics, size: int) -> to
     Returns:
         `torch.Tensor` of shape `[width, size]`: float64.
     """
-    rest = _complement_of_ones(stream.width)
-    energies = rest.T @ stream_moment(stream, statistics) @ rest
-    axes = rest @ torch.linalg.eigh(energies).eigenvectors.flip(-1)[:, : size - 1]
+    axes = axes_of_stream(stream, statistics)[:, 1:size]
     length = (size / stream.width) ** 0.5
     equal = torch.full((stream.width, size), (stream.width * size) ** -0.5, dtype=torch.float64)
     return length * (equal + axes @ _complement_of_ones(size).T)
+
+
+def axes_of_stream(stream: Stream, statistics: CalibrationStatistics) -> torch.Tensor:
+    """An orthonormal basis of a stream in the order in which directions are kept, `[width, width]`, as columns.
+
+    The first is that of equal channels; the others are principal axes of what the norms put out, by falling energy.
+    """
+    rest = _complement_of_ones(stream.width)
+    energies = rest.T @ stream_moment(stream, statistics) @ rest
+    equal = torch.full((stream.width, 1), stream.width**-0.5, dtype=torch.float64)
+    return torch.cat((equal, rest @ torch.linalg.eigh(energies).eigenvectors.flip(-1)), dim=1)
 
 
 def stream_moment(stream: Stream, statistics: CalibrationStatistics) -> torch.Tensor:

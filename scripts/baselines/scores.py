@@ -6,7 +6,7 @@ import torch
 
 from optimum_snp import PruningPlan, SNPConfig
 from optimum_snp.models import SNPViTForImageClassification
-from optimum_snp.planning.plan import make_plan
+from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping import select_neurons
 from optimum_snp.scoring import Scores
 

@@ -12,7 +12,8 @@ from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
-from optimum_snp.planning.plan import keep_highest, kept_size, make_plan
+from optimum_snp.planning.decide import keep_highest, make_plan
+from optimum_snp.planning.sizes import kept_size
 from optimum_snp.scoring import Scores
 from tests.helpers import SOURCE_CLASSES, build_source
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.conversion import convert
-from optimum_snp.planning.plan import make_plan
+from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping import reshape
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
 from optimum_snp.scoring import compute_scores

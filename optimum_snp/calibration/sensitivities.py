@@ -1,0 +1,150 @@
+"""How strongly the model's output answers to a small change inside it: what budgets weigh the losses of layers by.
+
+For outputs `y` (the logits less their mean, or features) and a place `z` in the network with the Jacobian `J`, a
+change `d` of `z` moves the outputs by `J d`. For a random vector `v` of independent signs, `g = J^T v` is one backward
+pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second moments of the
+changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as independent.
+
+Added to the sums of one block (float64, over all tokens of the images):
+
+    sensitivity_images     []              images summed over
+    query_sensitivity      [heads, d, d]   sum g g^T at the queries
+    attention_sensitivity  []              sum |g|^2 at what the attention adds to the residual stream
+    mlp_sensitivity        []              the same of the MLP
+
+and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at what the norm puts out without its own
+scale and shift.
+
+Source: our choice; the estimate of the trace is Hutchinson's.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+from ..models import SNPModel
+from ..structure import Structure
+from .statistics import CalibrationStatistics
+
+
+# Images of one backward pass: its memory grows with them, its speed hardly.
+CHUNK_SIZE = 4
+
+
+def start_sensitivities(structure: Structure, statistics: CalibrationStatistics) -> None:
+    """Sets the sums to zero, on every process, whether it will have images or not."""
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.float64)
+
+    for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
+        attention = block.module.attention
+        sums["sensitivity_images"], sums["attention_sensitivity"], sums["mlp_sensitivity"] = zeros(), zeros(), zeros()
+        sums["query_sensitivity"] = zeros(attention.num_attention_heads, attention.qk_head_dim, attention.qk_head_dim)
+    for sums in statistics.norms.values():
+        sums["sensitivity_images"], sums["sensitivity"] = zeros(), zeros()
+
+
+def add_sensitivities(
+    structure: Structure, model: SNPModel, statistics: CalibrationStatistics, pixel_values: torch.Tensor, seed: int
+) -> None:
+    """Adds the sensitivities of one batch of images to `statistics`, by a forward and a backward pass.
+
+    Args:
+        structure ([`Structure`]):
+            Of the model.
+        model:
+            In eval mode.
+        statistics ([`CalibrationStatistics`]):
+            With second moments, and what [`start_sensitivities`] set.
+        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+            On the device of the model.
+        seed (`int`):
+            Of the signs; the same for the same batch on any process.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for chunk in pixel_values.split(CHUNK_SIZE):
+        with torch.enable_grad(), _frozen(model), _changes(structure, model) as states:
+            outputs = _outputs(model(chunk.clone().requires_grad_()))
+            signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in outputs]
+            product = sum((output * sign.to(output)).sum() for output, sign in zip(outputs, signs, strict=True))
+            names = list(states)
+            gradients = torch.autograd.grad(product, [states[name] for name in names], allow_unused=True)
+        found = {
+            name: torch.zeros_like(states[name]) if gradient is None else gradient
+            for name, gradient in zip(names, gradients, strict=True)
+        }
+        _add(structure, model, statistics, found, len(chunk))
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Weights get no gradients meanwhile, which saves half of the backward pass."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """While open, a forward pass fills the dict with the outputs of all layers whose changes are weighed."""
+    states: dict[str, torch.Tensor] = {}
+    names = [norm.name for stream in structure.streams for norm in stream.norms]
+    for block in structure.blocks:
+        names += [f"{block.name}.{layer}" for layer in ("attention.q_proj", "attention.o_proj", "mlp.fc2")]
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: states.__setitem__(name, output)
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _outputs(output: ModelOutput) -> list[torch.Tensor]:
+    """What counts of a model's outputs: logits up to what softmax ignores, else all features."""
+    if "logits" in output:
+        return [output.logits - output.logits.mean(dim=-1, keepdim=True)]
+    if "feature_maps" in output:
+        return list(output.feature_maps)
+    return [output.last_hidden_state if output.pooler_output is None else output.pooler_output]
+
+
+@torch.no_grad()
+def _add(
+    structure: Structure,
+    model: nn.Module,
+    statistics: CalibrationStatistics,
+    gradients: dict[str, torch.Tensor],
+    num_images: int,
+) -> None:
+    for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
+        heads = block.module.attention.num_attention_heads
+        queries = gradients[f"{block.name}.attention.q_proj"].float().flatten(0, 1)
+        by_head = queries.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
+        sums["sensitivity_images"] += num_images
+        sums["query_sensitivity"] += (by_head.mT @ by_head).cpu().double()
+        sums["attention_sensitivity"] += _energy(gradients[f"{block.name}.attention.o_proj"])
+        sums["mlp_sensitivity"] += _energy(gradients[f"{block.name}.mlp.fc2"])
+    for stream in structure.streams:
+        for norm in stream.norms:
+            sums = statistics.norms[norm.name]
+            sums["sensitivity_images"] += num_images
+            if norm.name in gradients:  # a backbone does not use the final norm of its network
+                sums["sensitivity"] += _energy(gradients[norm.name] * model.get_submodule(norm.name).weight)
+
+
+def _energy(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.float().square().sum().cpu().double()

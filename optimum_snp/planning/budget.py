@@ -1,0 +1,159 @@
+"""From a budget to sizes: the plan that loses least.
+
+Every part of every block has a loss and a cost for each of its sizes, and so has the width of every residual stream.
+For a price per unit of cost each part takes the size with the least loss + price * cost: sizes with equal marginal
+loss per cost, those on the lower convex hull of its curve. One search over the price finds the plan that just fits
+the budget. The cost of a block depends on the width and the other way round, so for one price blocks and widths are
+chosen in turn until nothing changes. What is then left of the budget goes, step by step, to where it gains most.
+
+Kernels like sizes that are multiples of 8, and queries and keys as wide as values. While sizes are chosen, half of
+what is missing to the next multiple of `round_to` counts as if it were there, and attention counts as if the smaller
+of a head's two sizes were the larger. The budget is kept by the true cost.
+
+Source: our choice.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .losses import Losses
+from .size_costs import SizeCosts
+from .sizes import WIDTH, Part, Sizes
+
+
+# Prices that the search starts between, in loss per cost of the whole model, and its steps.
+_PRICES = (1e-12, 1e12)
+_SEARCH_STEPS = 60
+# Rounds of choosing blocks and widths in turn. They settle within a few.
+_ROUNDS = 20
+# The share of the budget that may stay unused.
+_SLACK = 0.002
+
+
+@dataclass
+class Choice:
+    """The sizes that a part may take, rising, with the loss of each, `[sizes]`."""
+
+    sizes: torch.Tensor
+    losses: torch.Tensor
+
+
+def allocate(costs: SizeCosts, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
+    """Chooses the sizes that lose least at a cost of at most `target`.
+
+    Args:
+        costs ([`SizeCosts`]):
+            Of the dense model.
+        losses ([`Losses`]):
+            Of the same model.
+        target (`float`):
+            The cost that is allowed, in the unit of `costs`.
+        minimum (`dict[Part, int]`):
+            The least size of every part; that of the dense model for what must stay.
+        round_to (`int`):
+            Multiples of this are preferred.
+
+    Returns:
+        `dict[Part, int]`: A size for every part.
+
+    Raises:
+        ValueError: If even the least sizes cost more; the message names the share that can be reached.
+    """
+    dense, least = costs.total(costs.sizes), costs.total(minimum)
+    if least > target:
+        raise ValueError(
+            f"A budget of {target / dense:.1%} of the model cannot be reached: the least sizes allowed leave "
+            f"{least / dense:.1%}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
+        )
+    choices = _choices(costs.sizes, losses, minimum)
+    low, high = (math.log(price / dense) for price in _PRICES)
+    best = minimum
+    for _ in range(_SEARCH_STEPS):
+        price = (low + high) / 2
+        sizes = _cheapest(costs, choices, math.exp(price), round_to)
+        if costs.total(sizes) <= target:
+            best, high = sizes, price
+        else:
+            low = price
+    return _spend_rest(costs, choices, best, target, round_to)
+
+
+def _choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]:
+    curves = {"qk_sparsity": losses.query_key, "v_sparsity": losses.value, "mlp_sparsity": losses.mlp}
+    curves[WIDTH] = losses.widths
+    choices = {}
+    for (name, index), size in dense.items():
+        sizes = torch.arange(minimum[name, index], size + 1)
+        choices[name, index] = Choice(sizes, curves[name][index][sizes])
+    return choices
+
+
+def _cheapest(costs: SizeCosts, choices: dict[Part, Choice], price: float, round_to: int) -> Sizes:
+    """The sizes with the least loss + price * cost."""
+    sizes = dict(costs.sizes)
+    for _ in range(_ROUNDS):
+        before = dict(sizes)
+        slopes = costs.slopes(sizes)
+        for part in choices:
+            if part[0] == "mlp_sparsity":
+                sizes[part] = _best(choices[part], price * slopes[part], round_to)
+            elif part[0] == "qk_sparsity":
+                _choose_attention(sizes, choices, part[1], slopes, costs.attention_slope(part[1]), price, round_to)
+        for part in choices:
+            if part[0] == WIDTH:  # one after the other: patch merging ties the widths of neighbours
+                sizes[part] = _best(choices[part], price * costs.slopes(sizes)[part], round_to)
+        if sizes == before:
+            break
+    return sizes
+
+
+def _best(choice: Choice, price: float, round_to: int) -> int:
+    return int(choice.sizes[(choice.losses + price * _preferred(choice.sizes, round_to)).argmin()])
+
+
+def _choose_attention(
+    sizes: Sizes,
+    choices: dict[Part, Choice],
+    block: int,
+    slopes: dict[Part, float],
+    attention_slope: float,
+    price: float,
+    round_to: int,
+) -> None:
+    """Queries/keys and values of a block together, since attention pads the smaller of the two sizes."""
+    query_key, value = ("qk_sparsity", block), ("v_sparsity", block)
+    query_key_sizes, value_sizes = (_preferred(choices[part].sizes, round_to) for part in (query_key, value))
+    cost = (slopes[query_key] * query_key_sizes).unsqueeze(1) + slopes[value] * value_sizes
+    if round_to > 1:
+        cost = cost + attention_slope * (query_key_sizes.unsqueeze(1) - value_sizes).abs()
+    loss = choices[query_key].losses.unsqueeze(1) + choices[value].losses
+    row, column = divmod(int((loss + price * cost).argmin()), loss.shape[1])
+    sizes[query_key], sizes[value] = int(choices[query_key].sizes[row]), int(choices[value].sizes[column])
+
+
+def _preferred(sizes: torch.Tensor, round_to: int) -> torch.Tensor:
+    """What sizes count as: half of what is missing to the next multiple of `round_to` is added."""
+    return (sizes + torch.ceil(sizes / round_to) * round_to) / 2
+
+
+def _spend_rest(costs: SizeCosts, choices: dict[Part, Choice], sizes: Sizes, target: float, round_to: int) -> Sizes:
+    """Raises sizes, always the one that gains most per cost, to the next multiple of `round_to` if that fits."""
+    sizes = dict(sizes)
+    for step in sorted({round_to, 1}, reverse=True):
+        while (rest := target - costs.total(sizes)) > _SLACK * target:
+            slopes = costs.slopes(sizes)
+            gains = {}
+            for part, choice in choices.items():
+                size = sizes[part]
+                larger = min((size // step + 1) * step, int(choice.sizes[-1]))
+                cost = slopes[part] * (larger - size)
+                if 0 < cost <= rest:
+                    gain = choice.losses[size - choice.sizes[0]] - choice.losses[larger - choice.sizes[0]]
+                    gains[part] = float(gain) / cost, larger
+            if not gains:
+                break
+            part = max(gains, key=lambda part: gains[part][0])
+            sizes[part] = gains[part][1]
+    return sizes

@@ -1,0 +1,103 @@
+"""The cost of a model as a function of the sizes of its parts."""
+
+from collections import defaultdict
+
+from torch import nn
+
+from ..models import SNPModel
+from ..structure import Structure, describe
+from .sizes import PART_SIZES, WIDTH, Part, Sizes, dense_sizes
+
+
+class SizeCosts:
+    """Multiply-accumulates or parameters as a polynomial in the sizes of all parts.
+
+    [`optimum_snp.planning.costs`] counts the same on whole models. Not in the polynomial are the few weights that
+    the closed-form methods add with a narrower stream: biases, and Swin's small layer behind the patch embedding.
+
+    Attributes:
+        sizes (`dict[Part, int]`): Of the dense model.
+        unit (`str`): `"macs"` or `"parameters"`.
+    """
+
+    def __init__(self, model: SNPModel, unit: str):
+        """Takes the dense model, which may live on the meta device."""
+        structure = describe(model)
+        self.unit = unit
+        self.sizes = dense_sizes(model.config)
+        self._terms: dict[tuple[Part, ...], float] = defaultdict(float)
+        self._attention_slopes: dict[int, float] = {}
+        inputs, outputs = _inputs_and_outputs(structure)
+        for name, rows in structure.linear_rows.items():
+            layer = model.get_submodule(name)
+            read, written = inputs.get(name), outputs.get(name)
+            count = rows if unit == "macs" else 1
+            self._add(count * layer.weight.numel(), read, written)
+            if unit == "parameters" and layer.bias is not None:
+                self._add(layer.bias.numel(), written)
+        if unit == "macs":
+            for index, block in enumerate(structure.blocks):
+                pairs = block.num_maps * block.map_tokens**2 * block.module.attention.num_attention_heads
+                self._attention_slopes[index] = pairs
+                for part in (("qk_sparsity", index), ("v_sparsity", index)):
+                    self._add(pairs * self.sizes[part], part)
+        else:
+            self._add_vectors(model, structure)
+
+    def _add_vectors(self, model: nn.Module, structure: Structure) -> None:
+        counted = sum(self._terms.values())
+        for index, stream in enumerate(structure.streams):
+            width = (WIDTH, index)
+            weights = [model.get_parameter(vector) for vector in stream.vectors]
+            for name in (*stream.scales, *(norm.name for norm in stream.norms)):
+                weights += list(model.get_submodule(name).parameters())
+            for weight in weights:
+                self._add(weight.numel(), width)
+                counted += weight.numel()
+        self._add(sum(parameter.numel() for parameter in model.parameters()) - counted)
+
+    def _add(self, amount: float, *parts: Part | None) -> None:
+        """An amount, as counted on the dense model, that grows with the sizes of these parts."""
+        parts = tuple(part for part in parts if part is not None)
+        for part in parts:
+            amount /= self.sizes[part]
+        self._terms[parts] += amount
+
+    def attention_slope(self, block: int) -> float:
+        """What one more neuron per head costs in the attention itself, beside the linear layers."""
+        return self._attention_slopes.get(block, 0.0)
+
+    def total(self, sizes: Sizes) -> float:
+        """The cost of a model of these sizes."""
+        total = 0.0
+        for parts, amount in self._terms.items():
+            for part in parts:
+                amount *= sizes[part]
+            total += amount
+        return total
+
+    def slopes(self, sizes: Sizes) -> dict[Part, float]:
+        """What one more of each size costs when all others stay."""
+        slopes = dict.fromkeys(sizes, 0.0)
+        for parts, amount in self._terms.items():
+            for part in parts:
+                slope = amount
+                for other in parts:
+                    slope *= 1 if other == part else sizes[other]
+                slopes[part] += slope
+        return slopes
+
+
+def _inputs_and_outputs(structure: Structure) -> tuple[dict[str, Part], dict[str, Part]]:
+    """The part that the inputs, and the outputs, of each layer belong to."""
+    inputs, outputs = {}, {}
+    for index, stream in enumerate(structure.streams):
+        width = (WIDTH, index)
+        outputs |= dict.fromkeys(stream.writers, width)
+        inputs |= dict.fromkeys((reader for norm in stream.norms for reader in norm.readers), width)
+    for index, block in enumerate(structure.blocks):
+        query_key, value, mlp = ((part, index) for part in PART_SIZES)
+        outputs[f"{block.name}.attention.q_proj"] = outputs[f"{block.name}.attention.k_proj"] = query_key
+        outputs[f"{block.name}.attention.v_proj"] = inputs[f"{block.name}.attention.o_proj"] = value
+        outputs[f"{block.name}.mlp.fc1"] = inputs[f"{block.name}.mlp.fc2"] = mlp
+    return inputs, outputs
