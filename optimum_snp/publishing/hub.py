@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
-from huggingface_hub.constants import REGEX_COMMIT_OID
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,
@@ -57,7 +57,7 @@ def check_push(
     validate_repo_id(repo_id)
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of tags, got {tags!r}.")
-    if revision is not None and REGEX_COMMIT_OID.fullmatch(revision) and len(revision) == 40:
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         raise ValueError(f"revision {revision} is a commit, which nothing can be added to. Name a branch.")
     api = HfApi(token=token)
     with _explained(repo_id):
@@ -144,7 +144,7 @@ def push_model(
             _add_tags(folder / CARD_NAME, tags)
         if not create_pr:
             make_branch(repo_id, private=private, token=token, revision=revision)
-        with _explained(repo_id, _left_behind(repo_id, revision, parent)):
+        with _explained(repo_id, made=parent is None):
             ours = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
             stale = [name for name in theirs if is_model_file(name) and name not in ours]
             commit = api.create_commit(
@@ -184,16 +184,17 @@ def _add_tags(path: Path, tags: list[str]) -> None:
     card.save(path)
 
 
-def _left_behind(repo_id: str, revision: str | None, parent: str | None) -> str:
-    """What is on the Hub when the commit fails."""
-    if parent is None:
-        return f" The repository {repo_id} was made for this push and stays, empty; pushing again fills it."
-    return f" {repo_id}{f' at {revision}' if revision else ''} holds what it held before."
-
-
 @contextlib.contextmanager
-def _explained(repo_id: str, left_behind: str = "") -> Iterator[None]:
-    """Turns the errors of the Hub's client into built-in ones that name the remedy."""
+def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
+    """Turns the errors of the Hub's client into built-in ones that name the remedy.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        made (`bool`, *optional*, defaults to `False`):
+            Whether it had to be made for this push. It is left there: what failed to push may fail to delete.
+    """
+    stays = f" The repository {repo_id} was made for this push and stays; pushing again fills it." if made else ""
     try:
         yield
     except LocalTokenNotFoundError as error:
@@ -202,22 +203,16 @@ def _explained(repo_id: str, left_behind: str = "") -> Iterator[None]:
             "pass token=."
         ) from error
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == 401:
-            raise PermissionError(
-                "The Hub does not accept the token. Log in again with `hf auth login`, or pass another token=. "
-                f"({error})"
-            ) from error
-        if status == 403:
-            raise PermissionError(
-                f"The token may not write to {repo_id}. Give it that right in its settings, or pass another token=."
-                f"{left_behind} ({error})"
-            ) from error
-        if status in (409, 412):
-            raise OSError(f"{repo_id} was changed by somebody else meanwhile. Push again. ({error})") from error
-        raise OSError(f"The Hub refused the push to {repo_id}.{left_behind} ({error})") from error
+        message = {
+            401: "The Hub does not accept the token. Log in again with `hf auth login`, or pass another token=.",
+            403: f"The token may not write to {repo_id}. Give it that right in its settings, or pass another token=.",
+            409: f"{repo_id} was changed by somebody else meanwhile. Push again.",
+            412: f"{repo_id} was changed by somebody else meanwhile. Push again.",
+        }.get(status := error.response.status_code, f"The Hub refused the push to {repo_id}.")
+        kind = PermissionError if status in (401, 403) else OSError
+        raise kind(f"{message} Nothing was pushed.{stays} ({error})") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
         raise ConnectionError(
             "The Hub cannot be reached, or broke off. Check the network and HF_ENDPOINT, then push again. A push is "
-            f"one commit: it arrived whole or not at all. ({type(error).__name__}: {error})"
+            f"one commit: it arrived whole or not at all.{stays} ({type(error).__name__}: {error})"
         ) from error
