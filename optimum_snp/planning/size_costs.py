@@ -45,7 +45,7 @@ class SizeCosts:
             self._add_vectors(model, structure)
 
     def _add_vectors(self, model: nn.Module, structure: Structure) -> None:
-        counted = sum(self._terms.values())
+        counted = self.total(self.sizes)
         for index, stream in enumerate(structure.streams):
             width = (WIDTH, index)
             weights = [model.get_parameter(vector) for vector in stream.vectors]
