@@ -107,8 +107,10 @@ def test_without_measurements_there_are_no_accuracies(models, tmp_path):
     assert not any("accuracy_over_flops" in file for file in result["pictures"])
 
 
-def test_without_matplotlib_there_is_a_page_without_pictures(models, pixel_values, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+def test_without_matplotlib_there_is_a_page_without_pictures(
+    models, pixel_values, tmp_path, without_matplotlib, caplog
+):
+    without_matplotlib()
     result = write_report(tmp_path, models, original="dense<b>", images=pixel_values)
     assert result["pictures"] == []
     assert "pip install optimum-snp[plots]" in caplog.text
