@@ -7,7 +7,7 @@ INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constra
 .PHONY: demo test test-slow quality format clean
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images
-	$(INSTALL) ".[demo]"
+	$(INSTALL) ".[demo,plots]"
 	$(VENV)/bin/optimum-cli snp demo --output demo-output
 
 test: environment $(VENV4)/installed  ## all tests but the slow ones
@@ -29,7 +29,7 @@ format: $(VENV)/bin/python
 # Not editable: the tests of the command line see what a wheel holds.
 .PHONY: environment
 environment: $(VENV)/bin/python
-	$(INSTALL) ".[tests,demo]"
+	$(INSTALL) ".[tests,demo,plots]"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import DeiTImageProcessorPil, ViTConfig, ViTForImageClassification, set_seed
 
+from optimum_snp.publishing import pictures
 from tests.helpers import build_source
 from tests.hub_repos import User
 from tests.hub_server import HubServer
@@ -61,6 +62,18 @@ def image_folder(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((digits.images[index] * 15).astype(np.uint8)).resize((32, 32)).save(folder / f"{index}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """A function that lets matplotlib seem not to be installed, until the test ends."""
+
+    def hide():
+        pictures.can_draw.cache_clear()
+        monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+
+    yield hide
+    pictures.can_draw.cache_clear()
 
 
 @pytest.fixture(scope="session")

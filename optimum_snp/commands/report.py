@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from ..pruner import SNPPruner
-from ..publishing.report import check_report_folder, write_report
+from ..publishing.report import check_report, write_report
 from .common import Result, add_dataset_arguments, dataset_name, load_named_dataset
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Evaluates if asked to, and writes the report."""
-    check_report_folder(args.output)
+    check_report(args.output, args.num_images)
     if args.images and not args.original:
         raise ValueError("--images shows the attention before and after pruning. Name the original with --original.")
     names = _names(([args.original] if args.original else []) + args.models)

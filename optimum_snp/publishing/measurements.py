@@ -103,7 +103,7 @@ class Measurements:
         accuracies (`list[Accuracy]`), latencies (`list[Latency]`):
             What was measured, the older first.
         spectra (`list[list[list[float]]]`, *optional*):
-            Per block and head the singular values of the attention scores before the last pruning, falling, the
+            Per block and head the singular values of the attention scores before the first pruning, falling, the
             greatest being 1.
         calibration_images (`int`, *optional*):
             Images that the last pruning was calibrated on.
@@ -131,10 +131,11 @@ class Measurements:
 
     def after_pruning(self, weights: str, statistics: CalibrationStatistics | None) -> "Measurements":
         """Those of the model that comes from pruning the one with these weights, by these statistics."""
+        is_first = self.stage.step == 0
         return replace(
             self.of_weights(weights),
             stage=Stage(self.stage.step + 1, PRUNED),
-            spectra=relative_spectra(statistics) if statistics else None,
+            spectra=relative_spectra(statistics) if is_first and statistics else self.spectra,
             calibration_images=statistics.num_images if statistics else None,
         )
 

@@ -4,6 +4,7 @@ matplotlib is needed only here, and only when a picture is drawn. Its global sta
 Okabe and Ito, told apart with every kind of colour blindness.
 """
 
+import functools
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
@@ -51,8 +52,9 @@ class Picture:
     description: str
 
 
+@functools.cache
 def can_draw() -> bool:
-    """Whether matplotlib is installed; if not, the log says what to install."""
+    """Whether matplotlib is installed; if not, the log says once what to install."""
     if importlib.util.find_spec("matplotlib") is None:
         logger.warning("There are no pictures, because matplotlib is not installed: pip install optimum-snp[plots]")
         return False
@@ -132,8 +134,9 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
     columns = min((4, 3), key=lambda columns: -len(spectra) % columns)
     rows = -(-len(spectra) // columns)
     figure = _figure(1.75 * rows + 0.6)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    for number, (axes, heads, (block, cut)) in enumerate(zip(panels, spectra, cuts.items(), strict=False)):
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    drawn = zip(panels[: len(spectra)], spectra, cuts.items(), strict=True)
+    for number, (axes, heads, (block, cut)) in enumerate(drawn):
         size = len(heads[0])
         for head in heads:
             axes.semilogy(np.arange(1, size + 1), np.maximum(head, 1e-6), color=BLUE, alpha=0.6, linewidth=1.2)

@@ -85,16 +85,18 @@ def write_report(
         `dict[str, Any]`: What JSON can hold: the page, its pictures, and FLOPs, parameters and accuracies by model.
 
     Raises:
-        ValueError: If `output` is a file, there is no model, `original` is none of them, or `images` come without it
-            or cannot be read.
+        ValueError: If `output` is a file, there is no model, a name is no part of a file name, `original` is none of
+            the models, or `images` come without it, cannot be read or cannot be compared.
     """
-    folder = check_report_folder(output)
+    folder = check_report(output, num_images)
     if not models:
         raise ValueError("A report needs at least one model.")
+    if any("/" in name for name in models):
+        raise ValueError(f"Files are named after the models, so no name may have a slash; got {', '.join(models)}.")
     if original not in (None, *models):
         raise ValueError(f"original must be one of the models, {', '.join(map(repr, models))}; got {original!r}.")
-    if images is not None and original is None:
-        raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
+    if images is not None:
+        _check_comparable(models, original)
     folder.mkdir(parents=True, exist_ok=True)
     measured = {
         name: pruner.measurements.of_weights(model_fingerprint(pruner.model)) for name, pruner in models.items()
@@ -119,16 +121,31 @@ def write_report(
     }
 
 
-def check_report_folder(output: str | Path) -> Path:
-    """Tells before any work whether a report can be written there.
+def check_report(output: str | Path, num_images: int) -> Path:
+    """Tells before any work whether a report can be written.
 
     Raises:
-        ValueError: If the path is a file.
+        ValueError: If the path is a file, or the number of images is not positive.
     """
+    if num_images < 1:
+        raise ValueError(f"The number of images must be at least 1, got {num_images}.")
     folder = Path(output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{output} is a file. Name a folder for the report.")
     return folder
+
+
+def _check_comparable(models: Mapping[str, "SNPPruner"], original: str | None) -> None:
+    if original is None:
+        raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
+    for name, pruner in models.items():
+        for option in ("model_type", "image_size", "patch_size"):
+            expected, found = (getattr(p.model.config, option) for p in (models[original], pruner))
+            if found != expected:
+                raise ValueError(
+                    f"{option} of {name} is {found}, of {original} {expected}; their attention cannot be compared. "
+                    "Leave images out."
+                )
 
 
 def _present(measurements: Measurements) -> list[Accuracy]:
@@ -211,9 +228,6 @@ def _pixel_values(pruner: "SNPPruner", images: Any, num_images: int, image_colum
 def _attention(
     folder: Path, name: str, models: Mapping[str, "SNPPruner"], original: str, pixel_values: torch.Tensor
 ) -> list[Picture]:
-    size = models[name].model.config.image_size
-    if size != models[original].model.config.image_size:
-        raise ValueError(f"{name} reads images of size {size}, {original} others; their attention cannot be compared.")
     before, after = (attention_maps(models[which].model, pixel_values) for which in (original, name))
     return [
         pictures.draw_attention(

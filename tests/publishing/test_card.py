@@ -13,7 +13,6 @@ from transformers import SwinBackbone, SwinConfig
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.planning.presets import PRESETS
-from optimum_snp.publishing import pictures
 from optimum_snp.publishing.card import BEGIN, END, write_card
 from optimum_snp.publishing.measurements import Stage
 from optimum_snp.publishing.origin import Origin
@@ -256,9 +255,9 @@ def test_cards_without_our_part_get_it_below(previous, pruner, tmp_path):
     assert card.text.startswith(("#", "\n#"))
 
 
-def test_without_matplotlib_there_is_a_card_without_pictures(pruner, tmp_path, monkeypatch, caplog):
+def test_without_matplotlib_there_is_a_card_without_pictures(pruner, tmp_path, without_matplotlib, caplog):
     pruner.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+    without_matplotlib()
     pruner.save_pretrained(tmp_path / "model")
     assert "pip install optimum-snp[plots]" in caplog.text
     assert "](pictures/" not in (tmp_path / "model" / "README.md").read_text()

@@ -87,6 +87,7 @@ def test_a_second_step_counts_on(source, pixel_values, tmp_path):
     pruner.save_pretrained(tmp_path / "model")
     again = SNPPruner.from_pretrained(tmp_path / "model")
     again.prune(CONFIG, calibration_dataset=pixel_values)
+    assert again.measurements.spectra == pruner.measurements.spectra  # of the dense model
     again.evaluate(pairs(pixel_values))
     assert stages(again.measurements) == [(1, "pruned"), (2, "pruned")]
 

@@ -12,6 +12,7 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.publishing import pictures
 from optimum_snp.publishing.report import write_report
 from optimum_snp.publishing.tables import EMPTY
+from tests.helpers import build_source
 
 
 HAS_MATPLOTLIB = pictures.can_draw()
@@ -107,8 +108,10 @@ def test_without_measurements_there_are_no_accuracies(models, tmp_path):
     assert not any("accuracy_over_flops" in file for file in result["pictures"])
 
 
-def test_without_matplotlib_there_is_a_page_without_pictures(models, pixel_values, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+def test_without_matplotlib_there_is_a_page_without_pictures(
+    models, pixel_values, tmp_path, without_matplotlib, caplog
+):
+    without_matplotlib()
     result = write_report(tmp_path, models, original="dense<b>", images=pixel_values)
     assert result["pictures"] == []
     assert "pip install optimum-snp[plots]" in caplog.text
@@ -125,6 +128,13 @@ def test_mistakes_are_named_before_any_work(models, pixel_values, tmp_path):
         write_report(tmp_path / "report", models, original="other")
     with pytest.raises(ValueError, match="at least one model"):
         write_report(tmp_path / "report", {})
+    with pytest.raises(ValueError, match="The number of images must be at least 1, got 0"):
+        write_report(tmp_path / "report", models, num_images=0)
+    with pytest.raises(ValueError, match="no name may have a slash; got a/b"):
+        write_report(tmp_path / "report", {"a/b": models["small"]})
+    other = {**models, "other": SNPPruner.from_pretrained(build_source("ViTModel", patch_size=16))}
+    with pytest.raises(ValueError, match=r"patch_size of other is 16, of dense<b> 8; their attention cannot"):
+        write_report(tmp_path / "report", other, original="dense<b>", images=pixel_values)
     assert not (tmp_path / "report").exists()
 
 
