@@ -1,6 +1,7 @@
 """Every method on Swin: sizes as asked, exact where nothing is removed, accurate on real images, never NaN."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -35,19 +36,22 @@ def outputs_of(model, images):
     return output.logits if "logits" in output else output.last_hidden_state
 
 
-@pytest.fixture(scope="module", params=SWIN_CLASSES)
-def calibrated(request):
+@functools.cache
+def calibrated(class_name):
     """A Swin of ours with 1 and 2 heads, whose windows do not divide its maps, and its statistics."""
-    model = convert(build(request.param))
+    model = convert(build(class_name))
     return model, collect_statistics(model, torch.randn(8, 3, 32, 32), num_samples=8)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75])
-@pytest.mark.parametrize("parts", [*((part,) for part in PARTS), PARTS], ids=[*PARTS, "all"])
+@pytest.mark.parametrize(
+    ("class_name", "parts"),
+    [("SwinForImageClassification", (part,)) for part in PARTS] + [(class_name, PARTS) for class_name in SWIN_CLASSES],
+)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_share_of_every_part(calibrated, method, parts, share):
+def test_every_share_of_every_part(class_name, method, parts, share):
     """Sizes as asked for; and the model runs on images that patches and windows do not divide."""
-    model, statistics = calibrated
+    model, statistics = calibrated(class_name)
     config = SNPConfig(method=method, **dict.fromkeys(parts, share))
     plan = make_plan(model, compute_scores(model, statistics, config), config)
     pruned = reshape(model, plan, statistics)
@@ -61,13 +65,13 @@ def test_every_share_of_every_part(calibrated, method, parts, share):
             assert block["qk_head_dim"] == size(12, "qk_sparsity")
             assert block["v_head_dim"] == size(12, "v_sparsity")
             assert block["intermediate_size"] == size(mlp, "mlp_sparsity")
-    for shape in ((32, 32), (21, 13)):
-        assert outputs_of(pruned, torch.randn(1, 3, *shape)).isfinite().all()
+    assert outputs_of(pruned, torch.randn(1, 3, 21, 13)).isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_zero_sparsity_is_the_dense_model(calibrated, method, pixel_values):
-    model, statistics = calibrated
+@pytest.mark.parametrize("class_name", SWIN_CLASSES)
+def test_zero_sparsity_is_the_dense_model(class_name, method, pixel_values):
+    model, statistics = calibrated(class_name)
     config = SNPConfig(method=method)
     pruned = reshape(model, make_plan(model, compute_scores(model, statistics, config), config), statistics)
     torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(model, pixel_values), rtol=0, atol=1e-5)
@@ -152,7 +156,7 @@ def test_never_nan(class_name, method, make, num_images, pixel_values):
         assert outputs_of(pruned, pixel_values).abs().max() < 1e3
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["snp", "projection"])
 @pytest.mark.parametrize(
     ("class_name", "auto_class"),
     [
