@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from huggingface_hub import constants
 from PIL import Image
 from sklearn.datasets import load_digits
-from transformers import DeiTImageProcessorPil, ViTConfig, ViTForImageClassification, set_seed
+from transformers import (
+    DeiTImageProcessorPil,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    set_seed,
+)
 
 from optimum_snp.publishing import pictures
 from tests.helpers import build_source
@@ -87,7 +94,6 @@ def digits():
 @pytest.fixture(scope="session")
 def trained(digits):
     """A ViT trained on the digits above to about 95 % on those held out."""
-    images, labels = digits[0][:-500], digits[1][:-500]
     set_seed(0)
     config = ViTConfig(
         image_size=16,
@@ -99,11 +105,33 @@ def trained(digits):
         num_labels=10,
         initializer_range=0.1,
     )
-    model = ViTForImageClassification(config).train()
-    num_epochs, batch_size = 25, 50
+    return train(ViTForImageClassification(config), digits, num_epochs=25)
+
+
+@pytest.fixture(scope="session")
+def trained_swin(digits):
+    """A Swin trained on the same digits: 6 x 6 tokens in four windows, one block of them shifted, then 3 x 3."""
+    set_seed(0)
+    config = SwinConfig(
+        image_size=16,
+        patch_size=3,
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[1, 2],
+        window_size=3,
+        drop_path_rate=0.0,
+        num_labels=10,
+        initializer_range=0.1,
+    )
+    return train(SwinForImageClassification(config), digits, num_epochs=16, learning_rate=5e-3)
+
+
+def train(model, digits, num_epochs, batch_size=50, learning_rate=2e-3):
+    images, labels = digits[0][:-500], digits[1][:-500]
+    model.train()
     steps = num_epochs * (len(images) // batch_size + 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
     for _ in range(num_epochs):
         for batch in torch.randperm(len(images)).split(batch_size):
             model(images[batch], labels=labels[batch]).loss.backward()

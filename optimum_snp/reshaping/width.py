@@ -49,7 +49,7 @@ def reshape_stream(
             With moments.
         kept (`list[int]`, *optional*):
             The channels that `directions` selects. A norm that nothing reads, whose output is a feature map, then
-            keeps its scale and shift; those of a rotation are features without either.
+            keeps its scale and shift; those of a rotation have one scale for all, and no shift.
     """
     for norm in stream.norms:
         if kept is not None and not norm.readers:
@@ -126,7 +126,8 @@ def _reshape_readers(weights: Weights, norm: Norm, directions: torch.Tensor, sum
     weights[f"{norm.name}.weight"] = torch.ones(kept.shape[1], dtype=torch.float64)
     weights[f"{norm.name}.bias"] = torch.zeros(kept.shape[1], dtype=torch.float64)
     if not norm.readers:
-        weights[f"{norm.name}.weight"] /= length * square.sqrt()
+        # Of the features' scale only its size passes a rotation.
+        weights[f"{norm.name}.weight"] *= scale.square().mean().sqrt() / (length * square.sqrt())
     padding = []
     for reader in norm.readers:
         weight = weights[f"{reader}.weight"]
@@ -143,7 +144,8 @@ def _reshape_readers(weights: Weights, norm: Norm, directions: torch.Tensor, sum
 def _keep_padding(weights: Weights, norm: Norm, padding: list[torch.Tensor]) -> None:
     """Gives the norm the shift with which zeros behind it make the readers put out `padding` again.
 
-    The readers' biases take the shift back, so that nothing changes for the tokens of the image.
+    By least squares: exactly where all axes are kept, else as nearly as the kept ones can. The readers' biases take
+    the shift back, so that nothing changes for the tokens of the image.
     """
     weight = torch.cat([weights[f"{reader}.weight"] for reader in norm.readers])
     bias = torch.cat([weights[f"{reader}.bias"] for reader in norm.readers])

@@ -16,7 +16,8 @@ def describe(model: SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbo
     base_model = model.base_model
     base = "" if model is base_model else f"{model.base_model_prefix}."
     embeddings, config = f"{base}embeddings", model.config
-    patches, grid = f"{embeddings}.patch_embeddings.projection", base_model.stages[0].windows["0"].grid
+    patches = f"{embeddings}.patch_embeddings.projection"
+    grid = next(iter(base_model.stages[0].windows.values())).grid  # the same for all shifts
     rows = {patches: grid[0] * grid[1]}
     writers, scales = [patches], [f"{embeddings}.norm"]
     if base_model.embeddings.reduction is not None:

@@ -15,6 +15,7 @@ from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
 from optimum_snp.planning.decide import keep_highest, make_plan
 from optimum_snp.planning.sizes import kept_size
 from optimum_snp.scoring import Scores
+from optimum_snp.structure import block_sizes, stream_widths
 from tests.helpers import SOURCE_CLASSES, build_source
 
 
@@ -29,7 +30,7 @@ PUBLISHED = {
 
 def random_scores(config):
     generator = torch.Generator().manual_seed(0)
-    blocks = config.block_configs
+    blocks = block_sizes(config)
 
     def per_head(size):
         return [torch.rand(block["num_attention_heads"], block[size], generator=generator) for block in blocks]
@@ -38,7 +39,7 @@ def random_scores(config):
         query_key=per_head("qk_head_dim"),
         value=per_head("v_head_dim"),
         mlp=[torch.rand(block["intermediate_size"], generator=generator) for block in blocks],
-        widths=[torch.rand(config.hidden_size, generator=generator)],
+        widths=[torch.rand(width, generator=generator) for width in stream_widths(config)],
     )
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.reshaping import select_neurons
-from tests.helpers import SOURCE_CLASSES, build_source
+from optimum_snp.structure import describe
+from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 
 
 def masked(model, plan):
@@ -23,7 +24,8 @@ def masked(model, plan):
     def hook(module, mask):
         module.register_forward_hook(lambda _module, _inputs, output: output * mask)
 
-    for layer, block in zip(model.base_model.layers, plan.blocks, strict=True):
+    structure = describe(model)
+    for layer, block in zip((block.module for block in structure.blocks), plan.blocks, strict=True):
         before = block.before
         for names, heads, size in (
             (("q_proj", "k_proj"), block.query_key, before["qk_head_dim"]),
@@ -33,24 +35,47 @@ def masked(model, plan):
             for name in names:
                 hook(getattr(layer.attention, name), mask)
         hook(layer.mlp.activation_fn, zero_but(block.mlp, before["intermediate_size"]))
-    if plan.widths[0].after < plan.widths[0].before:
-        for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):
-                module.register_forward_hook(norm_over(plan.widths[0].kept))
+    for stream, width in zip(structure.streams, plan.widths, strict=True):
+        if width.after < width.before:
+            for name, repeats in [(name, 1) for name in stream.scales] + [(n.name, n.repeats) for n in stream.norms]:
+                model.get_submodule(name).register_forward_hook(norm_over(width.kept, repeats))
     return model
 
 
-def norm_over(kept):
-    """Layer norm over the kept channels; what reads the stream sees zeros elsewhere."""
+def norm_over(kept, repeats):
+    """Layer norm over the kept channels, of tokens that lie side by side; what reads it sees zeros elsewhere."""
+
+    def channels_of(tensor):
+        return tensor.unflatten(-1, (repeats, -1))[..., kept]
 
     def replace(module, inputs, _output):
+        states, weight, bias = (channels_of(tensor) for tensor in (inputs[0], module.weight, module.bias))
         output = torch.zeros_like(inputs[0])
-        output[..., kept] = F.layer_norm(
-            inputs[0][..., kept], (len(kept),), module.weight[kept], module.bias[kept], module.eps
-        )
+        normed = F.layer_norm(states, states.shape[-2:], weight, bias, module.eps)
+        output.unflatten(-1, (repeats, -1))[..., kept] = normed
         return output
 
     return replace
+
+
+def assert_same_outputs(actual, expected, plan):
+    """The masked model's streams keep their widths, so its features are compared on the kept channels."""
+    kept = [width.kept for width in plan.widths]
+
+    def close(one, other):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+    if "logits" in actual:
+        close(actual.logits, expected.logits)
+    elif "feature_maps" in actual:  # the stem's belongs to the first stage
+        for one, other, channels in zip(actual.feature_maps, expected.feature_maps, [kept[0], *kept], strict=True):
+            close(one, other[:, channels])
+    else:
+        close(actual.last_hidden_state, expected.last_hidden_state[..., kept[-1]])
+        swin = len(kept) > 1  # whose pooler is a mean
+        close(actual.pooler_output, expected.pooler_output[..., kept[-1]] if swin else expected.pooler_output)
+    for one, other in zip(actual.attentions or (), expected.attentions or (), strict=True):
+        close(one, other)
 
 
 def plan_for(model, pixel_values, **shares):
@@ -59,33 +84,41 @@ def plan_for(model, pixel_values, **shares):
     return pruner.plan(SNPConfig(method="snp", **shares))
 
 
+EACH_PART = [
+    {"qk_sparsity": 0.5},
+    {"v_sparsity": 0.3},
+    {"mlp_sparsity": 0.7},
+    {"hidden_sparsity": 0.25},
+]
+UNEVEN = {"qk_sparsity": [0.9, 0.0, 0.4], "v_sparsity": [0.0, 0.99, 0.5], "mlp_sparsity": 0.5, "hidden_sparsity": 0.5}
+SECOND_STAGE = {"hidden_sparsity": [0.0, 0.9]}
+UNEVEN_STAGES = {
+    "qk_sparsity": [[0.9, 0.0], [0.4, 0.99, 0.2]],
+    "v_sparsity": [0.0, 0.99, 0.5, 0.1, 0.3],
+    "mlp_sparsity": [[0.5, 0.99], [0.0, 0.3, 0.7]],
+    "hidden_sparsity": [0.5, 0.3],
+}
+
+
 @pytest.mark.parametrize(
-    "shares",
-    [
-        {"qk_sparsity": 0.5},
-        {"v_sparsity": 0.3},
-        {"mlp_sparsity": 0.7},
-        {"hidden_sparsity": 0.25},
-        {"qk_sparsity": [0.9, 0.0, 0.4], "v_sparsity": [0.0, 0.99, 0.5], "mlp_sparsity": 0.5, "hidden_sparsity": 0.5},
+    ("class_name", "shares"),
+    [(name, shares) for name in SOURCE_CLASSES for shares in (*EACH_PART, UNEVEN)]
+    + [
+        (name, shares)
+        for name in SWIN_CLASSES
+        for shares in (*EACH_PART, {"hidden_sparsity": [0, 0.9]}, UNEVEN_STAGES)
     ],
 )
-@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
 def test_equals_the_masked_dense_model(class_name, shares, pixel_values):
-    model = convert(build_source(class_name, attn_implementation="eager"))
+    options = {"out_features": ["stem", "stage1", "stage2"]} if class_name == "SwinBackbone" else {}
+    model = convert(build_source(class_name, attn_implementation="eager", **options))
     plan = plan_for(model, pixel_values, **shares)
     pruned = select_neurons(model, plan)
     with torch.inference_mode():
         actual = pruned(pixel_values, output_attentions=True)
         expected = masked(model, plan)(pixel_values, output_attentions=True)
-    if class_name.endswith("Model"):  # the hidden states of the masked model keep their width
-        torch.testing.assert_close(
-            actual.last_hidden_state, expected.last_hidden_state[..., plan.widths[0].kept], atol=1e-5, rtol=1e-5
-        )
-        torch.testing.assert_close(actual.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-5)
-    else:
-        torch.testing.assert_close(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
-    for one, other in zip(actual.attentions, expected.attentions, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert actual.attentions
+    assert_same_outputs(actual, expected, plan)
 
 
 shares = st.floats(0, 0.99)
@@ -116,6 +149,46 @@ def test_any_sizes_equal_the_masked_dense_model(qk, v, mlp, hidden, heads, bias)
     with torch.inference_mode():
         actual = select_neurons(model, plan)(images).logits
         torch.testing.assert_close(actual, masked(model, plan)(images).logits, atol=1e-5, rtol=1e-5)
+
+
+@st.composite
+def swins(draw):
+    """Options of a Swin of one to three stages, and images that neither patches nor windows need to divide."""
+    num_stages = draw(st.integers(1, 3))
+    depths = draw(st.lists(st.integers(1, 2), min_size=num_stages, max_size=num_stages))
+    part = st.lists(shares, min_size=sum(depths), max_size=sum(depths))
+    options = {
+        "embed_dim": 4,
+        "depths": depths,
+        "num_heads": [draw(st.sampled_from([1, 2, 4])) for _ in depths],
+        "window_size": draw(st.integers(1, 4)),
+        "patch_size": draw(st.integers(1, 3)),
+        "image_size": draw(st.integers(6, 15)),
+        "qkv_bias": draw(st.booleans()),
+        "use_absolute_embeddings": draw(st.booleans()),
+    }
+    if options["use_absolute_embeddings"]:  # one for each whole patch
+        options["image_size"] -= options["image_size"] % options["patch_size"]
+    if draw(st.booleans()):
+        options["out_features"] = ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
+    sparsity = {f"{name}_sparsity": draw(part) for name in ("qk", "v", "mlp")}
+    sparsity["hidden_sparsity"] = draw(st.lists(shares, min_size=num_stages, max_size=num_stages))
+    return options, sparsity, (draw(st.integers(3, 19)), draw(st.integers(3, 19)))
+
+
+@given(swins())
+@settings(max_examples=25, deadline=None)
+def test_any_swin_equals_the_masked_dense_model(swin):
+    options, sparsity, size = swin
+    class_name = "SwinBackbone" if "out_features" in options else "SwinForImageClassification"
+    model = convert(build_source(class_name, **options))
+    plan = plan_for(model, torch.randn(2, 3, options["image_size"], options["image_size"]), **sparsity)
+    assert [width.after for width in plan.widths] == select_neurons(model, plan).config.hidden_sizes
+    images = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        actual = select_neurons(model, plan)(images, interpolate_pos_encoding=True)
+        expected = masked(model, plan)(images, interpolate_pos_encoding=True)
+    assert_same_outputs(actual, expected, plan)
 
 
 def test_nothing_to_prune_gives_the_same_model(source, pixel_values):
