@@ -40,7 +40,7 @@ def plan_by_scores(dense: SNPModel, shares: Shares, score: RowScore) -> PruningP
         mlp=[score(layer.mlp.fc1.weight) for layer in layers],
         widths=[score(torch.cat(producer_rows(dense, stream), dim=1)) for stream in structure.streams],
     )
-    return make_plan(dense, scores, SNPConfig(**shares))
+    return make_plan(dense, scores, SNPConfig(method="snp", **shares))
 
 
 def l2_norm(rows: torch.Tensor) -> torch.Tensor:
