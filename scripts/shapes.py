@@ -1,12 +1,6 @@
 """Dense models of well-known shapes with random weights: enough where time, memory and costs are the question."""
 
-from transformers import (
-    DeiTConfig,
-    DeiTForImageClassification,
-    PreTrainedModel,
-    SwinConfig,
-    SwinForImageClassification,
-)
+from transformers import PreTrainedModel, SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
 
 
 _DEIT = {
@@ -27,6 +21,6 @@ SHARES = {"qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5, "hidden_sp
 
 def build_dense(shape: str) -> PreTrainedModel:
     """A classifier of transformers for images of 224 px and 1,000 classes, untrained, in eval mode."""
-    if shape in _DEIT:
-        return DeiTForImageClassification(DeiTConfig(num_labels=1000, **_DEIT[shape])).eval()
+    if shape in _DEIT:  # the published DeiT without distillation token are ViT
+        return ViTForImageClassification(ViTConfig(num_labels=1000, **_DEIT[shape])).eval()
     return SwinForImageClassification(SwinConfig(num_labels=1000, **_SWIN[shape])).eval()
