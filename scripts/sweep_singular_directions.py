@@ -1,6 +1,6 @@
 """How many singular directions, and weighted or not: accuracy after pruning query/key neurons only, without training.
 
-    python scripts/sweep_singular_directions.py demo-output/dense
+    python scripts/sweep_singular_directions.py demo-output/deit/dense
 
 prints the table of docs/singular-directions.md. One calibration pass serves all rows: the statistics hold every
 direction.

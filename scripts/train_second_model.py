@@ -2,26 +2,19 @@
 
     python scripts/train_second_model.py models/second-vit
 
-8 layers of 4 heads, width 128, 1.6 M parameters; some ten minutes on two cores.
+8 layers of 4 heads, width 128, 1.6 M parameters; some ten minutes on two cores. The other two models are the demo's.
 """
 
 import argparse
 
-from transformers import Trainer, ViTConfig, ViTForImageClassification, set_seed
+from transformers import ViTConfig, ViTForImageClassification
 
-from optimum_snp.demo.data import AugmentedDigits, load_digits
-from optimum_snp.demo.dense import build_image_processor, start_positions, training_arguments
+from optimum_snp.demo.data import load_digits
+from optimum_snp.demo.dense import build_image_processor, start_positions, train_dense
 
 
-def main() -> None:
-    """Trains and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", help="folder for the model")
-    parser.add_argument("--epochs", type=int, default=22)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    set_seed(args.seed)
+def build_vit() -> ViTForImageClassification:
+    """The untrained ViT."""
     config = ViTConfig(
         image_size=32,
         patch_size=4,
@@ -34,9 +27,19 @@ def main() -> None:
     )
     model = ViTForImageClassification(config)
     start_positions(model)
+    return model
+
+
+def main() -> None:
+    """Trains and saves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", help="folder for the model")
+    parser.add_argument("--epochs", type=int, default=22)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
     train_digits, _ = load_digits(args.seed)
-    arguments = training_arguments(f"{args.output}-run", epochs=args.epochs, learning_rate=1e-3, seed=args.seed)
-    Trainer(model, arguments, train_dataset=AugmentedDigits(train_digits)).train()
+    model = train_dense(build_vit, train_digits, f"{args.output}-run", epochs=args.epochs, seed=args.seed)
     model.save_pretrained(args.output)
     build_image_processor().save_pretrained(args.output)
 

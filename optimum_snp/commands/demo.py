@@ -1,12 +1,12 @@
 """Show the whole road on real images that a package ships, without network.
 
-Trains a small DeiT on handwritten digits, prunes it with SNP to half of its FLOPs, fine-tunes it, saves it, loads it
-in a process that cannot see this package, and prints one table. Takes some minutes on two cores.
+Trains a small DeiT or Swin on handwritten digits, prunes it with SNP to half of its FLOPs, fine-tunes it, saves it,
+loads it in a process that cannot see this package, and prints one table. Takes some minutes on two cores.
 """
 
 import argparse
 
-from ..demo import run_demo
+from ..demo import DENSE_MODELS, run_demo
 from ..publishing import check_save_directory
 from .common import Result
 
@@ -14,10 +14,13 @@ from .common import Result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
+        "--architecture", choices=DENSE_MODELS, default="deit", help="of the dense model (default: %(default)s)"
+    )
+    parser.add_argument(
         "--output", default="demo-output", metavar="FOLDER", help="where the models are saved (default: %(default)s)"
     )
     parser.add_argument(
-        "--epochs", type=int, default=22, metavar="N", help="of the dense model (default: %(default)s)"
+        "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 98 %%)"
     )
     parser.add_argument("--finetune-epochs", type=int, default=4, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -26,5 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Runs the demo and prints its table."""
     check_save_directory(args.output)
-    report = run_demo(args.output, epochs=args.epochs, finetune_epochs=args.finetune_epochs, seed=args.seed)
+    report = run_demo(
+        args.output, args.architecture, epochs=args.epochs, finetune_epochs=args.finetune_epochs, seed=args.seed
+    )
     return report.to_dict(), str(report)

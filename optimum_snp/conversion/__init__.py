@@ -66,10 +66,15 @@ def convert(source: PreTrainedModel) -> SNPModel:
     return vit.convert_vit(source)
 
 
+def our_weights(source: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of a model of transformers under the names of our architecture; they are shared, not copied."""
+    return (swin if type(source).__name__ in swin.ARCHITECTURES else vit).our_weights(source)
+
+
 def _copy(source: PreTrainedModel) -> SNPModel:
     model_class = SNP_ARCHITECTURES[type(source).__name__]
     config = model_class.config_class.from_dict(source.config.to_dict())
     return build_like(source, model_class, config, source.state_dict())
 
 
-__all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert"]
+__all__ = ["SNP_ARCHITECTURES", "SUPPORTED_ARCHITECTURES", "check_supported", "convert", "our_weights"]

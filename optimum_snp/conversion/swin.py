@@ -3,6 +3,7 @@
 Only this file knows the names of its modules (transformers >= 5.9).
 """
 
+import torch
 from transformers import PreTrainedModel
 
 from ..models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel, build_like
@@ -35,8 +36,12 @@ def convert_swin(source: PreTrainedModel) -> SNPSwinModel | SNPSwinForImageClass
     # Only a bare model may lack the pooler; it has no weights, so a backbone's base model may have it as well.
     use_pooler = model_class is not SNPSwinModel or source.pooler is not None
     config = SNPSwinConfig(**config_fields(source), use_pooler=use_pooler)
-    weights = {_our_name(name): weight for name, weight in network_weights(source).items()}
-    return build_like(source, model_class, config, weights)
+    return build_like(source, model_class, config, our_weights(source))
+
+
+def our_weights(source: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of `source` under the names of our architecture."""
+    return {_our_name(name): weight for name, weight in network_weights(source).items()}
 
 
 def _our_name(name: str) -> str:

@@ -4,6 +4,7 @@ Only this file knows the names of their modules. Both families share one layout 
 the same names below the base model, so that weights move over without change.
 """
 
+import torch
 from transformers import PreTrainedModel
 
 from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel, build_like
@@ -38,8 +39,12 @@ def convert_vit(source: PreTrainedModel) -> SNPViTModel | SNPViTForImageClassifi
         use_distillation_head=hasattr(source, "distillation_classifier"),
         use_pooler=base_model.pooler is not None,
     )
-    weights = {_our_name(name): weight for name, weight in network_weights(source).items()}
-    return build_like(source, ARCHITECTURES[type(source).__name__], config, weights)
+    return build_like(source, ARCHITECTURES[type(source).__name__], config, our_weights(source))
+
+
+def our_weights(source: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of `source` under the names of our architecture."""
+    return {_our_name(name): weight for name, weight in network_weights(source).items()}
 
 
 def _our_name(name: str) -> str:

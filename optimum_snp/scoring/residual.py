@@ -25,14 +25,14 @@ def residual_scores(model: SNPModel, stream: Stream) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `[width]`: float64, summing to 1.
     """
-    scores = torch.stack([redundancy_scores(rows) for rows in _producer_rows(model, stream)])
+    scores = torch.stack([redundancy_scores(rows) for rows in producer_rows(model, stream)])
     totals = scores.sum(dim=1, keepdim=True)
     # A producer whose rows all point one way ranks no channel above another.
     shares = torch.where(totals > 0, scores / totals, 1 / scores.shape[1])
     return shares.mean(dim=0)
 
 
-def _producer_rows(model: SNPModel, stream: Stream) -> list[torch.Tensor]:
+def producer_rows(model: SNPModel, stream: Stream) -> list[torch.Tensor]:
     """The output rows, `[width, inputs]`, of everything that is added into the residual stream."""
     rows = [model.get_submodule(writer).weight.flatten(1) for writer in stream.writers]
     if stream.vectors:

@@ -1,4 +1,4 @@
-"""Torch-Pruning (PyPI `torch-pruning`, arXiv 2301.12900) as a baseline, on the ViT and DeiT of transformers 5.
+"""Torch-Pruning (PyPI `torch-pruning`, arXiv 2301.12900) as a baseline, on ViT, DeiT and Swin of transformers 5.
 
 Its own scripts for Hugging Face models do not import under transformers 5 (they name classes that are gone), so the
 model is pruned through its library interface. What had to be put right so that it is at its best:
@@ -13,22 +13,24 @@ model is pruned through its library interface. What had to be put right so that 
 - It rounds kept sizes down, we to the nearest; and its FLOPs leave out the products of attention. It is given the
   kept sizes of a plan of ours instead, so that both have the same multiply-accumulates by our count.
 - `in_channel_groups` and `out_channel_groups` default to dicts that all its pruners share: fresh ones are passed.
+- In a Swin the relative position bias tables fall into the group of their attention, which then loses nothing at any
+  ratio, without a word. The tables are named among the layers to ignore.
 
 Queries, keys, values and the inputs of the output projection are one group to it and lose the same indices, the same
-in every head. It cannot prune queries and keys only, or values only.
+in every head. It cannot prune queries and keys only, or values only. In a Swin it cannot prune the width of a stage
+before a patch merging: the merging's norm keeps more channels than it gets, and the forward pass fails.
 """
 
 import copy
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from optimum_snp.conversion import convert
-from optimum_snp.models import SNPViTForImageClassification
+from optimum_snp.conversion import convert, our_weights
+from optimum_snp.models import SNPModel
 from optimum_snp.planning.plan import PruningPlan
 
 
@@ -37,8 +39,8 @@ IMPORTANCES = {"magnitude": "GroupMagnitudeImportance", "taylor": "GroupTaylorIm
 
 def prune_with_torch_pruning(
     source: PreTrainedModel, plan: PruningPlan, importance: str, images: torch.Tensor, labels: torch.Tensor
-) -> SNPViTForImageClassification:
-    """Prunes a ViT or DeiT of transformers to the sizes of `plan` by Torch-Pruning's own choice of neurons.
+) -> SNPModel:
+    """Prunes a ViT, DeiT or Swin of transformers to the sizes of `plan` by Torch-Pruning's own choice of neurons.
 
     Args:
         source (`PreTrainedModel`):
@@ -51,13 +53,16 @@ def prune_with_torch_pruning(
             For `"taylor"`: `[N, C, H, W]` and the true classes `[N]`.
 
     Returns:
-        [`SNPViTForImageClassification`]: The pruned network in our architecture, to be counted and run as all others.
+        [`SNPModel`]: The pruned network in our architecture, to be counted and run as all others.
 
     Raises:
-        ValueError: If queries, keys and values of a block are to keep different numbers.
+        ValueError: If queries, keys and values of a block are to keep different numbers, or widths of a Swin are to
+            change.
     """
     import torch_pruning
 
+    if len(plan.widths) > 1 and any(width.after < width.before for width in plan.widths):
+        raise ValueError("Torch-Pruning cannot prune the widths of a Swin.")
     if any(block.after["qk_head_dim"] != block.after["v_head_dim"] for block in plan.blocks):
         raise ValueError("Torch-Pruning prunes queries, keys and values alike; the plan gives them different sizes.")
     model = copy.deepcopy(source).eval()
@@ -65,9 +70,10 @@ def prune_with_torch_pruning(
         model(images, labels=labels).loss.backward()
     num_heads = {
         projection: layer.attention.num_attention_heads
-        for layer in model.base_model.layers
-        for projection in (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+        for layer in _layers(model)
+        for projection in _projections(layer)
     }
+    tables = [weight for name, weight in model.named_parameters() if name.endswith("relative_position_bias_table")]
     with warnings.catch_warnings():
         # Tokens and position embeddings are plain parameters; its guess of their last dimension is right.
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
@@ -80,23 +86,32 @@ def prune_with_torch_pruning(
             num_heads=num_heads,
             in_channel_groups={},
             out_channel_groups={},
-            ignored_layers=_classifiers(model),
+            ignored_layers=_classifiers(model) + tables,
             output_transform=_logits,
         )
         pruner.step()
-    return _to_our_architecture(source, model.state_dict(), plan)
+    return _to_our_architecture(source, model, plan)
+
+
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer blocks, in execution order."""
+    return [module for module in model.modules() if hasattr(module, "layernorm_before")]
+
+
+def _projections(layer: nn.Module) -> tuple[nn.Module, ...]:
+    return layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj
 
 
 def _ratios(model: PreTrainedModel, plan: PruningPlan) -> dict[nn.Module, float]:
-    """The ratio of one layer of every group that loses neurons."""
+    """The ratio of every group that loses neurons, under each layer that may be the first of it."""
     ratios = {}
     if plan.widths[0].after < plan.widths[0].before:
         projection = model.base_model.embeddings.patch_embeddings.projection
         ratios[projection] = _ratio(plan.widths[0].before, plan.widths[0].after)
-    for layer, block in zip(model.base_model.layers, plan.blocks, strict=True):
-        for module, size in ((layer.attention.q_proj, "v_head_dim"), (layer.mlp.fc1, "intermediate_size")):
+    for layer, block in zip(_layers(model), plan.blocks, strict=True):
+        for modules, size in ((_projections(layer), "v_head_dim"), ((layer.mlp.fc1,), "intermediate_size")):
             if block.after[size] < block.before[size]:
-                ratios[module] = _ratio(block.before[size], block.after[size])
+                ratios |= dict.fromkeys(modules, _ratio(block.before[size], block.after[size]))
     return ratios
 
 
@@ -114,24 +129,12 @@ def _logits(output: Any) -> torch.Tensor:
     return output.logits
 
 
-def _to_our_architecture(
-    source: PreTrainedModel, weights: dict[str, torch.Tensor], plan: PruningPlan
-) -> SNPViTForImageClassification:
-    """Loads the pruned weights into our architecture, whose config states head sizes and the dense score scale.
+def _to_our_architecture(source: PreTrainedModel, model: PreTrainedModel, plan: PruningPlan) -> SNPModel:
+    """The pruned weights in our architecture, whose config states head sizes and the dense score scale.
 
     Loading is strict and checks every shape: a size that Torch-Pruning did not reach is an error.
     """
     dense = convert(source)
     pruned = type(dense)(plan.pruned_config(dense.config))
-    renamed: Callable[[str], str] = _renaming(source.base_model_prefix, dense.base_model_prefix)
-    pruned.load_state_dict({renamed(name): weight for name, weight in weights.items()})
+    pruned.load_state_dict(our_weights(model))
     return pruned.eval()
-
-
-def _renaming(source_prefix: str, our_prefix: str) -> Callable[[str], str]:
-    def renamed(name: str) -> str:
-        if name.startswith(f"{source_prefix}."):
-            return our_prefix + name.removeprefix(source_prefix)
-        return name.replace("cls_classifier.", "classifier.", 1) if name.startswith("cls_classifier.") else name
-
-    return renamed

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from optimum_snp import SNPConfig
-from optimum_snp.demo import DemoReport, run_demo
+from optimum_snp.demo import DENSE_MODELS, DemoReport, run_demo
 from optimum_snp.demo.data import AugmentedDigits, load_digits
 from optimum_snp.demo.reload import logits_in_new_process
-from optimum_snp.demo.story import HALF_THE_FLOPS, DemoRow
+from optimum_snp.demo.story import DemoRow
 from optimum_snp.planning.costs import count_macs
 from optimum_snp.pruner import SNPPruner
 
@@ -43,12 +43,12 @@ def test_augmentation_moves_digits_and_keeps_their_range(digits):
     assert augmented[5]["labels"] == digits[0][5]["label"]
 
 
-def test_shares_halve_the_flops():
-    from optimum_snp.demo.dense import build_dense_deit
-
-    pruner = SNPPruner.from_pretrained(build_dense_deit())
+@pytest.mark.parametrize("architecture", DENSE_MODELS)
+def test_shares_halve_the_flops(architecture):
+    dense_model = DENSE_MODELS[architecture]
+    pruner = SNPPruner.from_pretrained(dense_model.build())
     before = count_macs(pruner.model)
-    pruner.prune(SNPConfig(method="snp", **HALF_THE_FLOPS), calibration_dataset=torch.randn(2, 3, 32, 32))
+    pruner.prune(SNPConfig(method="snp", **dense_model.half_the_flops), calibration_dataset=torch.randn(2, 3, 32, 32))
     assert 0.47 < count_macs(pruner.model) / before <= 0.5
 
 
@@ -60,15 +60,24 @@ def test_reloading_names_what_went_wrong(tmp_path):
 
 def test_table():
     row = DemoRow("dense", accuracy=0.987, macs=49_110_000, parameters=683_400, latency=0.0042, size=2_740_000)
-    text = str(DemoReport([row], reload_is_exact=True, output="somewhere"))
+    text = str(DemoReport("swin", [row], reload_is_exact=True, output="somewhere"))
+    assert text.startswith("swin           accuracy      MACs")
     assert "dense            98.70%   49.11 M     683.4 k   4.20 ms   2.74 MB" in text
     assert "gives the same logits, bit for bit" in text
-    assert "gives OTHER logits" in str(DemoReport([row], reload_is_exact=False, output="somewhere"))
+    assert "gives OTHER logits" in str(DemoReport("swin", [row], reload_is_exact=False, output="somewhere"))
+
+
+def test_unknown_architecture_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="architecture must be one of deit, swin, got 'resnet'"):
+        run_demo(tmp_path / "demo", "resnet")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow
-def test_whole_demo_in_one_epoch(tmp_path):
-    report = run_demo(tmp_path / "demo", epochs=1, finetune_epochs=1)
+@pytest.mark.parametrize("architecture", DENSE_MODELS)
+def test_whole_demo_in_one_epoch(architecture, tmp_path):
+    report = run_demo(tmp_path / "demo", architecture, epochs=1, finetune_epochs=1)
+    assert report.architecture == architecture
     assert [row.stage for row in report.rows] == ["dense", "snp", "snp-finetuned", "projection"]
     assert report.reload_is_exact
     dense, snp, finetuned, projection = report.rows
