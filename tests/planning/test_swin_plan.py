@@ -10,7 +10,7 @@ from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
-from optimum_snp.planning.plan import make_plan
+from optimum_snp.planning.decide import make_plan
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.planning.test_plan import random_scores
 

@@ -10,7 +10,8 @@ from transformers import AutoBackbone, AutoModel, AutoModelForImageClassificatio
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.conversion import convert
-from optimum_snp.planning.plan import kept_size, make_plan
+from optimum_snp.planning.decide import make_plan
+from optimum_snp.planning.sizes import kept_size
 from optimum_snp.reshaping import reshape
 from optimum_snp.scoring import compute_scores
 from tests.helpers import SWIN_CLASSES, accuracy, build_source
