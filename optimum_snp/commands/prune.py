@@ -6,7 +6,7 @@ Example:
 
 import argparse
 from dataclasses import MISSING, Field, fields
-from typing import Any
+from typing import Any, get_args
 
 from ..calibration.statistics import check_statistics_path
 from ..configuration import BUDGETS, SHARES, SNPConfig
@@ -98,7 +98,9 @@ def _add_option(parser: Any, option: Field) -> None:
 
 
 def _kind(option: Field) -> str:
-    return "shares" if "list[float]" in str(option.type) else str(getattr(option.type, "__name__", option.type))
+    if "list[float]" in str(option.type):
+        return "shares"
+    return str(option.type) if get_args(option.type) else option.type.__name__  # `list[int]` calls itself `list`
 
 
 class _Shares(argparse.Action):
