@@ -5,6 +5,7 @@ Example:
 """
 
 import argparse
+import inspect
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -98,7 +99,7 @@ def _add_option(parser: Any, option: Field) -> None:
 
 
 def _kind(option: Field) -> str:
-    return "shares" if "list[float]" in str(option.type) else str(getattr(option.type, "__name__", option.type))
+    return "shares" if "list[float]" in str(option.type) else inspect.formatannotation(option.type)
 
 
 class _Shares(argparse.Action):
