@@ -149,11 +149,16 @@ def test_options_do_not_go_with_a_loaded_model(source):
         SNPPruner.from_pretrained(source, revision="main")
 
 
-def test_models_without_classifier_prune_but_do_not_train(pixel_values):
-    pruner = SNPPruner.from_pretrained(build_source("DeiTModel"))
+@pytest.mark.parametrize(
+    ("class_name", "shape"), [("DeiTModel", (6, 18, 36)), ("SwinModel", (6, 16, 18)), ("SwinBackbone", (6, 18, 4, 4))]
+)
+def test_models_without_classifier_prune_but_do_not_train(class_name, shape, pixel_values):
+    pruner = SNPPruner.from_pretrained(build_source(class_name))
     pruner.prune(SNPConfig(hidden_sparsity=0.25, **HALF), calibration_dataset=pixel_values)
-    assert pruner.model(pixel_values).last_hidden_state.shape == (6, 18, 36)
-    with pytest.raises(TypeError, match="SNPViTModel has no classifier to train or evaluate"):
+    output = pruner.model(pixel_values)
+    features = output.feature_maps[-1] if class_name == "SwinBackbone" else output.last_hidden_state
+    assert features.shape == shape
+    with pytest.raises(TypeError, match=f"{type(pruner.model).__name__} has no classifier to train or evaluate"):
         pruner.evaluate(pixel_values)
 
 

@@ -5,8 +5,9 @@ Example:
 """
 
 import argparse
+import inspect
 from dataclasses import MISSING, Field, fields
-from typing import Any, get_args
+from typing import Any
 
 from ..calibration.statistics import check_statistics_path
 from ..configuration import BUDGETS, SHARES, SNPConfig
@@ -98,9 +99,7 @@ def _add_option(parser: Any, option: Field) -> None:
 
 
 def _kind(option: Field) -> str:
-    if "list[float]" in str(option.type):
-        return "shares"
-    return str(option.type) if get_args(option.type) else option.type.__name__  # `list[int]` calls itself `list`
+    return "shares" if "list[float]" in str(option.type) else inspect.formatannotation(option.type)
 
 
 class _Shares(argparse.Action):

@@ -77,20 +77,22 @@ def _reshape_width(weights: Weights, stream: Stream, width: WidthPlan, statistic
 
 
 def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) -> None:
-    """Says how many images the largest regression of the plan needs, if there were fewer."""
-    unknowns = [width.before for width in plan.widths if width.after < width.before]
-    for block in plan.blocks:
-        before, after = block.before, block.after
+    """Says how many images the largest regressions of the plan need, if there were fewer."""
+    needed = 0
+    for block, sums in zip(plan.blocks, statistics.blocks, strict=True):
+        before, after, width = block.before, block.after, plan.widths[block.stage]
+        unknowns = [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
         if after["v_head_dim"] < before["v_head_dim"]:
             unknowns.append(before["v_head_dim"] * before["num_attention_heads"])
-        unknowns += [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
-    tokens = float(min(sums["mlp_num_tokens"] for sums in statistics.blocks))
-    tokens_per_image = tokens / max(statistics.num_images, 1)
-    needed = math.ceil(TOKENS_PER_UNKNOWN * max(unknowns, default=0) / max(tokens_per_image, 1))
+        if width.after < width.before:
+            unknowns.append(width.before)
+        tokens_per_image = float(sums["mlp_num_tokens"]) / max(statistics.num_images, 1)
+        tokens = TOKENS_PER_UNKNOWN * max(unknowns, default=0)
+        needed = max(needed, math.ceil(tokens / max(tokens_per_image, 1)))
     if statistics.num_images < needed:
         logger.warning(
-            f"The model was calibrated on {statistics.num_images} images ({tokens:.0f} tokens). The least-squares "
-            f"fits of this plan need at least {needed} images; calibrate with num_samples={needed} or more."
+            f"The model was calibrated on {statistics.num_images} images. The least-squares fits of this plan need at "
+            f"least {needed} images; calibrate with num_samples={needed} or more."
         )
 
 

@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 state = process_state()
 assert state.num_processes == int(sys.argv[1]), state.num_processes
 images = torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-pruner = SNPPruner.from_pretrained(build_source("DeiTForImageClassification"))
+pruner = SNPPruner.from_pretrained(build_source(sys.argv[4]))
 statistics = pruner.calibrate(images, num_samples=int(sys.argv[2]), batch_size=8)
 plan = pruner.plan(SNPConfig(qk_sparsity=0.4, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2))
 plans = [None] * state.num_processes
@@ -44,15 +44,16 @@ else:
 """
 
 
-def run_job(tmp_path, num_processes, num_samples):
+def run_job(tmp_path, num_processes, num_samples, class_name):
     import subprocess
 
     script = tmp_path / "job.py"
     script.write_text(JOB)
     output = tmp_path / f"model-{num_processes}"
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+    arguments = [str(num_processes), str(num_samples), output, class_name]
     process = subprocess.run(
-        [sys.executable, *(launch if num_processes > 1 else []), script, str(num_processes), str(num_samples), output],
+        [sys.executable, *(launch if num_processes > 1 else []), script, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -62,23 +63,31 @@ def run_job(tmp_path, num_processes, num_samples):
     return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("num_samples", [70, 5])
-def test_processes_agree_with_one(tmp_path, num_samples):
+@pytest.mark.parametrize(
+    ("num_samples", "class_name"), [(70, "SwinForImageClassification"), (5, "DeiTForImageClassification")]
+)
+def test_processes_agree_with_one(tmp_path, num_samples, class_name):
     """5 images are one batch of 8: the second process has none, and takes part all the same."""
-    alone = run_job(tmp_path, 1, num_samples)
-    together = run_job(tmp_path, 2, num_samples)
+    alone = run_job(tmp_path, 1, num_samples, class_name)
+    together = run_job(tmp_path, 2, num_samples, class_name)
     assert alone["images"] == together["images"] == num_samples
     assert alone["plan"] == together["plan"]
     weights = [(tmp_path / f"model-{count}" / "model.safetensors").read_bytes() for count in (1, 2)]
     assert weights[0] == weights[1]
 
 
-def test_batch_size_changes_nothing(source):
-    model = convert(source)
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification", "SwinBackbone"])
+def test_batch_size_changes_nothing(class_name):
+    model = convert(build_source(class_name))
     images = torch.randn(11, 3, 32, 32)
-    one, other = (collect_statistics(model, images, num_samples=11, batch_size=size) for size in (11, 4))
+    one, other = (
+        # The random signs of sensitivities are drawn batch by batch.
+        collect_statistics(model, images, num_samples=11, batch_size=size, sensitivities=False)
+        for size in (11, 4)
+    )
     assert one.num_images == other.num_images == 11
-    for first, second in zip(one.blocks, other.blocks, strict=True):
+    assert one.norms.keys() == other.norms.keys()
+    for first, second in zip([*one.blocks, *one.norms.values()], [*other.blocks, *other.norms.values()], strict=True):
         assert first.keys() == second.keys()
         for name, tensor in first.items():
             assert tensor.dtype == torch.float64

@@ -46,6 +46,24 @@ def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     assert list((tmp_path / "tuned-checkpoints").glob("checkpoint-*/modeling_snp_vit.py"))
 
 
+def test_prune_a_swin_with_shares_by_block_and_by_stage(image_folder, image_processor, tmp_path, capsys):
+    folder, small = tmp_path / "dense", tmp_path / "small"
+    build_source("SwinForImageClassification").save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    options = ["--dataset", image_folder, "--output", small, "--json"]
+    shares = ["--qk-sparsity", 0.5, 0.25, 0.0, 0.5, 0.75, "--mlp-sparsity", 0.5, "--hidden-sparsity", 0.25, 0.5]
+    result = run(capsys, "prune", folder, *options, *shares)
+    pruned = SNPPruner.from_pretrained(small)
+    config = pruned.model.config
+    assert [[block["qk_head_dim"] for block in stage] for stage in config.block_configs] == [[6, 9], [12, 6, 3]]
+    assert config.hidden_sizes == [9, 12]
+    assert result["parameters_after"] == sum(parameter.numel() for parameter in pruned.model.parameters())
+    assert pruned.pruning_plan.config.hidden_sparsity == [0.25, 0.5]
+    assert run(capsys, "evaluate", small, "--dataset", image_folder, "--json")["num_images"] == 10
+    with pytest.raises(SystemExit, match="hidden_sparsity has 3 shares, but the model has 2 stages"):
+        run(capsys, "prune", folder, *options, "--hidden-sparsity", 0.1, 0.1, 0.1)
+
+
 def test_report(model, image_folder, tmp_path, capsys):
     small = tmp_path / "small"
     options = ["--dataset", image_folder, "--output", small, "--mlp-sparsity", 0.5, "--json"]

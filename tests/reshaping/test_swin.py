@@ -5,11 +5,12 @@ import functools
 
 import pytest
 import torch
-from transformers import AutoBackbone, AutoModel, AutoModelForImageClassification
+from transformers import AutoModel, AutoModelForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.conversion import convert
+from optimum_snp.models import SNPSwinBackbone
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.planning.sizes import kept_size
 from optimum_snp.reshaping import reshape
@@ -159,19 +160,19 @@ def test_never_nan(class_name, method, make, num_images, pixel_values):
 
 @pytest.mark.parametrize("method", ["snp", "projection"])
 @pytest.mark.parametrize(
-    ("class_name", "auto_class"),
+    ("class_name", "loader"),
     [
         ("SwinModel", AutoModel),
         ("SwinForImageClassification", AutoModelForImageClassification),
-        ("SwinBackbone", AutoBackbone),
+        ("SwinBackbone", SNPSwinBackbone),  # AutoBackbone takes names of repositories only
     ],
 )
-def test_saved_and_loaded_it_is_the_same(class_name, auto_class, method, pixel_values, tmp_path):
+def test_saved_and_loaded_it_is_the_same(class_name, loader, method, pixel_values, tmp_path):
     pruner = SNPPruner.from_pretrained(build(class_name))
     pruner.calibrate(pixel_values, num_samples=6)
     pruned = pruner.prune(SNPConfig(method=method, **SHARES))
     pruner.save_pretrained(tmp_path / "pruned")
-    loaded = auto_class.from_pretrained(str(tmp_path / "pruned"))  # AutoBackbone takes no Path
+    loaded = loader.from_pretrained(tmp_path / "pruned")
     assert type(loaded) is type(pruned)
     assert torch.equal(outputs_of(loaded, pixel_values), outputs_of(pruned, pixel_values))
     assert SNPPruner.from_pretrained(tmp_path / "pruned").pruning_plan == pruner.pruning_plan
