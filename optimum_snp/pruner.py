@@ -55,7 +55,7 @@ class SNPPruner:
 
     >>> pruner = SNPPruner.from_pretrained("facebook/deit-small-patch16-224")
     >>> pruner.calibrate("folder/of/images", num_samples=64)
-    >>> plan = pruner.plan(SNPConfig(qk_sparsity=0.5, v_sparsity=0.4, mlp_sparsity=0.4, hidden_sparsity=0.1))
+    >>> plan = pruner.plan(SNPConfig(target_flops=0.5))
     >>> print(plan)
     >>> model = pruner.prune(plan)
     >>> pruner.save_pretrained("deit-small-snp")
@@ -87,11 +87,11 @@ class SNPPruner:
         image_processor: BaseImageProcessor | None = None,
         **options: Any,
     ) -> "SNPPruner":
-        """Loads a ViT, a DeiT or a model pruned before.
+        """Loads a ViT, DeiT or Swin, or a model pruned before.
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
-                A folder, a Hub id, a short name (`deit-tiny`, `deit-small`, `deit-base`, `vit-small`, `vit-base`),
+                A folder, a Hub id, a short name of a well-known checkpoint (`deit-small`, `swin-tiny`; see the README),
                 or a loaded model.
             image_processor (`BaseImageProcessor`, *optional*):
                 Defaults to the one saved with the model.

@@ -1,4 +1,4 @@
-"""Prune a ViT or DeiT with unlabelled images.
+"""Prune a ViT, DeiT or Swin with unlabelled images.
 
 Example:
   optimum-cli snp prune facebook/deit-small-patch16-224 --dataset my/images --preset deit-small-2.0g --output small
