@@ -91,8 +91,8 @@ class SNPPruner:
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
-                A folder, a Hub id, a short name of a well-known checkpoint (`deit-small`, `swin-tiny`; see the README),
-                or a loaded model.
+                A folder, a Hub id, a short name of a well-known checkpoint (such as `deit-small` or `swin-tiny`; the
+                README lists them), or a loaded model.
             image_processor (`BaseImageProcessor`, *optional*):
                 Defaults to the one saved with the model.
             options:
