@@ -1,7 +1,9 @@
 """The matrix functions of the closed-form methods, finite for every positive semidefinite matrix, zero included."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -17,8 +19,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def with_ridge(moment: torch.Tensor, ridge: float) -> torch.Tensor:
-    """The matrix plus a multiple of the identity that makes it safe to factorise.
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """`[function(item) for item in items]`, several at a time with one thread each.
+
+    For work of many small steps, which gains nothing from more threads on one step.
+    """
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, one_thread():
+        return list(pool.map(function, items))
+
+
+def ridge_cholesky(moment: torch.Tensor, ridge: float) -> torch.Tensor:
+    """The lower Cholesky factor of a matrix plus a multiple of the identity.
 
     Args:
         moment (`torch.Tensor` of shape `[n, n]`):
@@ -28,12 +39,14 @@ def with_ridge(moment: torch.Tensor, ridge: float) -> torch.Tensor:
     """
     mean = moment.diagonal().mean()
     added = torch.where(mean > 0, ridge * mean, 1.0)
-    regular = moment + added * torch.eye(len(moment), dtype=moment.dtype)
-    if not torch.linalg.cholesky_ex(regular).info:
-        return regular
+    regular = moment.clone()
+    regular.diagonal().add_(added)
+    factor, failed = torch.linalg.cholesky_ex(regular)
+    if not failed:
+        return factor
     # Sums of float32 products can be indefinite by more than the ridge.
     values, vectors = torch.linalg.eigh(moment)
-    return (vectors * (values.clamp_min(0) + added)) @ vectors.mT
+    return torch.linalg.cholesky((vectors * (values.clamp_min(0) + added)) @ vectors.mT)
 
 
 def root_and_inverse(moment: torch.Tensor, floor: float = 1e-9) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from optimum_snp.linear_algebra import root_and_inverse, with_ridge
+from optimum_snp.linear_algebra import parallel_map, ridge_cholesky, root_and_inverse
 
 
 def moment(rank, size=6):
@@ -15,10 +15,16 @@ INDEFINITE = moment(2) - 1e-3 * torch.eye(6, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("matrix", [moment(20), moment(2), torch.zeros(6, 6).double(), INDEFINITE])
-def test_with_ridge_can_be_factorised(matrix):
-    regular = with_ridge(matrix, 1e-6)
-    torch.linalg.cholesky(regular)
-    assert torch.dist(regular, matrix) < 0.01 or not matrix.any()
+def test_every_moment_has_a_cholesky_factor(matrix):
+    factor = ridge_cholesky(matrix, 1e-6)
+    assert torch.isfinite(factor).all()
+    assert torch.dist(factor @ factor.T, matrix) < 0.01 or not matrix.any()
+
+
+def test_parallel_map_keeps_the_order_and_the_threads():
+    threads = torch.get_num_threads()
+    assert parallel_map(lambda item: (item, torch.get_num_threads()), range(5)) == [(item, 1) for item in range(5)]
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("rank", [2, 20])

@@ -20,7 +20,7 @@ import torch
 from ..calibration import CalibrationStatistics
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..configuration import SNPConfig
-from ..linear_algebra import with_ridge
+from ..linear_algebra import ridge_cholesky
 from ..models import SNPModel
 from ..reshaping.project import project_output, project_scores
 from ..reshaping.refit import refit_linear
@@ -97,7 +97,7 @@ def nested_errors(moment: torch.Tensor, readers: torch.Tensor, order: torch.Tens
     """
     moment, readers = moment[order][:, order], readers.double()[:, order]
     if refit:
-        factor = torch.linalg.cholesky(with_ridge(moment, RIDGE))
+        factor = ridge_cholesky(moment, RIDGE)
         return _tails((readers @ factor).square().sum(dim=0))
     products = moment * (readers.T @ readers)
     # The sum over all pairs of dropped inputs grows, from the last input on, by one row and column at a time.

@@ -10,7 +10,7 @@ Source: our choice (docs/one-shot.md).
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
-from ..linear_algebra import with_ridge
+from ..linear_algebra import ridge_cholesky
 from ..planning.plan import BlockPlan
 from .select import Weights, rows_of_heads, select_block
 
@@ -51,7 +51,7 @@ def refit_linear(
         crossed = covariance[:, basis]
         kept, kept_mean = crossed[basis], mean[basis]
     residual = weight @ crossed - prior @ kept
-    factor = torch.linalg.cholesky(with_ridge(kept, ridge))
+    factor = ridge_cholesky(kept, ridge)
     refitted = prior + torch.cholesky_solve(residual.T, factor).T
     return refitted, bias + weight @ mean - refitted @ kept_mean
 

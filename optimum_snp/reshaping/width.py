@@ -23,7 +23,7 @@ import torch
 
 from ..calibration import CalibrationStatistics
 from ..calibration.moments import Sums, covariance_and_mean
-from ..linear_algebra import with_ridge
+from ..linear_algebra import ridge_cholesky
 from ..structure import Norm, Stream
 from .refit import refit_linear
 from .select import Weights, keep_inputs
@@ -149,7 +149,7 @@ def _keep_padding(weights: Weights, norm: Norm, padding: list[torch.Tensor]) -> 
     """
     weight = torch.cat([weights[f"{reader}.weight"] for reader in norm.readers])
     bias = torch.cat([weights[f"{reader}.bias"] for reader in norm.readers])
-    factor = torch.linalg.cholesky(with_ridge(weight.T @ weight, 1e-9))
+    factor = ridge_cholesky(weight.T @ weight, 1e-9)
     shift = torch.cholesky_solve((weight.T @ (bias - torch.cat(padding))).unsqueeze(1), factor).squeeze(1)
     weights[f"{norm.name}.bias"] = shift
     for reader in norm.readers:

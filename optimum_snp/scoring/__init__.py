@@ -6,6 +6,7 @@ import torch
 
 from ..calibration.statistics import CalibrationStatistics
 from ..configuration import SNPConfig
+from ..linear_algebra import parallel_map
 from ..models import SNPModel
 from ..structure import describe
 from .attention_scores import query_key_scores
@@ -61,10 +62,10 @@ def compute_scores(model: SNPModel, statistics: CalibrationStatistics, config: S
         for layer in layers
     ]
     if config.method == "projection":
-        mlp = [
-            elimination_scores(sums, layer.mlp.fc2.weight)
-            for sums, layer in zip(statistics.blocks, layers, strict=True)
-        ]
+        mlp = parallel_map(
+            lambda block: elimination_scores(block[0], block[1].mlp.fc2.weight),
+            zip(statistics.blocks, layers, strict=True),
+        )
     else:
         mlp = [redundancy_scores(layer.mlp.fc1.weight) for layer in layers]
     return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
-from ..linear_algebra import one_thread, with_ridge
+from ..linear_algebra import ridge_cholesky
 
 
 PANEL_SIZE = 64
+# The share of the neurons that must be gone before the matrices are cut down to the others.
+COMPACT_AT = 0.25
 
 
 @dataclass
@@ -57,30 +59,33 @@ def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: 
     Returns:
         [`Elimination`]
     """
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(covariance, ridge)))
+    inverse = torch.cholesky_inverse(ridge_cholesky(covariance, ridge))
     gram = weight.T.double() @ weight.double()
-    alive = torch.arange(len(covariance))
+    alive, gone = torch.arange(len(covariance)), torch.zeros(len(covariance), dtype=torch.bool)
     order, rises = [], []
-    while len(alive):
-        with one_thread():
-            removed, panel_rises, left, inverse, gram = _remove_panel(inverse, gram, min(PANEL_SIZE, len(alive)))
+    while not gone.all():
+        removed, panel_rises = _remove_panel(inverse, gram, gone, min(PANEL_SIZE, int((~gone).sum())))
         order.append(alive[removed])
         rises.append(panel_rises)
-        alive = alive[left]
+        gone[removed] = True
+        if gone.sum() > COMPACT_AT * len(gone):  # copying is dear, and so are products with what is gone
+            left = (~gone).nonzero().squeeze(1)
+            inverse, gram = (matrix[left][:, left] for matrix in (inverse, gram))
+            alive, gone = alive[left], gone[left]
     return Elimination(torch.cat(order), torch.cat(rises).cumsum(0))
 
 
 def _remove_panel(
-    inverse: torch.Tensor, gram: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Removes `count` neurons: which, the rise of each, which are left, and both matrices of those."""
+    inverse: torch.Tensor, gram: torch.Tensor, gone: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Removes `count` neurons: which, and the rise of each. Both matrices change in place."""
     size = len(inverse)
     # inverse' = inverse - U U^T;  gram' = gram - A B^T - B A^T
     u, a, b = (torch.zeros(size, count, dtype=torch.float64) for _ in range(3))
     inverse_diagonal, gram_diagonal = inverse.diagonal().clone(), gram.diagonal().clone()
     removed = torch.zeros(count, dtype=torch.long)
     rises = torch.zeros(count, dtype=torch.float64)
-    gone = torch.zeros(size, dtype=torch.bool)
+    gone = gone.clone()
     for step in range(count):
         rise = gram_diagonal.clamp_min(0) / inverse_diagonal
         # The diagonal of an inverse only falls; one that rounding has eaten up belongs to nothing that can be kept.
@@ -95,12 +100,9 @@ def _remove_panel(
         a[:, step], b[:, step] = share, products - share * gram_diagonal[neuron] / 2
         inverse_diagonal = inverse_diagonal - u[:, step].square()
         gram_diagonal = gram_diagonal - 2 * a[:, step] * b[:, step]
-    left = (~gone).nonzero().squeeze(1)
-    u, a, b = u[left], a[left], b[left]
-    inverse, gram = (matrix.index_select(0, left).index_select(1, left) for matrix in (inverse, gram))
     inverse.addmm_(u, u.T, alpha=-1)
     gram.addmm_(torch.cat((a, b), dim=1), torch.cat((b, a), dim=1).T, alpha=-1)
-    return removed, rises, left, inverse, gram
+    return removed, rises
 
 
 def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:
