@@ -9,17 +9,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-# `None` in sys.modules makes every import of the package fail, also where it is installed.
+# `None` in sys.modules makes every import of the package fail, also where it is installed. Without inference mode torch
+# takes another attention kernel for Swin, since its bias could have a gradient, and the last digits differ.
 _SCRIPT = """
 import sys
 
 sys.modules["optimum_snp"] = None
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 folder, inputs, outputs = sys.argv[1:]
 model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True).eval()
-save_file({"logits": model(load_file(inputs)["pixel_values"]).logits.detach()}, outputs)
+with torch.inference_mode():
+    logits = model(load_file(inputs)["pixel_values"]).logits
+save_file({"logits": logits}, outputs)
 """
 
 

@@ -52,6 +52,16 @@ def test_shares_halve_the_flops(architecture):
     assert 0.47 < count_macs(pruner.model) / before <= 0.5
 
 
+@pytest.mark.parametrize("architecture", DENSE_MODELS)
+def test_reloading_gives_the_same_logits(architecture, tmp_path):
+    pruner = SNPPruner.from_pretrained(DENSE_MODELS[architecture].build())
+    pruner.save_pretrained(tmp_path / "saved")
+    pixel_values = torch.randn(8, 3, 32, 32)
+    with torch.inference_mode():
+        logits = pruner.model(pixel_values).logits
+    assert torch.equal(logits_in_new_process(tmp_path / "saved", pixel_values), logits)
+
+
 def test_reloading_names_what_went_wrong(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RuntimeError, match="does not load in a new process"):
