@@ -2,14 +2,17 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 
-@torch.inference_mode()
+Key = TypeVar("Key", bound=Hashable)
+
+
 def measure_latency(
     models: Mapping[str, nn.Module], pixel_values: torch.Tensor, *, num_runs: int = 50, num_warmup: int = 5
 ) -> dict[str, float]:
@@ -28,12 +31,32 @@ def measure_latency(
     Returns:
         `dict[str, float]`: Seconds per pass.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
+
+    def bind(model: nn.Module) -> Callable[[], Any]:
+        return lambda: model(pixel_values)
+
+    calls = {name: bind(model) for name, model in models.items()}
+    return time_in_turn(calls, num_runs=num_runs, num_warmup=num_warmup)
+
+
+@torch.inference_mode()
+def time_in_turn(calls: Mapping[Key, Callable[[], Any]], *, num_runs: int, num_warmup: int) -> dict[Key, float]:
+    """The median time of each call, in seconds; all are made once per run, one after the other.
+
+    Args:
+        calls (`Mapping[Key, Callable]`):
+            What to time.
+        num_runs (`int`):
+            Timed calls of each.
+        num_warmup (`int`):
+            Calls before, not timed.
+    """
+    times: dict[Key, list[float]] = {name: [] for name in calls}
     for run in tqdm(range(num_warmup + num_runs), desc="Measuring latency", unit="run"):
-        for name, model in models.items():
+        for name, call in calls.items():
             start = time.perf_counter()
-            model(pixel_values)
-            if pixel_values.is_cuda:
+            call()
+            if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             if run >= num_warmup:
                 times[name].append(time.perf_counter() - start)

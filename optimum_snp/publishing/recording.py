@@ -1,7 +1,6 @@
 """Measuring, and finding out what a measurement was made on."""
 
 import copy
-import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..benchmarking import measure_latency
+from ..benchmarking import machine_name, measure_latency
 from ..calibration import model_fingerprint
 from ..conversion import convert
 from ..loading import load_source
@@ -95,15 +94,3 @@ def _copy_of_original(original: str | Path | PreTrainedModel, pruner: "SNPPruner
             f"The original has {found} parameters; the model that was pruned had {expected}. Name that one."
         )
     return copy.deepcopy(original).to(device=pruner.model.device, dtype=pruner.model.dtype).eval()
-
-
-def machine_name(device: torch.device) -> str:
-    """The name of the processor, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()
