@@ -1,11 +1,13 @@
 """What runs a model when its latency is measured: PyTorch eager, `torch.compile` or ONNX Runtime."""
 
 import contextlib
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from tqdm.auto import tqdm
 
 from ..exporting.onnx import check_onnx_packages, onnx_session, to_onnx
@@ -28,6 +30,15 @@ def check_backend(backend: str, device: torch.device) -> None:
         check_onnx_packages()
         if device.type != "cpu":
             raise ValueError(f"ONNX Runtime is measured on the CPU, the model is on {device}. Move it to the CPU.")
+
+
+def fair_clock(device: torch.device, num_threads: int) -> Callable[[], float]:
+    """The clock to compare models by.
+
+    What runs on one thread of the CPU is timed by what it gets of that CPU: the same as the time that passes on an idle
+    machine, and still right on a busy one. Everything else is timed by the time that passes.
+    """
+    return time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
 
 
 @contextlib.contextmanager
@@ -70,18 +81,17 @@ def prepare(
 class _SideBySide(nn.Module):
     """Modules that have nothing to do with each other, as one."""
 
-    def __init__(self, modules: list[nn.Module]):
+    def __init__(self, modules: tuple[nn.Module, ...]):
         super().__init__()
         self.parts = nn.ModuleList(modules)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(_first_tensor(part(example)) for part, example in zip(self.parts, inputs, strict=True))
+        outputs = (_tensors(part(example)) for part, example in zip(self.parts, inputs, strict=True))
+        return tuple(tensor for tensors in outputs for tensor in tensors)
 
 
-def _first_tensor(output: Any) -> torch.Tensor:
-    while not isinstance(output, torch.Tensor):
-        output = output[0]
-    return output
+def _tensors(output: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _prepare_onnx(
@@ -99,10 +109,15 @@ def _prepare_onnx(
             chosen = keys[start : start + _MODULES_PER_GRAPH]
             parts, inputs = zip(*(modules[key] for key in chosen), strict=True)
             input_names = [f"input_{index}" for index in range(len(chosen))]
-            output_names = [f"output_{index}" for index in range(len(chosen))]
-            graph = Extractor(to_onnx(_SideBySide(list(parts)), inputs, input_names, output_names))
+            with torch.inference_mode():
+                outputs = [_tensors(part(example)) for part, example in zip(parts, inputs, strict=True)]
+            output_names = [
+                [f"output_{index}_{number}" for number in range(len(tensors))] for index, tensors in enumerate(outputs)
+            ]
+            inputs = tuple(example.clone() for example in inputs)  # the exporter takes what is shared for one input
+            graph = Extractor(to_onnx(_SideBySide(parts), inputs, input_names, sum(output_names, [])))
             for key, example, read, written in zip(chosen, inputs, input_names, output_names, strict=True):
-                session = onnx_session(graph.extract_model([read], [written]), num_threads)
+                session = onnx_session(graph.extract_model([read], written), num_threads)
                 calls[key] = bind(session, {read: example.numpy()})
             progress.update(len(chosen))
     return calls

@@ -115,6 +115,8 @@ def onnx_session(graph: "onnx.ModelProto", num_threads: int | None = None) -> "o
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or 0
+    # Threads that wait for the next run of one session would take cores from the others.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

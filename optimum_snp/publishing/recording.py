@@ -9,7 +9,7 @@ import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..benchmarking import machine_name, measure_latency
+from ..benchmarking import machine_name, measure_latency, random_images
 from ..calibration import model_fingerprint
 from ..conversion import convert
 from ..loading import load_source
@@ -63,10 +63,8 @@ def record_latency(
     models = {"model": pruner.model}
     if original is not None:
         stages["original"], models["original"] = Stage(), _copy_of_original(original, pruner)
-    config, device = pruner.model.config, pruner.model.device
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    pixel_values = torch.randn(batch_size, config.num_channels, *size, device=device, dtype=pruner.model.dtype)
-    seconds = measure_latency(models, pixel_values, num_runs=num_runs)
+    seconds = measure_latency(models, random_images(pruner.model, batch_size), num_runs=num_runs)
+    device = pruner.model.device
     for name, stage in stages.items():
         latency = Latency(
             stage=stage,
