@@ -35,8 +35,8 @@ def check_backend(backend: str, device: torch.device) -> None:
 def fair_clock(device: torch.device, num_threads: int) -> Callable[[], float]:
     """The clock to compare models by.
 
-    What runs on one thread of the CPU is timed by what it gets of that CPU: the same as the time that passes on an idle
-    machine, and still right on a busy one. Everything else is timed by the time that passes.
+    What runs on one thread of the CPU is timed by what it gets of that CPU: on an idle machine that is the time that
+    passes, and on a busy one it is still right. Everything else is timed by the time that passes.
     """
     return time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
 
@@ -115,7 +115,8 @@ def _prepare_onnx(
                 [f"output_{index}_{number}" for number in range(len(tensors))] for index, tensors in enumerate(outputs)
             ]
             inputs = tuple(example.clone() for example in inputs)  # the exporter takes what is shared for one input
-            graph = Extractor(to_onnx(_SideBySide(parts), inputs, input_names, sum(output_names, [])))
+            all_names = [name for names in output_names for name in names]
+            graph = Extractor(to_onnx(_SideBySide(parts), inputs, input_names, all_names))
             for key, example, read, written in zip(chosen, inputs, input_names, output_names, strict=True):
                 session = onnx_session(graph.extract_model([read], written), num_threads)
                 calls[key] = bind(session, {read: example.numpy()})

@@ -105,10 +105,12 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
     images = random_images(model, batch_size)
     modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, images)
     # Whole models with next to nothing in their blocks tell what the rest takes, at two widths.
-    ends = (-2, -1)
-    for end in ends:
-        shapes = {kind: (*(sizes[0] for sizes in parts), widths[end]) for kind, (*parts, widths) in axes.items()}
-        modules[end] = random_model(model, _config(model, structure, shapes)), images
+    ends = {
+        end: {kind: (*(sizes[0] for sizes in parts), widths[end]) for kind, (*parts, widths) in axes.items()}
+        for end in (-2, -1)
+    }
+    for end, least_shapes in ends.items():
+        modules[end] = random_model(model, _config(model, structure, least_shapes)), images
     # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
     calls = prepare(modules, backend, num_threads)
     clock = fair_clock(model.device, num_threads)
@@ -121,9 +123,9 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
         attention[kind] = _grid([query_key, value, widths], torch.tensor(of_attention))
         mlp[kind] = _grid([mlp_sizes, widths], of_mlp - of_mlp[0])
     streams = {block.stream: kind for block, kind in zip(structure.blocks, kinds, strict=True)}
-    for end in ends:
+    for end, least_shapes in ends.items():
         shares = [axes[kind][-1][end] / axes[kind][-1][-1] for kind in streams.values()]
-        in_blocks = sum(seconds[kind, tuple(sizes[0] for sizes in axes[kind][:3]) + (axes[kind][3][end],)] for kind in kinds)
+        in_blocks = sum(seconds[kind, least_shapes[kind]] for kind in kinds)
         rest[sum(shares) / len(shares)] = max(0.0, seconds[end] - in_blocks)
     return LatencyTable(attention, mlp, _grid([list(rest)], torch.tensor(list(rest.values()))))
 
@@ -135,7 +137,9 @@ def _grid(axes: list[list[int]], seconds: torch.Tensor) -> Grid:
     return Grid(axes, seconds.clamp_min(0).tolist())
 
 
-def _axes(config: PretrainedConfig, structure: Structure, num_sizes: int, num_widths: int) -> dict[str, list[list[int]]]:
+def _axes(
+    config: PretrainedConfig, structure: Structure, num_sizes: int, num_widths: int
+) -> dict[str, list[list[int]]]:
     """For every kind of block the sizes to measure: queries/keys, values, MLP and width."""
     largest: dict[str, list[int]] = {}
     for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(config), strict=True):
@@ -166,12 +170,17 @@ def _blocks(
         of_kinds = [_shapes_at(*parts, widths[min(position, len(widths) - 1)]) for *parts, widths in axes.values()]
         longest = max(map(len, of_kinds))
         for number in range(longest):  # one skeleton of a model gives a block of every kind
-            shapes = {kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in zip(axes, of_kinds, strict=True)}
+            shapes = {
+                kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in zip(axes, of_kinds, strict=True)
+            }
             small = skeleton(type(model), _config(model, structure, shapes))
             for kind, block in examples.items():
                 hidden_states, *others = arguments[block.module]
                 inputs = torch.randn(*hidden_states.shape[:2], shapes[kind][-1]).to(hidden_states)
-                blocks[kind, shapes[kind]] = _Alone(_with_weights(small.get_submodule(block.name), model), others), inputs
+                blocks[kind, shapes[kind]] = (
+                    _Alone(_with_weights(small.get_submodule(block.name), model), others),
+                    inputs,
+                )
     return blocks
 
 
@@ -195,7 +204,9 @@ class _Alone(nn.Module):
 def _arguments(model: SNPModel, blocks: list[nn.Module], images: torch.Tensor) -> dict[nn.Module, tuple[Any, ...]]:
     """What each of these blocks gets in a forward pass."""
     arguments = {}
-    hooks = [block.register_forward_pre_hook(lambda block, given: arguments.update({block: given})) for block in blocks]
+    hooks = [
+        block.register_forward_pre_hook(lambda block, given: arguments.update({block: given})) for block in blocks
+    ]
     try:
         with torch.no_grad():
             model(images)
@@ -208,9 +219,7 @@ def _arguments(model: SNPModel, blocks: list[nn.Module], images: torch.Tensor) -
 def _config(model: SNPModel, structure: Structure, shapes: dict[str, Shape]) -> PretrainedConfig:
     """That of a model whose blocks have the shapes of their kinds."""
     widths, blocks = stream_widths(model.config).copy(), []
-    for block, kind, sizes in zip(
-        structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True
-    ):
+    for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True):
         query_key, value, mlp, widths[block.stream] = shapes[kind]
         blocks.append({**sizes, "qk_head_dim": query_key, "v_head_dim": value, "intermediate_size": mlp})
     config = resized_config(model.config, blocks, widths, method="snp")
