@@ -17,8 +17,10 @@ METHODS = ("snp", "snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 CONFIG_NAME = "snp_config.json"
 # The budgets, with what each counts.
-BUDGETS = {"target_flops": "macs", "target_params": "parameters"}
+BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
+LATENCY_BACKENDS = ("eager", "compile", "onnxruntime")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
+_LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")
 _MINIMUM_SIZES = ("minimum_qk_head_dim", "minimum_v_head_dim", "minimum_intermediate_size", "minimum_hidden_size")
 
 
@@ -65,6 +67,21 @@ class SNPConfig:
     target_params: float | None = field(
         default=None,
         metadata={"help": "share of the parameters that may remain, in (0, 1], instead of shares to remove"},
+    )
+    target_latency: float | None = field(
+        default=None,
+        metadata={
+            "help": "share of the time of a forward pass that may remain, in (0, 1], measured on this machine; "
+            "instead of shares to remove"
+        },
+    )
+    latency_batch_size: int = field(default=1, metadata={"help": "images per forward pass that is timed"})
+    latency_backend: str = field(
+        default="eager",
+        metadata={"help": "what runs the model that is timed: 'eager' PyTorch, torch 'compile', or 'onnxruntime'"},
+    )
+    latency_threads: int | None = field(
+        default=None, metadata={"help": "threads of the CPU while timing (default: as many as PyTorch uses)"}
     )
     method: str = field(
         default="projection",
@@ -122,7 +139,9 @@ class SNPConfig:
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
         self._check_budget()
-        for name in ("num_calibration_samples", *_MINIMUM_SIZES, *(["round_to"] if self.round_to is not None else [])):
+        _choice("latency_backend", self.latency_backend, LATENCY_BACKENDS)
+        optional = [name for name in ("round_to", "latency_threads") if getattr(self, name) is not None]
+        for name in ("num_calibration_samples", "latency_batch_size", *_MINIMUM_SIZES, *optional):
             _positive_integer(name, getattr(self, name))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
@@ -153,6 +172,9 @@ class SNPConfig:
         constraints += [name for name in _MINIMUM_SIZES if getattr(self, name) != _default(name)]
         if constraints and not given:
             raise ValueError(f"{', '.join(constraints)} only mean something with {' or '.join(BUDGETS)}.")
+        settings = [name for name in _LATENCY_SETTINGS if getattr(self, name) != _default(name)]
+        if settings and self.target_latency is None:
+            raise ValueError(f"{', '.join(settings)} only mean something with target_latency.")
         for block in self.frozen_blocks:
             if isinstance(block, bool) or not isinstance(block, int) or block < 0:
                 raise ValueError(f"frozen_blocks must hold block numbers from 0 on, got {block!r}.")

@@ -1,6 +1,7 @@
 """Latency of models side by side."""
 
-from .latency import measure_latency
+from .latency import measure_latency, random_images
+from .machine import machine_name
 
 
-__all__ = ["measure_latency"]
+__all__ = ["machine_name", "measure_latency", "random_images"]

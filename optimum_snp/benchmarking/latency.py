@@ -2,14 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import PretrainedConfig, PreTrainedModel
 
 
-@torch.inference_mode()
+Key = TypeVar("Key", bound=Hashable)
+
+
 def measure_latency(
     models: Mapping[str, nn.Module], pixel_values: torch.Tensor, *, num_runs: int = 50, num_warmup: int = 5
 ) -> dict[str, float]:
@@ -28,13 +32,57 @@ def measure_latency(
     Returns:
         `dict[str, float]`: Seconds per pass.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
+
+    def bind(model: nn.Module) -> Callable[[], Any]:
+        return lambda: model(pixel_values)
+
+    calls = {name: bind(model) for name, model in models.items()}
+    return time_in_turn(calls, num_runs=num_runs, num_warmup=num_warmup)
+
+
+@torch.inference_mode()
+def time_in_turn(
+    calls: Mapping[Key, Callable[[], Any]],
+    *,
+    num_runs: int,
+    num_warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
+    summary: Callable[[list[float]], float] = statistics.median,
+) -> dict[Key, float]:
+    """The time of each call, in seconds; all are made once per run, one after the other.
+
+    Args:
+        calls (`Mapping[Key, Callable]`):
+            What to time.
+        num_runs (`int`):
+            Timed calls of each.
+        num_warmup (`int`):
+            Calls before, not timed.
+        clock (`Callable`, *optional*, defaults to `time.perf_counter`):
+            Tells the time in seconds.
+        summary (`Callable`, *optional*, defaults to the median):
+            From the times of all runs to one.
+    """
+    times: dict[Key, list[float]] = {name: [] for name in calls}
     for run in tqdm(range(num_warmup + num_runs), desc="Measuring latency", unit="run"):
-        for name, model in models.items():
-            start = time.perf_counter()
-            model(pixel_values)
-            if pixel_values.is_cuda:
+        for name, call in calls.items():
+            start = clock()
+            call()
+            if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             if run >= num_warmup:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+                times[name].append(clock() - start)
+    return {name: summary(values) for name, values in times.items()}
+
+
+def random_images(model: PreTrainedModel, batch_size: int) -> torch.Tensor:
+    """Images of noise of the size that a model is configured for, `[batch, channels, height, width]`."""
+    config = model.config
+    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
+    return torch.randn(batch_size, config.num_channels, *size, device=model.device, dtype=model.dtype)
+
+
+def random_model(like: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+    """A model of another config with random weights, since latency does not depend on them."""
+    config._attn_implementation = like.config._attn_implementation
+    return type(like)(config).to(device=like.device, dtype=like.dtype).eval()

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a Trainer prints; stdout is for the result alone
             result, text = args.run(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         logger.debug("The command failed.", exc_info=True)
         sys.exit(f"error: {error}")
     print(json.dumps(result) if args.json else text)

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> Result:
         "macs_after": plan.macs_after,
         "parameters_before": plan.parameters_before,
         "parameters_after": plan.parameters_after,
+        "latency": plan.latency,
     }
     return result, f"{plan}\nSaved in {args.output}"
 

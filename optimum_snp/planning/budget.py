@@ -15,13 +15,17 @@ Source: our choice.
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
+from .latency_costs import LatencyCosts
 from .losses import Losses
 from .size_costs import SizeCosts
 from .sizes import WIDTH, Part, Sizes
 
+
+Costs: TypeAlias = SizeCosts | LatencyCosts
 
 # Prices that the search starts between, in loss per cost of the whole model, and its steps.
 _PRICES = (1e-12, 1e12)
@@ -30,6 +34,8 @@ _SEARCH_STEPS = 60
 _ROUNDS = 20
 # The share of the budget that may stay unused.
 _SLACK = 0.002
+# A larger size may cost nothing in latency. It counts as this share of the budget, so that gains are finite.
+_FREE = 1e-9
 
 
 @dataclass
@@ -40,11 +46,11 @@ class Choice:
     losses: torch.Tensor
 
 
-def allocate(costs: SizeCosts, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
+def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
     """Chooses the sizes that lose least at a cost of at most `target`.
 
     Args:
-        costs ([`SizeCosts`]):
+        costs ([`SizeCosts`] or [`LatencyCosts`]):
             Of the dense model.
         losses ([`Losses`]):
             Of the same model.
@@ -90,44 +96,36 @@ def _choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]
     return choices
 
 
-def _cheapest(costs: SizeCosts, choices: dict[Part, Choice], price: float, round_to: int) -> Sizes:
+def _cheapest(costs: Costs, choices: dict[Part, Choice], price: float, round_to: int) -> Sizes:
     """The sizes with the least loss + price * cost."""
     sizes = dict(costs.sizes)
     for _ in range(_ROUNDS):
         before = dict(sizes)
-        slopes = costs.slopes(sizes)
-        for part in choices:
+        for part, choice in choices.items():
             if part[0] == "mlp_sparsity":
-                sizes[part] = _best(choices[part], price * slopes[part], round_to)
+                sizes[part] = _best(costs, part, choice, sizes, price, round_to)
             elif part[0] == "qk_sparsity":
-                _choose_attention(sizes, choices, part[1], slopes, costs.attention_slope(part[1]), price, round_to)
-        for part in choices:
+                _choose_attention(costs, choices, part[1], sizes, price, round_to)
+        for part, choice in choices.items():
             if part[0] == WIDTH:  # one after the other: patch merging ties the widths of neighbours
-                sizes[part] = _best(choices[part], price * costs.slopes(sizes)[part], round_to)
+                sizes[part] = _best(costs, part, choice, sizes, price, round_to)
         if sizes == before:
             break
     return sizes
 
 
-def _best(choice: Choice, price: float, round_to: int) -> int:
-    return int(choice.sizes[(choice.losses + price * _preferred(choice.sizes, round_to)).argmin()])
+def _best(costs: Costs, part: Part, choice: Choice, sizes: Sizes, price: float, round_to: int) -> int:
+    cost = costs.curve(part, _preferred(choice.sizes, round_to), sizes)
+    return int(choice.sizes[(choice.losses + price * cost).argmin()])
 
 
 def _choose_attention(
-    sizes: Sizes,
-    choices: dict[Part, Choice],
-    block: int,
-    slopes: dict[Part, float],
-    attention_slope: float,
-    price: float,
-    round_to: int,
+    costs: Costs, choices: dict[Part, Choice], block: int, sizes: Sizes, price: float, round_to: int
 ) -> None:
     """Queries/keys and values of a block together, since attention pads the smaller of the two sizes."""
     query_key, value = ("qk_sparsity", block), ("v_sparsity", block)
-    query_key_sizes, value_sizes = (_preferred(choices[part].sizes, round_to) for part in (query_key, value))
-    cost = (slopes[query_key] * query_key_sizes).unsqueeze(1) + slopes[value] * value_sizes
-    if round_to > 1:
-        cost = cost + attention_slope * (query_key_sizes.unsqueeze(1) - value_sizes).abs()
+    preferred = (_preferred(choices[part].sizes, round_to) for part in (query_key, value))
+    cost = costs.attention(block, *preferred, sizes, padded=round_to > 1)
     loss = choices[query_key].losses.unsqueeze(1) + choices[value].losses
     row, column = divmod(int((loss + price * cost).argmin()), loss.shape[1])
     sizes[query_key], sizes[value] = int(choices[query_key].sizes[row]), int(choices[value].sizes[column])
@@ -138,18 +136,18 @@ def _preferred(sizes: torch.Tensor, round_to: int) -> torch.Tensor:
     return (sizes + torch.ceil(sizes / round_to) * round_to) / 2
 
 
-def _spend_rest(costs: SizeCosts, choices: dict[Part, Choice], sizes: Sizes, target: float, round_to: int) -> Sizes:
+def _spend_rest(costs: Costs, choices: dict[Part, Choice], sizes: Sizes, target: float, round_to: int) -> Sizes:
     """Raises sizes, always the one that gains most per cost, to the next multiple of `round_to` if that fits."""
     sizes = dict(sizes)
     for step in sorted({round_to, 1}, reverse=True):
         while (rest := target - costs.total(sizes)) > _SLACK * target:
-            slopes = costs.slopes(sizes)
             gains = {}
             for part, choice in choices.items():
                 size = sizes[part]
                 larger = min((size // step + 1) * step, int(choice.sizes[-1]))
-                cost = slopes[part] * (larger - size)
-                if 0 < cost <= rest:
+                now, then = costs.curve(part, torch.tensor([size, larger]), sizes).tolist()
+                cost = max(then - now, _FREE * target)
+                if larger > size and cost <= rest:
                     gain = choice.losses[size - choice.sizes[0]] - choice.losses[larger - choice.sizes[0]]
                     gains[part] = float(gain) / cost, larger
             if not gains:

@@ -1,16 +1,20 @@
 """From what the user asks for to a plan: sizes from shares or a budget, and the neurons with the highest scores."""
 
+from collections.abc import Callable
+
 import torch
 from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import BUDGETS, SNPConfig
+from ..exporting.onnx import check_onnx_packages
 from ..models import SNPModel
 from ..scoring import Scores, compute_scores
 from ..structure import block_sizes, block_stages, stream_widths
 from .budget import allocate
 from .costs import count_macs, count_parameters, skeleton
-from .losses import compute_losses
+from .latency import plan_within_latency
+from .losses import Losses, compute_losses
 from .plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from .size_costs import SizeCosts
 from .sizes import PART_SIZES, WIDTH, Sizes, dense_sizes, sizes_of_shares
@@ -37,6 +41,7 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     Raises:
         ValueError: If lists of the config do not fit the model, the statistics lack what the config needs, or a budget
             cannot be reached.
+        ImportError: If a latency is to be measured on a backend that is not installed.
     """
     check_fits(config, model.config)
     budget = config.budget
@@ -48,7 +53,15 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     scores = compute_scores(model, statistics, config)
     if budget is None:
         return make_plan(model, scores, config)
-    return _plan_within(model, scores, config, SizeCosts(model, BUDGETS[budget]), statistics)
+    losses = compute_losses(model, statistics, scores, config)
+    minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
+
+    def plan_of(sizes: Sizes) -> PruningPlan:
+        return make_plan(model, scores, config, sizes)
+
+    if budget == "target_latency":
+        return plan_within_latency(model, config, losses, minimum, round_to, plan_of)
+    return _plan_within(config, SizeCosts(model, BUDGETS[budget]), losses, minimum, round_to, plan_of)
 
 
 def make_plan(model: SNPModel, scores: Scores, config: SNPConfig, sizes: Sizes | None = None) -> PruningPlan:
@@ -111,7 +124,10 @@ def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
     Raises:
         ValueError: If a list of shares does not fit the blocks or stages of the model, or there is no block of a
             number in `frozen_blocks`.
+        ImportError: If a latency is to be measured on a backend that is not installed.
     """
+    if config.target_latency is not None and config.latency_backend == "onnxruntime":
+        check_onnx_packages()
     sizes_of_shares(config, model_config)
     num_blocks = len(block_sizes(model_config))
     for block in config.frozen_blocks:
@@ -133,14 +149,16 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[in
 
 
 def _plan_within(
-    model: SNPModel, scores: Scores, config: SNPConfig, costs: SizeCosts, statistics: CalibrationStatistics
+    config: SNPConfig,
+    costs: SizeCosts,
+    losses: Losses,
+    minimum: Sizes,
+    round_to: int,
+    plan_of: Callable[[Sizes], PruningPlan],
 ) -> PruningPlan:
-    losses = compute_losses(model, statistics, scores, config)
-    minimum = _minimum_sizes(config, model.config)
     allowed = target = getattr(config, config.budget) * costs.total(costs.sizes)
     while True:
-        sizes = allocate(costs, losses, target, minimum, config.round_to or BUDGET_ROUND_TO)
-        plan = make_plan(model, scores, config, sizes)
+        plan = plan_of(allocate(costs, losses, target, minimum, round_to))
         spent = plan.macs_after if costs.unit == "macs" else plan.parameters_after
         if spent <= allowed:
             return plan

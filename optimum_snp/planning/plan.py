@@ -74,6 +74,9 @@ class PruningPlan:
             Number of weights.
         previous (`PruningPlan`, *optional*):
             The plan that the model was pruned by before this one; `None` for a first step.
+        latency (`dict`, *optional*):
+            With a `target_latency`: `asked`, `predicted` and `reached`, as shares of the time that the model takes
+            before; and `backend`, `batch_size`, `threads` and `machine`, which that was measured with.
     """
 
     config: SNPConfig
@@ -84,6 +87,7 @@ class PruningPlan:
     parameters_before: int
     parameters_after: int
     previous: "PruningPlan | None" = None
+    latency: dict[str, Any] | None = None
 
     @property
     def steps(self) -> list["PruningPlan"]:
@@ -126,7 +130,7 @@ class PruningPlan:
             raise ValueError(
                 f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
             )
-        values = {"previous": None, **values}
+        values = {"previous": None, "latency": None, **values}
         missing = [option.name for option in fields(cls) if option.name not in values]
         if missing:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
@@ -200,6 +204,8 @@ class PruningPlan:
             f"MACs          {_change(self.macs_before, self.macs_after)}",
             f"parameters    {_change(self.parameters_before, self.parameters_after)}",
         ]
+        if self.latency:
+            rows.append(_latency_row(**self.latency))
         if self.previous:
             first = self.steps[0]
             rows += [
@@ -213,6 +219,15 @@ class PruningPlan:
 def _table_row(index: int, block: BlockPlan) -> str:
     sizes = [f"{block.before[name]} -> {block.after[name]}" for name in PART_SIZES.values()]
     return f"{index:>5}  {block.after['num_attention_heads']:>5}  " + "  ".join(f"{size:>14}" for size in sizes)
+
+
+def _latency_row(
+    asked: float, predicted: float, reached: float, backend: str, batch_size: int, threads: int | None, machine: str
+) -> str:
+    settings = [backend, f"batch size {batch_size}"]
+    if threads:
+        settings.append(f"{threads} thread{'s' * (threads > 1)}")
+    return f"latency       {reached:.1%} remain, {asked:.1%} asked ({', '.join([*settings, machine])})"
 
 
 def _check_kept(where: str, kept: list[int], size_before: int, size_after: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import torch
 from torch import nn
 
 from ..models import SNPModel
@@ -43,6 +44,10 @@ class SizeCosts:
                     self._add(pairs * self.sizes[part], part)
         else:
             self._add_vectors(model, structure)
+        self._terms_of: dict[Part, list[tuple[list[Part], float]]] = {part: [] for part in self.sizes}
+        for parts, amount in self._terms.items():
+            for position, part in enumerate(parts):
+                self._terms_of[part].append(([*parts[:position], *parts[position + 1 :]], amount))
 
     def _add_vectors(self, model: nn.Module, structure: Structure) -> None:
         counted = self.total(self.sizes)
@@ -63,10 +68,6 @@ class SizeCosts:
             amount /= self.sizes[part]
         self._terms[parts] += amount
 
-    def attention_slope(self, block: int) -> float:
-        """What one more neuron per head costs in the attention itself, beside the linear layers."""
-        return self._attention_slopes.get(block, 0.0)
-
     def total(self, sizes: Sizes) -> float:
         """The cost of a model of these sizes."""
         total = 0.0
@@ -76,16 +77,35 @@ class SizeCosts:
             total += amount
         return total
 
-    def slopes(self, sizes: Sizes) -> dict[Part, float]:
-        """What one more of each size costs when all others stay."""
-        slopes = dict.fromkeys(sizes, 0.0)
-        for parts, amount in self._terms.items():
-            for part in parts:
-                slope = amount
-                for other in parts:
-                    slope *= 1 if other == part else sizes[other]
-                slopes[part] += slope
-        return slopes
+    def curve(self, part: Part, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+        """What every candidate size of a part costs, `[candidates]`, when all others stay; but for a constant."""
+        slope = 0.0
+        for others, amount in self._terms_of[part]:
+            for other in others:
+                amount *= sizes[other]
+            slope += amount
+        return slope * candidates
+
+    def attention(
+        self, block: int, query_key: torch.Tensor, value: torch.Tensor, sizes: Sizes, *, padded: bool
+    ) -> torch.Tensor:
+        """What candidate sizes of a block's queries/keys and values cost together, `[query_key, value]`.
+
+        Args:
+            block (`int`):
+                The block.
+            query_key, value (`torch.Tensor`):
+                The candidates.
+            sizes (`dict[Part, int]`):
+                Of all other parts.
+            padded (`bool`):
+                Whether attention counts as if the smaller of the two sizes were the larger, as fused kernels have it.
+        """
+        costs = self.curve(("qk_sparsity", block), query_key, sizes).unsqueeze(1)
+        costs = costs + self.curve(("v_sparsity", block), value, sizes)
+        if padded:
+            costs = costs + self._attention_slopes.get(block, 0.0) * (query_key.unsqueeze(1) - value).abs()
+        return costs
 
 
 def _inputs_and_outputs(structure: Structure) -> tuple[dict[str, Part], dict[str, Part]]:

@@ -1,7 +1,6 @@
 """Measuring, and finding out what a measurement was made on."""
 
 import copy
-import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..benchmarking import measure_latency
+from ..benchmarking import machine_name, measure_latency, random_images
 from ..calibration import model_fingerprint
 from ..conversion import convert
 from ..loading import load_source
@@ -64,10 +63,8 @@ def record_latency(
     models = {"model": pruner.model}
     if original is not None:
         stages["original"], models["original"] = Stage(), _copy_of_original(original, pruner)
-    config, device = pruner.model.config, pruner.model.device
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    pixel_values = torch.randn(batch_size, config.num_channels, *size, device=device, dtype=pruner.model.dtype)
-    seconds = measure_latency(models, pixel_values, num_runs=num_runs)
+    seconds = measure_latency(models, random_images(pruner.model, batch_size), num_runs=num_runs)
+    device = pruner.model.device
     for name, stage in stages.items():
         latency = Latency(
             stage=stage,
@@ -95,15 +92,3 @@ def _copy_of_original(original: str | Path | PreTrainedModel, pruner: "SNPPruner
             f"The original has {found} parameters; the model that was pruned had {expected}. Name that one."
         )
     return copy.deepcopy(original).to(device=pruner.model.device, dtype=pruner.model.dtype).eval()
-
-
-def machine_name(device: torch.device) -> str:
-    """The name of the processor, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()

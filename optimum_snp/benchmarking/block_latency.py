@@ -1,0 +1,236 @@
+"""Measuring the latency of whole blocks of an architecture, with random weights, on a grid of their sizes.
+
+The grid is coarse and times are linear in between: the plan that comes of it is measured whole. For ONNX Runtime,
+where every point of the grid has to be exported and times are near proportional to sizes, it is coarser still.
+`torch.compile` would take minutes for all the sizes; it gains much the same on all, so its table is that of eager
+PyTorch.
+"""
+
+import itertools
+import logging
+import os
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from ..models import SNPModel
+from ..planning.costs import skeleton
+from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
+from .backends import cpu_threads, fair_clock, prepare
+from .latency import random_images, random_model, time_in_turn
+from .latency_table import Grid, LatencyTable, block_kinds, table_path
+from .machine import machine_name
+
+
+logger = logging.getLogger(__name__)
+
+# Points of the grid: sizes of queries/keys, values and MLP each, and widths.
+_POINTS = {"eager": (5, 3), "onnxruntime": (3, 2)}
+_NUM_RUNS, _NUM_WARMUP = 10, 2
+_FORMAT_VERSION = 1
+
+Shape = tuple[int, int, int, int]  # queries/keys and values per head, MLP, width
+
+
+def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads: int | None) -> LatencyTable:
+    """The table for an architecture on this machine, from the disk if it was measured before.
+
+    Args:
+        model:
+            A model of this architecture and these sizes, on the device to measure on.
+        backend (`str`):
+            `"eager"`, `"compile"` or `"onnxruntime"`.
+        batch_size (`int`):
+            Images per forward pass.
+        num_threads (`int`, *optional*):
+            Threads on the CPU; by default as many as PyTorch uses.
+
+    Returns:
+        [`LatencyTable`]
+    """
+    backend = "eager" if backend == "compile" else backend
+    with cpu_threads(num_threads) as num_threads:
+        description = _describe(model, backend, batch_size, num_threads)
+        path = table_path(description)
+        try:
+            table = LatencyTable.load(path, description)
+            logger.info(f"Latencies of blocks are those in {path}.")
+            return table
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            logger.warning(f"{path} holds no latencies that can be read. They are measured again.")
+        table = _measure(model, backend, batch_size, num_threads)
+    try:
+        table.save(path, description)
+    except OSError as error:
+        logger.warning(f"The latencies of blocks are not kept, and will be measured again: {error}")
+    return table
+
+
+def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) -> dict[str, Any]:
+    """All that latencies depend on."""
+    structure = describe(model)
+    layers = {
+        name: [rows, list(model.get_submodule(name).weight.shape)] for name, rows in structure.linear_rows.items()
+    }
+    versions = {"torch": torch.__version__}
+    if backend == "onnxruntime":
+        import onnxruntime
+
+        versions["onnxruntime"] = onnxruntime.__version__
+    return {
+        "format_version": _FORMAT_VERSION,
+        "machine": machine_name(model.device),
+        "cores": os.cpu_count(),
+        "threads": num_threads,
+        "versions": versions,
+        "backend": backend,
+        "batch_size": batch_size,
+        "dtype": str(model.dtype),
+        "attention": model.config._attn_implementation,
+        "points": list(_POINTS[backend]),
+        "kinds": block_kinds(structure),
+        "layers": layers,
+    }
+
+
+def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -> LatencyTable:
+    structure = describe(model)
+    kinds = block_kinds(structure)
+    axes = _axes(model.config, structure, *_POINTS[backend])
+    images = random_images(model, batch_size)
+    modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, images)
+    # Whole models with next to nothing in their blocks tell what the rest takes, at two widths.
+    ends = {
+        end: {kind: (*(sizes[0] for sizes in parts), widths[end]) for kind, (*parts, widths) in axes.items()}
+        for end in (-2, -1)
+    }
+    for end, least_shapes in ends.items():
+        modules[end] = random_model(model, _config(model, structure, least_shapes)), images
+    # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
+    calls = prepare(modules, backend, num_threads)
+    clock = fair_clock(model.device, num_threads)
+    seconds = time_in_turn(calls, num_runs=_NUM_RUNS, num_warmup=_NUM_WARMUP, clock=clock, summary=min)
+
+    attention, mlp, rest = {}, {}, {}
+    for kind, (query_key, value, mlp_sizes, widths) in axes.items():
+        of_attention = [[[seconds[kind, (q, v, mlp_sizes[0], w)] for w in widths] for v in value] for q in query_key]
+        of_mlp = torch.tensor([[seconds[kind, (query_key[0], value[0], m, w)] for w in widths] for m in mlp_sizes])
+        attention[kind] = _grid([query_key, value, widths], torch.tensor(of_attention))
+        mlp[kind] = _grid([mlp_sizes, widths], of_mlp - of_mlp[0])
+    streams = {block.stream: kind for block, kind in zip(structure.blocks, kinds, strict=True)}
+    for end, least_shapes in ends.items():
+        shares = [axes[kind][-1][end] / axes[kind][-1][-1] for kind in streams.values()]
+        in_blocks = sum(seconds[kind, least_shapes[kind]] for kind in kinds)
+        rest[sum(shares) / len(shares)] = max(0.0, seconds[end] - in_blocks)
+    return LatencyTable(attention, mlp, _grid([list(rest)], torch.tensor(list(rest.values()))))
+
+
+def _grid(axes: list[list[int]], seconds: torch.Tensor) -> Grid:
+    """A grid on which smaller sizes never take longer: where a larger one is faster, zeros can be put beside them."""
+    for dimension in range(seconds.dim()):
+        seconds = seconds.flip(dimension).cummin(dimension).values.flip(dimension)
+    return Grid(axes, seconds.clamp_min(0).tolist())
+
+
+def _axes(
+    config: PretrainedConfig, structure: Structure, num_sizes: int, num_widths: int
+) -> dict[str, list[list[int]]]:
+    """For every kind of block the sizes to measure: queries/keys, values, MLP and width."""
+    largest: dict[str, list[int]] = {}
+    for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(config), strict=True):
+        parts = [sizes["qk_head_dim"], sizes["v_head_dim"], sizes["intermediate_size"]]
+        parts.append(structure.streams[block.stream].width)
+        largest[kind] = [max(pair) for pair in zip(parts, largest.get(kind, parts), strict=True)]
+    return {
+        kind: [*(_axis(size, num_sizes) for size in parts), _axis(width, num_widths)]
+        for kind, (*parts, width) in largest.items()
+    }
+
+
+def _axis(largest: int, count: int) -> list[int]:
+    """Sizes from 1 to the largest: evenly spread multiples of 8, since kernels are fast for those."""
+    steps = (8 * max(1, round(largest * step / (count - 1) / 8)) for step in range(1, count - 1))
+    return sorted({1, largest, *(step for step in steps if step < largest)})
+
+
+def _blocks(
+    model: SNPModel, structure: Structure, axes: dict[str, list[list[int]]], images: torch.Tensor
+) -> dict[Hashable, tuple[nn.Module, torch.Tensor]]:
+    """A block of every kind and shape, with its input, by kind and shape."""
+    kinds = block_kinds(structure)
+    examples = {kind: structure.blocks[kinds.index(kind)] for kind in axes}
+    arguments = _arguments(model, [block.module for block in examples.values()], images)
+    blocks = {}
+    for position in range(max(len(widths) for *_, widths in axes.values())):
+        of_kinds = [_shapes_at(*parts, widths[min(position, len(widths) - 1)]) for *parts, widths in axes.values()]
+        longest = max(map(len, of_kinds))
+        for number in range(longest):  # one skeleton of a model gives a block of every kind
+            shapes = {
+                kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in zip(axes, of_kinds, strict=True)
+            }
+            small = skeleton(type(model), _config(model, structure, shapes))
+            for kind, block in examples.items():
+                hidden_states, *others = arguments[block.module]
+                inputs = torch.randn(*hidden_states.shape[:2], shapes[kind][-1]).to(hidden_states)
+                blocks[kind, shapes[kind]] = (
+                    _Alone(_with_weights(small.get_submodule(block.name), model), others),
+                    inputs,
+                )
+    return blocks
+
+
+def _shapes_at(query_key: list[int], value: list[int], mlp_sizes: list[int], width: int) -> list[Shape]:
+    """All sizes of attention with the least MLP, and all of the MLP with the least attention."""
+    attention = [(*pair, mlp_sizes[0], width) for pair in itertools.product(query_key, value)]
+    return attention + [(query_key[0], value[0], size, width) for size in mlp_sizes[1:]]
+
+
+class _Alone(nn.Module):
+    """A block with all its inputs but the residual stream."""
+
+    def __init__(self, block: nn.Module, arguments: list[Any]):
+        super().__init__()
+        self.block, self.arguments = block, arguments
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.block(hidden_states, *self.arguments)[0]
+
+
+def _arguments(model: SNPModel, blocks: list[nn.Module], images: torch.Tensor) -> dict[nn.Module, tuple[Any, ...]]:
+    """What each of these blocks gets in a forward pass."""
+    arguments = {}
+    hooks = [
+        block.register_forward_pre_hook(lambda block, given: arguments.update({block: given})) for block in blocks
+    ]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return arguments
+
+
+def _config(model: SNPModel, structure: Structure, shapes: dict[str, Shape]) -> PretrainedConfig:
+    """That of a model whose blocks have the shapes of their kinds."""
+    widths, blocks = stream_widths(model.config).copy(), []
+    for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True):
+        query_key, value, mlp, widths[block.stream] = shapes[kind]
+        blocks.append({**sizes, "qk_head_dim": query_key, "v_head_dim": value, "intermediate_size": mlp})
+    config = resized_config(model.config, blocks, widths, method="snp")
+    config._attn_implementation = model.config._attn_implementation
+    return config
+
+
+def _with_weights(module: nn.Module, model: SNPModel) -> nn.Module:
+    """A module of a skeleton with random weights, on the device and in the dtype of the model."""
+    module = module.to_empty(device=model.device).to(model.dtype).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.02)
+    return module

@@ -1,0 +1,125 @@
+"""How long the parts of an architecture take by their sizes: a table that is measured once per machine and kept."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+
+from ..structure import Structure
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Grid:
+    """Seconds on a grid of sizes, linear in every size between the points of the grid and constant beyond.
+
+    Attributes:
+        axes (`list[list[float]]`): The sizes along every dimension, rising.
+        seconds (nested `list` of `float`): One number for every combination of them.
+
+    Raises:
+        ValueError: If the two do not fit each other, or a number is negative or none.
+    """
+
+    axes: list[list[float]]
+    seconds: list
+
+    def __post_init__(self) -> None:
+        self._seconds = torch.tensor(self.seconds, dtype=torch.float64)
+        self._axes = [torch.tensor(axis, dtype=torch.float64) for axis in self.axes]
+        if self._seconds.shape != tuple(map(len, self.axes)) or not (self._seconds >= 0).all():
+            raise ValueError("The seconds of a latency table do not fit its sizes.")
+        if not torch.isfinite(self._seconds).all() or not all((axis.diff() > 0).all() for axis in self._axes):
+            raise ValueError("A latency table must have finite seconds and rising sizes.")
+
+    def __call__(self, *sizes: Any) -> torch.Tensor:
+        """The seconds of every combination of sizes.
+
+        Args:
+            sizes (`torch.Tensor` of shape `[n]`, `list` or number, one per axis):
+                The sizes; those of a number are one.
+
+        Returns:
+            `torch.Tensor` of shape `[n of the first, n of the second, …]`: float64; a number has no dimension.
+        """
+        seconds = self._seconds
+        for axis, points in zip(self._axes, sizes, strict=True):
+            seconds = torch.tensordot(seconds, _shares_of_points(axis, torch.as_tensor(points)), dims=([0], [0]))
+        return seconds
+
+
+def _shares_of_points(axis: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """How much of every point of the axis is in each of `points`, `[axis, *points]`: two neighbours have shares."""
+    if len(axis) == 1:
+        return points.new_ones((1, *points.shape), dtype=torch.float64)
+    points = points.double().clamp(axis[0], axis[-1])
+    upper = torch.searchsorted(axis, points).clamp(1, len(axis) - 1)
+    share = (points - axis[upper - 1]) / (axis[upper] - axis[upper - 1])
+    return _one_hot(upper, len(axis)) * share + _one_hot(upper - 1, len(axis)) * (1 - share)
+
+
+def _one_hot(positions: torch.Tensor, count: int) -> torch.Tensor:
+    return (torch.arange(count).view(-1, *[1] * positions.dim()) == positions).double()
+
+
+@dataclass
+class LatencyTable:
+    """Seconds of the parts of an architecture.
+
+    Attributes:
+        attention (`dict[str, Grid]`):
+            Of a block with next to no MLP, by its query/key and value size per head and its width, for every kind of
+            block; see [`block_kinds`].
+        mlp (`dict[str, Grid]`):
+            What an MLP adds to that, by its size and the width.
+        rest ([`Grid`]):
+            Of the model beside its blocks, by the mean over its streams of width / dense width.
+    """
+
+    attention: dict[str, Grid]
+    mlp: dict[str, Grid]
+    rest: Grid
+
+    def save(self, path: Path, description: dict[str, Any]) -> None:
+        """Writes the table as JSON, in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps({"description": description, **asdict(self)}))
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, description: dict[str, Any]) -> "LatencyTable":
+        """Reads what `save` wrote.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError, KeyError, TypeError: If it holds anything else than a table of this description.
+        """
+        saved = json.loads(path.read_text())
+        if saved["description"] != description:
+            raise ValueError("The table is one of something else.")
+        grids = [{kind: Grid(**grid) for kind, grid in saved[part].items()} for part in ("attention", "mlp")]
+        return cls(*grids, Grid(**saved["rest"]))
+
+
+def block_kinds(structure: Structure) -> list[str]:
+    """For every block a name that it shares with blocks that differ in nothing but the sizes of their parts."""
+    return [
+        f"stream {block.stream}, {block.module.attention.num_attention_heads} heads, "
+        f"{block.num_maps} x {block.map_tokens} tokens"
+        for block in structure.blocks
+    ]
+
+
+def table_path(description: dict[str, Any]) -> Path:
+    """Where the table of this description is kept: in the cache folder of Hugging Face."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return Path(constants.HF_HOME) / "optimum_snp" / "latency" / f"{digest[:16]}.json"

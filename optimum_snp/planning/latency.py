@@ -1,0 +1,139 @@
+"""From a share of the latency to a plan whose model was measured whole.
+
+The table of block latencies tells the allocator what sizes cost. A whole model differs a little: it runs its blocks
+one after the other, and sizes between those of the table are not linear. So the dense and the pruned model are
+measured in turn, and where the pruned one misses the target, the allocator is asked again for as much more or less.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..benchmarking.backends import check_backend, cpu_threads, fair_clock, prepare
+from ..benchmarking.block_latency import latency_table
+from ..benchmarking.latency import random_images, random_model, time_in_turn
+from ..benchmarking.machine import machine_name
+from ..configuration import SNPConfig
+from ..models import SNPModel
+from .budget import allocate
+from .latency_costs import LatencyCosts
+from .losses import Losses
+from .plan import PruningPlan
+from .sizes import Sizes
+
+
+logger = logging.getLogger(__name__)
+
+# The reached latency is good between these shares of the one asked for, and still accepted up to the last.
+_GOOD = (0.93, 1.02)
+_ACCEPTED = 1.1
+_ROUNDS = 4  # of allocating and measuring
+_NUM_RUNS, _NUM_WARMUP = 30, 3
+
+
+def plan_within_latency(
+    model: SNPModel,
+    config: SNPConfig,
+    losses: Losses,
+    minimum: Sizes,
+    round_to: int,
+    make_plan: Callable[[Sizes], PruningPlan],
+) -> PruningPlan:
+    """The plan that loses least among those whose models take `config.target_latency` of the time of the dense one.
+
+    Args:
+        model:
+            The dense model in our architecture, on the device to measure on.
+        config ([`SNPConfig`]):
+            With a `target_latency`.
+        losses ([`Losses`]):
+            Of this model.
+        minimum (`dict[Part, int]`):
+            The least size of every part.
+        round_to (`int`):
+            Multiples of this are preferred.
+        make_plan (`Callable`):
+            Makes a plan of sizes.
+
+    Returns:
+        [`PruningPlan`]: With what was asked, predicted and reached as its `latency`.
+
+    Raises:
+        ImportError: If the backend needs a package that is missing.
+        ValueError: If even the model of the least sizes takes longer; the message names the share that it takes.
+    """
+    asked, backend, batch_size = config.target_latency, config.latency_backend, config.latency_batch_size
+    check_backend(backend, model.device)
+    table = latency_table(model, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
+    costs = LatencyCosts(model, table)
+    dense, least = costs.total(costs.sizes), costs.total(minimum)
+    measurement = _Measurement(model, config)
+    best, target = None, asked * dense
+    for _ in range(_ROUNDS):
+        target = min(max(target, least), dense)
+        sizes = allocate(costs, losses, target, minimum, round_to)
+        plan, predicted = make_plan(sizes), costs.total(sizes) / dense
+        reached = measurement.share_of(plan)
+        logger.info(f"Latency: {asked:.1%} asked, {predicted:.1%} predicted, {reached:.1%} reached.")
+        plan.latency = {"asked": asked, "predicted": predicted, "reached": reached, **measurement.conditions}
+        if best is None or _distance(reached, asked) < _distance(best.latency["reached"], asked):
+            best = plan
+        if sizes == minimum and reached > _ACCEPTED * asked:
+            raise ValueError(
+                f"A latency of {asked:.1%} of the model's cannot be reached: the least sizes allowed take "
+                f"{reached:.1%}. Raise target_latency, or lower minimum sizes and unfreeze blocks or parts."
+            )
+        if _GOOD[0] * asked <= reached <= _GOOD[1] * asked or sizes == (minimum if reached > asked else costs.sizes):
+            break
+        target *= asked / reached
+    if abs(best.latency["reached"] / asked - 1) > _ACCEPTED - 1:
+        logger.warning(
+            f"The plan takes {best.latency['reached']:.1%} of the model's latency, {asked:.1%} was asked for. "
+            "Is the machine busy with something else?"
+        )
+    return best
+
+
+def _distance(reached: float, asked: float) -> float:
+    """How far a latency is from the one asked for; too slow counts double."""
+    return max(asked - reached, 2 * (reached - asked))
+
+
+class _Measurement:
+    """Measures pruned models beside the dense one.
+
+    Attributes:
+        conditions (`dict`): Where and how.
+    """
+
+    def __init__(self, model: SNPModel, config: SNPConfig):
+        self._model, self._backend = model, config.latency_backend
+        self._images = random_images(model, config.latency_batch_size)
+        if self._backend == "compile":
+            torch.compiler.reset()  # after many models of one class it stops compiling
+        with cpu_threads(config.latency_threads) as self._num_threads:
+            self._dense = self._prepare(model)
+        self.conditions = {
+            "backend": self._backend,
+            "batch_size": config.latency_batch_size,
+            "threads": self._num_threads if model.device.type == "cpu" else None,
+            "machine": machine_name(model.device),
+        }
+
+    def share_of(self, plan: PruningPlan) -> float:
+        """The time that the model of a plan takes, as a share of that of the dense one."""
+        with cpu_threads(self._num_threads):
+            # Latency does not depend on weights.
+            pruned = self._prepare(random_model(self._model, plan.pruned_config(self._model.config)))
+            seconds = time_in_turn(
+                {"dense": self._dense, "pruned": pruned},
+                num_runs=_NUM_RUNS,
+                num_warmup=_NUM_WARMUP,
+                clock=fair_clock(self._model.device, self._num_threads),
+            )
+        return seconds["pruned"] / seconds["dense"]
+
+    def _prepare(self, model: SNPModel) -> Callable[[], Any]:
+        return prepare({0: (model, self._images)}, self._backend, self._num_threads)[0]

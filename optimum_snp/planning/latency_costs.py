@@ -1,0 +1,61 @@
+"""The latency of a model as a function of the sizes of its parts."""
+
+from typing import Any
+
+import torch
+
+from ..benchmarking.latency_table import LatencyTable, block_kinds
+from ..models import SNPModel
+from ..structure import describe
+from .sizes import WIDTH, Part, Sizes, dense_sizes
+
+
+class LatencyCosts:
+    """Seconds of a forward pass, from a table that was measured.
+
+    It is asked for the same things as [`SizeCosts`], which counts operations or parameters.
+
+    Attributes:
+        sizes (`dict[Part, int]`): Of the dense model.
+    """
+
+    def __init__(self, model: SNPModel, table: LatencyTable):
+        """Takes the dense model and the table of its architecture."""
+        structure = describe(model)
+        self.sizes = dense_sizes(model.config)
+        self._table = table
+        self._kinds = block_kinds(structure)
+        self._streams = [block.stream for block in structure.blocks]
+        self._num_streams = len(structure.streams)
+
+    def total(self, sizes: Sizes) -> float:
+        """The seconds of a model of these sizes."""
+        blocks = sum(self._block(index, sizes) for index in range(len(self._kinds)))
+        return float(blocks + self._rest(sizes))
+
+    def curve(self, part: Part, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+        """What every candidate size of a part costs, `[candidates]`, when all others stay; but for a constant."""
+        name, index = part
+        changed = {**sizes, part: candidates}
+        if name != WIDTH:
+            return self._block(index, changed)
+        blocks = (self._block(block, changed) for block, stream in enumerate(self._streams) if stream == index)
+        return sum(blocks, start=self._rest(changed))
+
+    def attention(
+        self, block: int, query_key: torch.Tensor, value: torch.Tensor, sizes: Sizes, *, padded: bool
+    ) -> torch.Tensor:
+        """What candidate sizes of a block's queries/keys and values cost together, `[query_key, value]`.
+
+        `padded` means nothing here: what attention pads has been measured.
+        """
+        return self._table.attention[self._kinds[block]](query_key, value, sizes[WIDTH, self._streams[block]])
+
+    def _block(self, index: int, sizes: dict[Part, Any]) -> torch.Tensor:
+        kind, width = self._kinds[index], sizes[WIDTH, self._streams[index]]
+        attention = self._table.attention[kind](sizes["qk_sparsity", index], sizes["v_sparsity", index], width)
+        return attention + self._table.mlp[kind](sizes["mlp_sparsity", index], width)
+
+    def _rest(self, sizes: dict[Part, Any]) -> torch.Tensor:
+        widths = ((WIDTH, stream) for stream in range(self._num_streams))
+        return self._table.rest(sum(sizes[width] / self.sizes[width] for width in widths) / self._num_streams)
