@@ -12,8 +12,8 @@ Added to the sums of one block (float64, over all tokens of the images):
     attention_sensitivity  []              sum |g|^2 at what the attention adds to the residual stream
     mlp_sensitivity        []              the same of the MLP
 
-and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at what the norm puts out without its own
-scale and shift.
+and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at the rows that its readers get of what
+the norm puts out without its own scale and shift.
 
 Source: our choice; the estimate of the trace is Hutchinson's.
 """
@@ -143,7 +143,9 @@ def _add(
             sums = statistics.norms[norm.name]
             sums["sensitivity_images"] += num_images
             if norm.name in gradients:  # a backbone does not use the final norm of its network
-                sums["sensitivity"] += _energy(gradients[norm.name] * model.get_submodule(norm.name).weight)
+                gradient = gradients[norm.name] * model.get_submodule(norm.name).weight
+                # Each of the tokens has its share of the gradient at their mean.
+                sums["sensitivity"] += _energy(gradient.sum(dim=1) if norm.averages else gradient)
 
 
 def _energy(gradient: torch.Tensor) -> torch.Tensor:
