@@ -1,6 +1,6 @@
 """How strongly the model's output answers to a small change inside it: what budgets weigh the losses of layers by.
 
-For outputs `y` (the logits less their mean, or features) and a place `z` in the network with the Jacobian `J`, a
+For outputs `y` (the logits, up to what softmax ignores, or features) and a place `z` in the network with the Jacobian `J`, a
 change `d` of `z` moves the outputs by `J d`. For a random vector `v` of independent signs, `g = J^T v` is one backward
 pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second moments of the
 changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as independent.
@@ -12,8 +12,8 @@ Added to the sums of one block (float64, over all tokens of the images):
     attention_sensitivity  []              sum |g|^2 at what the attention adds to the residual stream
     mlp_sensitivity        []              the same of the MLP
 
-and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at what the norm puts out without its own
-scale and shift.
+and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at the rows that its readers get of what
+the norm puts out without its own scale and shift.
 
 Source: our choice; the estimate of the trace is Hutchinson's.
 """
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 from transformers.utils import ModelOutput
 
 from ..models import SNPModel
@@ -69,7 +70,7 @@ def add_sensitivities(
     generator = torch.Generator().manual_seed(seed)
     for chunk in pixel_values.split(CHUNK_SIZE):
         with torch.enable_grad(), _frozen(model), _changes(structure, model) as states:
-            outputs = _outputs(model(chunk.clone().requires_grad_()))
+            outputs = _outputs(model(chunk.clone().requires_grad_()), model.config)
             signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in outputs]
             product = sum((output * sign.to(output)).sum() for output, sign in zip(outputs, signs, strict=True))
             names = list(states)
@@ -113,10 +114,12 @@ def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch
             handle.remove()
 
 
-def _outputs(output: ModelOutput) -> list[torch.Tensor]:
-    """What counts of a model's outputs: logits up to what softmax ignores, else all features."""
+def _outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
+    """What counts of a model's outputs: logits up to what softmax ignores, else all maps or the pooled features, or all."""
     if "logits" in output:
-        return [output.logits - output.logits.mean(dim=-1, keepdim=True)]
+        # Only softmax ignores what all logits share: not one label alone, several at a time, or features as logits.
+        softmax = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
+        return [output.logits - output.logits.mean(dim=-1, keepdim=True) if softmax else output.logits]
     if "feature_maps" in output:
         return list(output.feature_maps)
     return [output.last_hidden_state if output.pooler_output is None else output.pooler_output]
@@ -143,7 +146,9 @@ def _add(
             sums = statistics.norms[norm.name]
             sums["sensitivity_images"] += num_images
             if norm.name in gradients:  # a backbone does not use the final norm of its network
-                sums["sensitivity"] += _energy(gradients[norm.name] * model.get_submodule(norm.name).weight)
+                gradient = gradients[norm.name] * model.get_submodule(norm.name).weight
+                # Each of the tokens has its share of the gradient at their mean.
+                sums["sensitivity"] += _energy(gradient.sum(dim=1) if norm.averages else gradient)
 
 
 def _energy(gradient: torch.Tensor) -> torch.Tensor:

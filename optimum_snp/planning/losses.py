@@ -190,9 +190,8 @@ def _mlp_loss(block: Block, sums: Sums, scores: torch.Tensor, method: str) -> to
     else:
         moment, _ = covariance_and_mean(sums, "mlp_")
     order = scores.argsort(descending=True, stable=True)
-    return nested_errors(moment, readers, order, refit=method != "snp") * _per_channel(
-        sums, "mlp_sensitivity", readers
-    )
+    errors = nested_errors(moment, readers, order, refit=method != "snp")
+    return MLP_COHERENCE * errors * _per_channel(sums, "mlp_sensitivity", readers)
 
 
 def _per_channel(sums: Sums, name: str, readers: torch.Tensor) -> torch.Tensor:

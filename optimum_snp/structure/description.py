@@ -1,6 +1,5 @@
 """The parts of a model that pruning touches, by the names of their modules and weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -35,14 +34,21 @@ class Norm:
         readers (`list[str]`): The linear layers that read it; none where its output is a feature map.
         repeats (`int`): How many tokens of the stream lie side by side in one row of its input (patch merging: 4).
         pads (`bool`): Whether zeros are put beside its output to fill windows.
-        read (`Callable`): From its output `[batch, tokens, channels]` to the rows that the readers get.
+        num_tokens (`int` or `None`): How many tokens, the first ones, the readers get; `None` for all.
+        averages (`bool`): Whether they get the mean of these tokens.
     """
 
     name: str
     readers: list[str]
     repeats: int = 1
     pads: bool = False
-    read: Callable[[torch.Tensor], torch.Tensor] = lambda states: states
+    num_tokens: int | None = None
+    averages: bool = False
+
+    def read(self, states: torch.Tensor) -> torch.Tensor:
+        """From its output `[batch, tokens, channels]` to the rows that the readers get."""
+        states = states[:, : self.num_tokens]
+        return states.mean(dim=1, keepdim=True) if self.averages else states
 
 
 @dataclass(frozen=True)

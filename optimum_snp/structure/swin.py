@@ -49,7 +49,7 @@ def describe(model: SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbo
             writers, vectors, scales = [merging], [], []
 
     if isinstance(getattr(model, "classifier", None), torch.nn.Linear):
-        streams[-1].norms.append(Norm(f"{base}layernorm", ["classifier"], read=_mean_token))
+        streams[-1].norms.append(Norm(f"{base}layernorm", ["classifier"], averages=True))
         rows["classifier"] = 1
     else:
         streams[-1].norms.append(Norm(f"{base}layernorm", []))
@@ -67,10 +67,6 @@ def _feature_norms(model: SNPSwinModel | SNPSwinForImageClassification | SNPSwin
     names = [f"stage{stage + 1}", *(["stem"] if stage == 0 else [])]
     feature_norms = getattr(model, "hidden_states_norms", {})
     return [Norm(f"hidden_states_norms.{name}", []) for name in names if name in feature_norms]
-
-
-def _mean_token(states: torch.Tensor) -> torch.Tensor:
-    return states.mean(dim=1, keepdim=True)
 
 
 def block_sizes(config: SNPSwinConfig) -> list[dict[str, Any]]:

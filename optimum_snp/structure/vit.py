@@ -30,8 +30,7 @@ def describe(model: SNPViTModel | SNPViTForImageClassification) -> Structure:
 
     heads = _heads(model, base)
     # Only the class token, and the distillation token if there is one, reach a classifier or a pooler.
-    read = slice(embeddings.num_extra_tokens if heads else None)
-    norms.append(Norm(f"{base}layernorm", heads, read=lambda states: states[:, read]))
+    norms.append(Norm(f"{base}layernorm", heads, num_tokens=embeddings.num_extra_tokens if heads else None))
     vectors = [f"{base}embeddings.{name}" for name in ("cls_token", "position_embeddings")]
     if embeddings.distillation_token is not None:
         vectors.append(f"{base}embeddings.distillation_token")

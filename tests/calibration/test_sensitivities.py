@@ -49,6 +49,30 @@ def test_they_are_the_energies_of_the_jacobian(class_name, pixel_values):
     assert all(run.blocks[0]["sensitivity_images"] == 4 for run in runs)
 
 
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_that_of_the_last_norm_is_what_the_classifier_makes_of_its_input(class_name, pixel_values):
+    """In Swin the classifier reads the mean token, so its weights alone say how the logits answer."""
+    model = convert(build_source(class_name))
+    norm = describe(model).streams[-1].norms[-1]
+    runs = [collect_statistics(model, pixel_values[:4], num_samples=4, seed=seed) for seed in range(20)]
+    found = torch.stack([run.norms[norm.name]["sensitivity"] / 4 for run in runs]).mean()
+    jacobian = model.classifier.weight.detach().double() * model.get_submodule(norm.name).weight.detach().double()
+    torch.testing.assert_close(found, (jacobian - jacobian.mean(0)).square().sum(), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+@pytest.mark.parametrize(
+    "labels", [{"num_labels": 1}, {"num_labels": 3, "problem_type": "multi_label_classification"}], ids=str
+)
+def test_logits_count_whole_without_softmax(class_name, labels, pixel_values):
+    model = convert(build_source(class_name, **labels))
+    norm = describe(model).streams[-1].norms[-1]
+    runs = [collect_statistics(model, pixel_values[:4], num_samples=4, seed=seed) for seed in range(20)]
+    found = torch.stack([run.norms[norm.name]["sensitivity"] / 4 for run in runs]).mean()
+    jacobian = model.classifier.weight.detach().double() * model.get_submodule(norm.name).weight.detach().double()
+    torch.testing.assert_close(found, jacobian.square().sum(), rtol=0.15, atol=0)
+
+
 def test_a_few_images_are_enough(source, pixel_values):
     statistics = collect_statistics(convert(source), torch.randn(40, 3, 32, 32), num_samples=40, batch_size=7)
     assert statistics.num_images == 40
