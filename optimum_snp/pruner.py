@@ -451,8 +451,8 @@ class SNPPruner:
 
         Raises:
             TypeError: If `tags` is no list.
-            ValueError: If the id is malformed, `revision` is a commit, a repository that is to be private is public
-                already, or there is nothing to open a pull request on.
+            ValueError: If the id or the token is malformed, `revision` is a commit, a repository that is to be private
+                is public already, or there is nothing to open a pull request on.
             PermissionError: If there is no token, the Hub does not know it, or it may not write there.
             ConnectionError: If the Hub cannot be reached or breaks off.
             OSError: If somebody else commits at the same time, or the Hub refuses the push for another reason.

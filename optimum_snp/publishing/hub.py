@@ -57,6 +57,8 @@ def check_push(
     validate_repo_id(repo_id)
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of tags, got {tags!r}.")
+    if isinstance(token, str) and not re.fullmatch("[!-~]+", token):  # an error of the client would show it
+        raise ValueError("token is empty, or has blanks or letters that no token has. Copy it again.")
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         raise ValueError(f"revision {revision} is a commit, which nothing can be added to. Name a branch.")
     api = HfApi(token=token)
@@ -211,7 +213,11 @@ def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
         }.get(status := error.response.status_code, f"The Hub refused the push to {repo_id}.")
         kind = PermissionError if status in (401, 403) else OSError
         raise kind(f"{message} Nothing was pushed.{stays} ({error})") from error
-    except (HTTPError, LocalEntryNotFoundError) as error:
+    except (
+        HTTPError,
+        LocalEntryNotFoundError,
+        RuntimeError,
+    ) as error:  # the last of large files, whatever stopped them
         raise ConnectionError(
             "The Hub cannot be reached, or broke off. Check the network and HF_ENDPOINT, then push again. A push is "
             f"one commit: it arrived whole or not at all.{stays} ({type(error).__name__}: {error})"

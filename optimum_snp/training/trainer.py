@@ -1,5 +1,6 @@
 """A `transformers.Trainer` over the datasets that this library reads, with top-1 and top-5 accuracy."""
 
+import copy
 import tempfile
 from typing import Any
 
@@ -11,6 +12,13 @@ from ..calibration.data import pixel_dataset
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
+
+
+class _UnsavedToken(str):
+    """A token of the Hub that no pickle holds: a Trainer pickles its arguments beside the weights, and pushes both."""
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
 
 
 def build_trainer(
@@ -52,6 +60,10 @@ def build_trainer(
     # Left so, this one would train without autocast, and its processes without talking to each other.
     model.__dict__.pop("_is_accelerate_prepared", None)
     AcceleratorState._reset_state()
+
+    if args is not None and args.hub_token is not None:
+        args = copy.copy(args)
+        args.hub_token = _UnsavedToken(args.hub_token)
 
     def labelled(dataset: Any) -> Any:
         if dataset is None:

@@ -116,7 +116,7 @@ def test_pull_request_on_a_repository_of_others(hub, pruner):
     assert history(repo, "refs/pr/1") == ["Upload model", "Upload model", "initial commit"]
 
 
-@pytest.mark.parametrize("broken", ["POST .*/commit/", "POST .*/preupload/"])
+@pytest.mark.parametrize("broken", ["POST .*/commit/", "POST .*/preupload/", "PUT /upload/"])
 def test_a_hub_that_dies_in_the_middle_shows_nothing(hub, pruner, broken, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)  # the client waits between its attempts
     pruner.push_to_hub("me/small")
@@ -155,6 +155,14 @@ PUBLIC = ["me/public", "you/theirs"]
         ("me/public", {"private": True}, ValueError, "is there already and public"),
         ("you/none", {"create_pr": True}, ValueError, "There is no repository you/none to open a pull request on"),
         ("you/theirs", {"create_pr": True, "revision": "v2"}, ValueError, "you/theirs has no branch v2"),
+        (
+            "me/small",
+            {"token": "hf_mine\n"},
+            ValueError,
+            "^token is empty, or has blanks or letters that no token has",
+        ),
+        ("me/small", {"token": "hf_m\xefne"}, ValueError, "^token is empty, or has blanks or letters that no token"),
+        ("me/small", {"token": ""}, ValueError, "^token is empty"),
         ("me/small", {"token": "hf_unknown"}, PermissionError, "does not accept the token. Log in again with"),
         ("me/small", {"token": "hf_reader"}, PermissionError, "The token of me may only read"),
         ("you/small", {}, PermissionError, "may not write to you/small. The namespaces of this token are me, lab;"),
@@ -220,6 +228,25 @@ def test_a_model_that_cannot_be_written_makes_no_repository(hub, pruner, monkeyp
     with pytest.raises(RuntimeError, match="disk is full"):
         pruner.push_to_hub("me/small")
     assert not hub.repos
+
+
+def test_no_commit_of_a_training_holds_the_token(hub, pruner, pixel_values, tmp_path):
+    args = TrainingArguments(
+        tmp_path / "small",
+        push_to_hub=True,
+        hub_token="hf_mine",
+        hub_strategy="checkpoint",
+        max_steps=1,
+        save_steps=1,
+        report_to="none",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+    pruner.finetune([(image, 0) for image in pixel_values], args=args)
+    assert args.hub_token == "hf_mine"
+    commits = hub.repos["me/small"].commits.values()
+    assert any("last-checkpoint/training_args.bin" in commit.files for commit in commits)
+    assert not [name for commit in commits for name, blob in commit.files.items() if b"hf_mine" in blob.data]
 
 
 def test_a_training_that_could_not_push_does_not_start(hub, pruner, pixel_values, tmp_path):

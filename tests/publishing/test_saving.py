@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from optimum_snp.publishing import atomic_folder, check_save_directory
+from optimum_snp.publishing.saving import is_model_file
 
 
 def names(folder):
@@ -127,3 +128,28 @@ def test_working_directory_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="is the working directory or holds it"):
             check_save_directory(path)
     assert check_save_directory("model") == tmp_path / "here" / "model"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.fp16-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "model.safetensors.index.fp16.json",
+        "modeling_snp_vit.py",
+        "pictures/kept_sizes.png",
+        "training_args.bin",
+    ],
+)
+def test_files_of_a_model(name):
+    assert is_model_file(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model_old.safetensors", "models/teacher.safetensors", "pictures/attention_of_my_cat.png", "onnx/config.json"],
+)
+def test_files_of_a_person(name):
+    assert not is_model_file(name)
