@@ -91,7 +91,9 @@ def test_whole_demo_in_one_epoch(architecture, tmp_path):
     assert [row.stage for row in report.rows] == ["dense", "snp", "snp-finetuned", "projection"]
     assert report.reload_is_exact
     dense, snp, finetuned, projection = report.rows
-    assert snp.macs == finetuned.macs == projection.macs <= dense.macs / 2
+    assert snp.macs == finetuned.macs <= dense.macs / 2
+    # Projection of Swin's first width needs a small layer of its own.
+    assert snp.macs <= projection.macs < 1.01 * snp.macs
     assert finetuned.accuracy > snp.accuracy
     assert projection.accuracy > dense.accuracy - 0.05
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
