@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Points of the grid: sizes of queries/keys, values and MLP each, and widths.
 _POINTS = {"eager": (5, 3), "onnxruntime": (3, 2)}
 _NUM_RUNS, _NUM_WARMUP = 10, 2
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 1  # of the saved table
 
 Shape = tuple[int, int, int, int]  # queries/keys and values per head, MLP, width
 
@@ -104,13 +104,13 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
     axes = _axes(model.config, structure, *_POINTS[backend])
     images = random_images(model, batch_size)
     modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, images)
-    # Whole models with next to nothing in their blocks tell what the rest takes, at two widths.
-    ends = {
-        end: {kind: (*(sizes[0] for sizes in parts), widths[end]) for kind, (*parts, widths) in axes.items()}
-        for end in (-2, -1)
+    # Whole models with next to nothing in their blocks tell what the rest takes.
+    hollow = {
+        position: {kind: (*(sizes[0] for sizes in parts), width) for kind, (*parts, width) in of_width.items()}
+        for position, of_width in enumerate(_by_width(axes))
     }
-    for end, least_shapes in ends.items():
-        modules[end] = random_model(model, _config(model, structure, least_shapes)), images
+    for position, shapes in hollow.items():
+        modules[position] = random_model(model, _config(model, structure, shapes)), images
     # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
     calls = prepare(modules, backend, num_threads)
     clock = fair_clock(model.device, num_threads)
@@ -123,10 +123,9 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
         attention[kind] = _grid([query_key, value, widths], torch.tensor(of_attention))
         mlp[kind] = _grid([mlp_sizes, widths], of_mlp - of_mlp[0])
     streams = {block.stream: kind for block, kind in zip(structure.blocks, kinds, strict=True)}
-    for end, least_shapes in ends.items():
-        shares = [axes[kind][-1][end] / axes[kind][-1][-1] for kind in streams.values()]
-        in_blocks = sum(seconds[kind, least_shapes[kind]] for kind in kinds)
-        rest[sum(shares) / len(shares)] = max(0.0, seconds[end] - in_blocks)
+    for position, shapes in hollow.items():
+        shares = [shapes[kind][-1] / axes[kind][-1][-1] for kind in streams.values()]
+        rest[sum(shares) / len(shares)] = seconds[position] - sum(seconds[kind, shapes[kind]] for kind in kinds)
     return LatencyTable(attention, mlp, _grid([list(rest)], torch.tensor(list(rest.values()))))
 
 
@@ -166,22 +165,25 @@ def _blocks(
     examples = {kind: structure.blocks[kinds.index(kind)] for kind in axes}
     arguments = _arguments(model, [block.module for block in examples.values()], images)
     blocks = {}
-    for position in range(max(len(widths) for *_, widths in axes.values())):
-        of_kinds = [_shapes_at(*parts, widths[min(position, len(widths) - 1)]) for *parts, widths in axes.values()]
-        longest = max(map(len, of_kinds))
-        for number in range(longest):  # one skeleton of a model gives a block of every kind
-            shapes = {
-                kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in zip(axes, of_kinds, strict=True)
-            }
+    for of_width in _by_width(axes):
+        of_kinds = {kind: _shapes_at(*parts) for kind, parts in of_width.items()}
+        for number in range(max(map(len, of_kinds.values()))):  # one skeleton of a model gives a block of every kind
+            shapes = {kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in of_kinds.items()}
             small = skeleton(type(model), _config(model, structure, shapes))
             for kind, block in examples.items():
                 hidden_states, *others = arguments[block.module]
                 inputs = torch.randn(*hidden_states.shape[:2], shapes[kind][-1]).to(hidden_states)
-                blocks[kind, shapes[kind]] = (
-                    _Alone(_with_weights(small.get_submodule(block.name), model), others),
-                    inputs,
-                )
+                alone = _Alone(_with_weights(small.get_submodule(block.name), model), others)
+                blocks[kind, shapes[kind]] = alone, inputs
     return blocks
+
+
+def _by_width(axes: dict[str, list[list[int]]]) -> list[dict[str, tuple[list[int], list[int], list[int], int]]]:
+    """The axes with one width each: first the least of every stream, at last the largest of every stream."""
+    return [
+        {kind: (*parts, widths[min(position, len(widths) - 1)]) for kind, (*parts, widths) in axes.items()}
+        for position in range(max(len(widths) for *_, widths in axes.values()))
+    ]
 
 
 def _shapes_at(query_key: list[int], value: list[int], mlp_sizes: list[int], width: int) -> list[Shape]:

@@ -60,7 +60,8 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
         return make_plan(model, scores, config, sizes)
 
     if budget == "target_latency":
-        return plan_within_latency(model, config, losses, minimum, round_to, plan_of)
+        with torch.random.fork_rng(devices=[]):  # models to measure have random weights
+            return plan_within_latency(model, config, losses, minimum, round_to, plan_of)
     return _plan_within(config, SizeCosts(model, BUDGETS[budget]), losses, minimum, round_to, plan_of)
 
 

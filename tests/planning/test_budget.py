@@ -47,9 +47,10 @@ def test_costs_are_those_of_whole_models(class_name, unit):
     for _ in range(5):
         sizes = {part: int(torch.randint(1, size + 1, (), generator=generator)) for part, size in costs.sizes.items()}
         assert costs.total(sizes) == pytest.approx(COUNTS[unit](resized(model, sizes)))
-        for part, slope in costs.slopes(sizes).items():
-            larger = {**sizes, part: sizes[part] + 1}
-            assert costs.total(larger) - costs.total(sizes) == pytest.approx(slope)
+        for part, size in sizes.items():
+            less, more = costs.curve(part, torch.tensor([size, size + 1]), sizes).tolist()
+            larger = {**sizes, part: size + 1}
+            assert costs.total(larger) - costs.total(sizes) == pytest.approx(more - less)
 
 
 def random_losses(sizes, seed):
@@ -112,11 +113,11 @@ def test_any_budget_is_kept_and_used(class_name, unit, shares, round_to, seed):
     for share in sorted(least + (1 - least) * share for share in shares):
         sizes = allocate(costs, losses, share * dense, minimum, round_to)
         assert all(1 <= size <= costs.sizes[part] for part, size in sizes.items())
-        spent, slopes = costs.total(sizes), costs.slopes(sizes)
+        spent = costs.total(sizes)
         assert spent <= share * dense
         # Used up to one percent, or there is nothing left that would fit.
-        open_parts = [part for part, size in sizes.items() if size < costs.sizes[part]]
-        assert spent >= 0.99 * share * dense or all(spent + slopes[part] > share * dense for part in open_parts)
+        larger = [{**sizes, part: size + 1} for part, size in sizes.items() if size < costs.sizes[part]]
+        assert spent >= 0.99 * share * dense or all(costs.total(more) > share * dense for more in larger)
         found.append((spent, loss_of(losses, sizes)))
     for (less, more_lost), (more, less_lost) in itertools.pairwise(found):
         assert less <= more * 1.01
@@ -221,9 +222,21 @@ def test_a_block_that_is_not_there_is_refused_before_calibration(source):
         ({"target_flops": True}, "target_flops must be the share"),
         ({"target_flops": 0.5, "target_params": 0.5}, "target_flops and target_params cannot be given together"),
         ({"target_flops": 0.5, "qk_sparsity": 0.5}, "target_flops and qk_sparsity cannot be given together"),
-        ({"frozen_blocks": [1]}, "frozen_blocks only mean something with target_flops or target_params"),
+        (
+            {"frozen_blocks": [1]},
+            "frozen_blocks only mean something with target_flops or target_params or target_latency",
+        ),
         ({"target_flops": 0.5, "frozen_parts": ["mlp"]}, "frozen_parts must be one of 'qk_sparsity'"),
         ({"target_flops": 0.5, "frozen_blocks": [-1]}, "frozen_blocks must hold block numbers from 0 on, got -1"),
+        ({"target_latency": 2}, "target_latency must be the share that may remain"),
+        ({"target_flops": 0.5, "target_latency": 0.5}, "target_flops and target_latency cannot be given together"),
+        (
+            {"target_latency": 0.5, "latency_backend": "tpu"},
+            "latency_backend must be one of 'eager', 'compile', 'onnx",
+        ),
+        ({"target_latency": 0.5, "latency_batch_size": 0}, "latency_batch_size must be a positive integer, got 0"),
+        ({"target_latency": 0.5, "latency_threads": 0}, "latency_threads must be a positive integer, got 0"),
+        ({"target_flops": 0.5, "latency_threads": 2}, "latency_threads only mean something with target_latency"),
         ({"target_flops": 0.5, "minimum_hidden_size": 0}, "minimum_hidden_size must be a positive integer"),
     ],
 )
