@@ -20,6 +20,8 @@ CONFIG_NAME = "snp_config.json"
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
+# What goes as a whole, also within a budget.
+REMOVALS = ("head_sparsity", "dropped_blocks")
 _LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")
 _MINIMUM_SIZES = ("minimum_qk_head_dim", "minimum_v_head_dim", "minimum_intermediate_size", "minimum_hidden_size")
 
@@ -30,6 +32,10 @@ class SNPConfig:
 
     Shares are what is *removed*. A list has one share per block in execution order, or one list per stage of a Swin;
     that of `hidden_sparsity` one share per stage. A kept size is `size * (1 - share)` rounded half up, at least 1.
+
+    Whole heads and blocks go first, with shares and with a budget, which counts them; all other shares are of what
+    is left. Lists count the blocks of the dense model, those that go included. Which heads go is SNP's choice for
+    method `"snp"`; for the other two they are those that the rest makes up for best.
 
     The default method is `"projection"`: in the one-shot benchmark (docs/one-shot.md) it keeps far more accuracy
     without training than the paper's `"snp"`, at the same sizes and speed.
@@ -59,6 +65,16 @@ class SNPConfig:
     )
     hidden_sparsity: float | list[float] = field(
         default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
+    )
+    head_sparsity: float | list[float] | list[list[float]] = field(
+        default=0.0, metadata={"help": "share of the attention heads of each block to remove, in [0, 1)"}
+    )
+    dropped_blocks: int | list[int] = field(
+        default=0,
+        metadata={
+            "help": "how many blocks to remove whole, those that change their stream least, or a list of the blocks, "
+            "counted from 0"
+        },
     )
     target_flops: float | None = field(
         default=None,
@@ -114,7 +130,8 @@ class SNPConfig:
     minimum_intermediate_size: int = field(default=1, metadata={"help": "least MLP size within a budget"})
     minimum_hidden_size: int = field(default=2, metadata={"help": "least width of a residual stream within a budget"})
     frozen_blocks: list[int] = field(
-        default_factory=list, metadata={"help": "blocks that a budget leaves alone, counted from 0"}
+        default_factory=list,
+        metadata={"help": "blocks that stay whole within a budget, heads included, counted from 0"},
     )
     frozen_parts: list[str] = field(
         default_factory=list,
@@ -133,12 +150,13 @@ class SNPConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity"):
+        for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity", "head_sparsity"):
             setattr(self, name, _shares(name, getattr(self, name), nested=True))
         self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
         self._check_budget()
+        self._check_dropped_blocks()
         _choice("latency_backend", self.latency_backend, LATENCY_BACKENDS)
         optional = [name for name in ("round_to", "latency_threads") if getattr(self, name) is not None]
         for name in ("num_calibration_samples", "latency_batch_size", *_MINIMUM_SIZES, *optional):
@@ -175,11 +193,20 @@ class SNPConfig:
         settings = [name for name in _LATENCY_SETTINGS if getattr(self, name) != _default(name)]
         if settings and self.target_latency is None:
             raise ValueError(f"{', '.join(settings)} only mean something with target_latency.")
-        for block in self.frozen_blocks:
-            if isinstance(block, bool) or not isinstance(block, int) or block < 0:
-                raise ValueError(f"frozen_blocks must hold block numbers from 0 on, got {block!r}.")
+        _block_numbers("frozen_blocks", self.frozen_blocks)
         for part in self.frozen_parts:
             _choice("frozen_parts", part, SHARES)
+
+    def _check_dropped_blocks(self) -> None:
+        dropped = self.dropped_blocks
+        if isinstance(dropped, (list, tuple)):
+            _block_numbers("dropped_blocks", dropped)
+            self.dropped_blocks = sorted(set(dropped))
+            both = [block for block in self.dropped_blocks if block in self.frozen_blocks]
+            if both:
+                raise ValueError(f"dropped_blocks and frozen_blocks both name {', '.join(map(str, both))}.")
+        elif isinstance(dropped, bool) or not isinstance(dropped, int) or dropped < 0:
+            raise ValueError(f"dropped_blocks must be a count from 0 on or a list of block numbers, got {dropped!r}.")
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> "SNPConfig":
@@ -260,6 +287,12 @@ def _shares(name: str, value: Any, *, nested: bool) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a share in [0, 1), got {value!r}.")
     return float(value)
+
+
+def _block_numbers(name: str, blocks: list[int] | tuple[int, ...]) -> None:
+    for block in blocks:
+        if isinstance(block, bool) or not isinstance(block, int) or block < 0:
+            raise ValueError(f"{name} must hold block numbers from 0 on, got {block!r}.")
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from optimum_snp import SNPConfig
 from optimum_snp.planning.presets import PRESETS
 
 
-@pytest.mark.parametrize("name", ["qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity"])
+@pytest.mark.parametrize("name", ["qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity", "head_sparsity"])
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, 2, float("nan"), "0.5", True, None])
 def test_shares_out_of_range(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be a share in \[0, 1\), got {value!r}"):
@@ -29,6 +29,14 @@ def test_share_of_one_block_out_of_range():
         ({"num_calibration_samples": 0}, "num_calibration_samples must be a positive integer, got 0"),
         ({"num_singular_directions": 0}, "num_singular_directions must be a positive integer, got 0"),
         ({"num_singular_directions": 1.5}, r"num_singular_directions as a share of the energy must be in \(0, 1\]"),
+        ({"dropped_blocks": -1}, "dropped_blocks must be a count from 0 on or a list of block numbers, got -1"),
+        ({"dropped_blocks": 0.5}, "dropped_blocks must be a count from 0 on or a list of block numbers, got 0.5"),
+        ({"dropped_blocks": True}, "dropped_blocks must be a count from 0 on or a list of block numbers, got True"),
+        ({"dropped_blocks": [1, "2"]}, "dropped_blocks must hold block numbers from 0 on, got '2'"),
+        (
+            {"dropped_blocks": [1, 2], "frozen_blocks": [2], "target_flops": 0.5},
+            "dropped_blocks and frozen_blocks both name 2",
+        ),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
     ],
 )

@@ -122,6 +122,7 @@ def _summing_hooks(
     handles = moment_hooks(structure, model, statistics) if moments else []
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         handles += _attention_hooks(block.module.attention, sums)
+        handles.append(_stream_hook(block.module, sums))
     try:
         yield
     finally:
@@ -146,6 +147,20 @@ def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> lis
         attention.q_proj.register_forward_hook(keep_query),
         attention.k_proj.register_forward_hook(add_key),
     ]
+
+
+def _stream_hook(layer: nn.Module, sums: dict[str, torch.Tensor]) -> Any:
+    """Sums over tokens how much the block changes them, `|x_out - x_in|^2 / |x_in|^2`."""
+    sums["stream_change"], sums["stream_num_tokens"] = (torch.zeros((), dtype=torch.float64) for _ in range(2))
+
+    def add(_module: nn.Module, inputs: Any, outputs: Any) -> None:
+        before, after = inputs[0].float(), outputs[0].float()
+        lengths = before.square().sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
+        changes = (after - before).square().sum(-1).cpu().double() / lengths.cpu().double()
+        sums["stream_change"] += changes.sum()
+        sums["stream_num_tokens"] += changes.numel()
+
+    return layer.register_forward_hook(add)
 
 
 def _fill_missing(statistics: CalibrationStatistics, structure: Structure) -> None:

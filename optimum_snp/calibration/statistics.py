@@ -22,7 +22,8 @@ class CalibrationStatistics:
     Attributes:
         blocks (`list[dict[str, torch.Tensor]]`):
             One dict of float64 tensors per block; see [`attention_score_statistics`] and
-            [`optimum_snp.calibration.moments`] for their meaning.
+            [`optimum_snp.calibration.moments`] for their meaning. Also, over `stream_num_tokens` tokens,
+            `stream_change`, the sum of `|x_out - x_in|^2 / |x_in|^2`, how much the block changes its stream.
         num_images (`int`):
             Images that the sums run over.
         fingerprint (`str`):
@@ -106,6 +107,28 @@ class CalibrationStatistics:
                 sums = norms.setdefault(place, {}) if kind == "norms" else blocks[int(place)]
                 sums[name] = file.get_tensor(key)
         return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], norms)
+
+
+# Sums of a block whose first dimension is that of the heads.
+_PER_HEAD = ("cosines", "weighted_cosines", "energies", "query_moment", "key_moment", "query_sensitivity")
+
+
+def sums_of_heads(sums: dict[str, torch.Tensor], heads: list[int], neurons: list[int]) -> dict[str, torch.Tensor]:
+    """The sums of one block as if it had only some of its heads.
+
+    Args:
+        sums (`dict[str, torch.Tensor]`):
+            Of the block.
+        heads (`list[int]`):
+            The heads that stay.
+        neurons (`list[int]`):
+            Their value neurons, counted through all heads.
+    """
+    rest = {name: tensor[heads] if name in _PER_HEAD else tensor for name, tensor in sums.items()}
+    if "context_moment" in rest:
+        rest["context_moment"] = rest["context_moment"][neurons][:, neurons]
+        rest["context_sum"] = rest["context_sum"][neurons]
+    return rest
 
 
 def check_statistics_path(path: str | Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..calibration.statistics import check_statistics_path
-from ..configuration import BUDGETS, SHARES, SNPConfig
+from ..configuration import BUDGETS, REMOVALS, SHARES, SNPConfig
 from ..planning.decide import check_fits
 from ..planning.presets import PRESETS
 from ..pruner import SNPPruner
@@ -81,7 +81,7 @@ def _config(args: argparse.Namespace) -> SNPConfig:
         return SNPConfig.from_preset(args.preset, **given)
     if args.config:
         return SNPConfig.from_dict({**SNPConfig.from_pretrained(args.config).to_dict(), **given})
-    if not given.keys() & {*SHARES, *BUDGETS}:
+    if not given.keys() & {*SHARES, *REMOVALS, *BUDGETS}:
         raise ValueError(
             "Say what to remove: --preset, --config, a budget such as --target-flops 0.5, or shares such as "
             "--mlp-sparsity 0.5."
@@ -117,10 +117,16 @@ def _directions(text: str) -> int | float | None:
     return int(text) if text.isdigit() else float(text)
 
 
+def _blocks(text: str) -> int | list[int]:
+    """A count, or the blocks themselves: `4,7`, and `4,` for one."""
+    return [int(block) for block in text.split(",") if block] if "," in text else int(text)
+
+
 # How the command line reads each kind of field.
 _READERS: dict[str, dict[str, Any]] = {
     "shares": {"type": float, "nargs": "+", "action": _Shares},
     "int | float | None": {"type": _directions},
+    "int | list[int]": {"type": _blocks},
     "float | None": {"type": float},
     "int | None": {"type": int},
     "list[int]": {"type": int, "nargs": "+"},

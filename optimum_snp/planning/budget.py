@@ -46,20 +46,24 @@ class Choice:
     losses: torch.Tensor
 
 
-def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
+def allocate(
+    costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int, dense: float | None = None
+) -> Sizes:
     """Chooses the sizes that lose least at a cost of at most `target`.
 
     Args:
         costs ([`SizeCosts`] or [`LatencyCosts`]):
-            Of the dense model.
+            Of the model that is to be pruned.
         losses ([`Losses`]):
             Of the same model.
         target (`float`):
             The cost that is allowed, in the unit of `costs`.
         minimum (`dict[Part, int]`):
-            The least size of every part; that of the dense model for what must stay.
+            The least size of every part; that of the model for what must stay.
         round_to (`int`):
             Multiples of this are preferred.
+        dense (`float`, *optional*):
+            The cost of the dense model, where heads or blocks are gone already; messages state shares of it.
 
     Returns:
         `dict[Part, int]`: A size for every part.
@@ -67,7 +71,7 @@ def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_
     Raises:
         ValueError: If even the least sizes cost more; the message names the share that can be reached.
     """
-    dense, least = costs.total(costs.sizes), costs.total(minimum)
+    dense, least = dense or costs.total(costs.sizes), costs.total(minimum)
     if least > target:
         raise ValueError(
             f"A budget of {target / dense:.1%} of the model cannot be reached: the least sizes allowed leave "

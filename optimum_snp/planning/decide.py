@@ -9,13 +9,15 @@ from ..calibration import CalibrationStatistics
 from ..configuration import BUDGETS, SNPConfig
 from ..exporting.onnx import check_onnx_packages
 from ..models import SNPModel
-from ..scoring import Scores, compute_scores
+from ..reshaping.remove import remove
+from ..scoring import Scores, check_moments, compute_scores
 from ..structure import block_sizes, block_stages, stream_widths
 from .budget import allocate
 from .costs import count_macs, count_parameters, skeleton
 from .latency import plan_within_latency
 from .losses import Losses, compute_losses
 from .plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
+from .removal import check_dropped_blocks, choose_heads, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
 from .sizes import PART_SIZES, WIDTH, Sizes, dense_sizes, sizes_of_shares
 
@@ -50,31 +52,49 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             f"{budget} needs the sensitivities of the outputs, and these statistics have none. Call "
             "calibrate(dataset) again, without moments=False or sensitivities=False."
         )
-    scores = compute_scores(model, statistics, config)
+    check_moments(statistics, config)
+    heads = choose_heads(model, statistics, config)
+    rest, rest_statistics = remove(model, heads, config.method, statistics)
+    scores = compute_scores(rest, rest_statistics, config)
     if budget is None:
-        return make_plan(model, scores, config)
-    losses = compute_losses(model, statistics, scores, config)
-    minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
+        return make_plan(model, scores, config, heads=heads)
+    losses = compute_losses(rest, rest_statistics, scores, config)
+    # What is left counts its blocks anew: for each of its parts that of the dense model.
+    kept = [index for index, of_block in enumerate(heads) if of_block]
+    dense_parts = {(name, i): (name, i if name == WIDTH else kept[i]) for name, i in dense_sizes(rest.config)}
+    dense_minimum = _minimum_sizes(config, model.config)
+    minimum = {part: dense_minimum[dense_part] for part, dense_part in dense_parts.items()}
+    round_to = config.round_to or BUDGET_ROUND_TO
 
     def plan_of(sizes: Sizes) -> PruningPlan:
-        return make_plan(model, scores, config, sizes)
+        dense_indices = {dense_parts[part]: size for part, size in sizes.items()}
+        return make_plan(model, scores, config, heads=heads, sizes=dense_indices)
 
     if budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, config, losses, minimum, round_to, plan_of)
-    return _plan_within(config, SizeCosts(model, BUDGETS[budget]), losses, minimum, round_to, plan_of)
+            return plan_within_latency(model, rest, config, losses, minimum, round_to, plan_of)
+    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, round_to, plan_of)
 
 
-def make_plan(model: SNPModel, scores: Scores, config: SNPConfig, sizes: Sizes | None = None) -> PruningPlan:
+def make_plan(
+    model: SNPModel,
+    scores: Scores,
+    config: SNPConfig,
+    *,
+    heads: list[list[int]] | None = None,
+    sizes: Sizes | None = None,
+) -> PruningPlan:
     """Keeps the neurons with the highest scores, as many as `sizes`, or else the shares of `config`, say.
 
     Args:
         model:
             The dense model in our architecture.
         scores ([`Scores`]):
-            Of this model.
+            Of this model without the heads and blocks that go as a whole.
         config ([`SNPConfig`]):
             What is asked for; the plan records it.
+        heads (`list[list[int]]`, *optional*):
+            Per block the heads that stay, none of a block that is dropped. Defaults to all.
         sizes (`dict[Part, int]`, *optional*):
             The sizes that stay.
 
@@ -87,15 +107,23 @@ def make_plan(model: SNPModel, scores: Scores, config: SNPConfig, sizes: Sizes |
     sizes = sizes_of_shares(config, model.config) if sizes is None else sizes
     stages = block_stages(model.config)
     blocks = []
+    scores_of_blocks = zip(scores.query_key, scores.value, scores.mlp, strict=True)
     for index, before in enumerate(block_sizes(model.config)):
-        after = {**before, **{name: sizes[part, index] for part, name in PART_SIZES.items()}}
+        kept = list(range(before["num_attention_heads"])) if heads is None else heads[index]
+        if not kept:
+            blocks.append(BlockPlan(dict(before), None, heads=[], query_key=[], value=[], mlp=[], stage=stages[index]))
+            continue
+        after = {**before, "num_attention_heads": len(kept)}
+        after |= {name: sizes[part, index] for part, name in PART_SIZES.items()}
+        query_key, value, mlp = next(scores_of_blocks)
         blocks.append(
             BlockPlan(
                 before=dict(before),
                 after=after,
-                query_key=_kept_of_heads(scores.query_key[index], after["qk_head_dim"], config.method),
-                value=_kept_of_heads(scores.value[index], after["v_head_dim"], config.method),
-                mlp=keep_highest(scores.mlp[index], after["intermediate_size"]),
+                heads=kept,
+                query_key=_kept_of_heads(query_key, after["qk_head_dim"], config.method),
+                value=_kept_of_heads(value, after["v_head_dim"], config.method),
+                mlp=keep_highest(mlp, after["intermediate_size"]),
                 stage=stages[index],
             )
         )
@@ -124,22 +152,18 @@ def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
 
     Raises:
         ValueError: If a list of shares does not fit the blocks or stages of the model, or there is no block of a
-            number in `frozen_blocks`.
+            number in `frozen_blocks` or `dropped_blocks`, or too few blocks would stay.
         ImportError: If a latency is to be measured on a backend that is not installed.
     """
     if config.target_latency is not None and config.latency_backend == "onnxruntime":
         check_onnx_packages()
     sizes_of_shares(config, model_config)
+    kept_head_counts(config, model_config)
+    check_dropped_blocks(config, model_config)
     num_blocks = len(block_sizes(model_config))
     for block in config.frozen_blocks:
         if block >= num_blocks:
             raise ValueError(f"frozen_blocks has {block}, but the model has blocks 0 to {num_blocks - 1}.")
-
-
-def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
-    """The positions of the `count` highest of `scores`, rising; of equal scores the first stays."""
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return sorted(order[:count].tolist())
 
 
 def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[int]] | str:
@@ -150,6 +174,7 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[in
 
 
 def _plan_within(
+    model: SNPModel,
     config: SNPConfig,
     costs: SizeCosts,
     losses: Losses,
@@ -157,9 +182,11 @@ def _plan_within(
     round_to: int,
     plan_of: Callable[[Sizes], PruningPlan],
 ) -> PruningPlan:
-    allowed = target = getattr(config, config.budget) * costs.total(costs.sizes)
+    """Spends the budget of the dense `model` on what is left of it, whose sizes `costs` counts."""
+    dense = count_macs(model) if costs.unit == "macs" else count_parameters(model)
+    allowed = target = getattr(config, config.budget) * dense
     while True:
-        plan = plan_of(allocate(costs, losses, target, minimum, round_to))
+        plan = plan_of(allocate(costs, losses, target, minimum, round_to, dense))
         spent = plan.macs_after if costs.unit == "macs" else plan.parameters_after
         if spent <= allowed:
             return plan

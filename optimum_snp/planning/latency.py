@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from ..benchmarking.backends import check_backend, cpu_threads, fair_clock, prepare
 from ..benchmarking.block_latency import latency_table
@@ -35,6 +36,7 @@ _NUM_RUNS, _NUM_WARMUP = 30, 3
 
 def plan_within_latency(
     model: SNPModel,
+    rest: SNPModel,
     config: SNPConfig,
     losses: Losses,
     minimum: Sizes,
@@ -46,10 +48,12 @@ def plan_within_latency(
     Args:
         model:
             The dense model in our architecture, on the device to measure on.
+        rest:
+            What is left of it without the heads and blocks that go as a whole; the same if none do.
         config ([`SNPConfig`]):
             With a `target_latency`.
         losses ([`Losses`]):
-            Of this model.
+            Of the rest.
         minimum (`dict[Part, int]`):
             The least size of every part.
         round_to (`int`):
@@ -66,16 +70,17 @@ def plan_within_latency(
     """
     asked, backend, batch_size = config.target_latency, config.latency_backend, config.latency_batch_size
     check_backend(backend, model.device)
-    table = latency_table(model, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
-    costs = LatencyCosts(model, table)
-    dense, least = costs.total(costs.sizes), costs.total(minimum)
+    table = latency_table(rest, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
+    costs = LatencyCosts(rest, table)
+    most, least = costs.total(costs.sizes), costs.total(minimum)
     measurement = _Measurement(model, config)
+    dense = most if rest is model else most / measurement.share_of(rest.config)
     best, target = None, asked * dense
     for _ in range(_ROUNDS):
-        target = min(max(target, least), dense)
+        target = min(max(target, least), most)
         sizes = allocate(costs, losses, target, minimum, round_to)
         plan, predicted = make_plan(sizes), costs.total(sizes) / dense
-        reached = measurement.share_of(plan)
+        reached = measurement.share_of(plan.pruned_config(model.config))
         logger.info(f"Latency: {asked:.1%} asked, {predicted:.1%} predicted, {reached:.1%} reached.")
         plan.latency = {"asked": asked, "predicted": predicted, "reached": reached, **measurement.conditions}
         if best is None or _distance(reached, asked) < _distance(best.latency["reached"], asked):
@@ -122,11 +127,11 @@ class _Measurement:
             "machine": machine_name(model.device),
         }
 
-    def share_of(self, plan: PruningPlan) -> float:
-        """The time that the model of a plan takes, as a share of that of the dense one."""
+    def share_of(self, config: PretrainedConfig) -> float:
+        """The time that the model of a config takes, as a share of that of the dense one."""
         with cpu_threads(self._num_threads):
             # Latency does not depend on weights.
-            pruned = self._prepare(random_model(self._model, plan.pruned_config(self._model.config)))
+            pruned = self._prepare(random_model(self._model, config))
             seconds = time_in_turn(
                 {"dense": self._dense, "pruned": pruned},
                 num_runs=_NUM_RUNS,

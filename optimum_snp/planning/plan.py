@@ -1,7 +1,7 @@
 """The plan: which neurons of every block stay. Small, readable, JSON."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ class BlockPlan:
     """What stays of one block.
 
     Attributes:
-        before, after (`dict`):
+        before (`dict`):
             The block's entry of `block_configs`.
+        after (`dict`, *optional*):
+            The same of the pruned model; `None` if the block is dropped, and then nothing else is kept.
+        heads (`list[int]`):
+            The kept heads, rising.
         query_key, value (`list[list[int]]` or `"projected"`):
-            Per head the kept neurons, rising, each head counting from 0.
+            Per kept head the kept neurons, rising, each head counting from 0.
         mlp (`list[int]`):
             The kept MLP neurons, rising.
         stage (`int`):
@@ -34,7 +38,8 @@ class BlockPlan:
     """
 
     before: dict[str, Any]
-    after: dict[str, Any]
+    after: dict[str, Any] | None
+    heads: list[int]
     query_key: list[list[int]] | str
     value: list[list[int]] | str
     mlp: list[int]
@@ -57,6 +62,27 @@ class WidthPlan:
     kept: list[int] | str
 
 
+@dataclass(frozen=True)
+class BlockHistory:
+    """What all steps together did to one block.
+
+    Attributes:
+        before (`dict`):
+            Its entry of `block_configs` before the first step.
+        after (`dict`, *optional*):
+            That after the last step; `None` if it was dropped.
+        heads (`list[int]`):
+            The heads that are left, by their numbers before the first step.
+        stage (`int`):
+            Its stage.
+    """
+
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+    heads: list[int]
+    stage: int
+
+
 @dataclass
 class PruningPlan:
     """Sizes and kept neurons of every block, with what the model costs before and after.
@@ -67,7 +93,7 @@ class PruningPlan:
         widths (`list[WidthPlan]`):
             One entry per residual stream: one for a ViT, one per stage for a Swin.
         blocks (`list[BlockPlan]`):
-            One entry per block, in execution order.
+            One entry per block of the dense model, in execution order.
         macs_before, macs_after (`int`):
             Multiply-accumulates for one image of the configured size.
         parameters_before, parameters_after (`int`):
@@ -93,6 +119,28 @@ class PruningPlan:
     def steps(self) -> list["PruningPlan"]:
         """All plans that lead to the pruned model, the first one first, this one last."""
         return [*(self.previous.steps if self.previous else []), self]
+
+    @property
+    def history(self) -> list[BlockHistory]:
+        """What became of every block of the model before the first step."""
+        first = self.steps[0]
+        found = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
+        for step in self.steps[1:]:
+            left = [index for index, block in enumerate(found) if block.after is not None]
+            for index, block in zip(left, step.blocks, strict=True):
+                heads = [found[index].heads[head] for head in block.heads]
+                found[index] = replace(found[index], after=block.after, heads=heads)
+        return found
+
+    @property
+    def kept_blocks(self) -> list[BlockPlan]:
+        """The blocks that are not dropped: those of the pruned model."""
+        return [block for block in self.blocks if block.after is not None]
+
+    @property
+    def heads(self) -> list[list[int]]:
+        """Per block the kept heads; none of a block that is dropped."""
+        return [block.heads for block in self.blocks]
 
     def pruned_config(self, config: PretrainedConfig) -> PretrainedConfig:
         """The config of the pruned model, given that of the dense one.
@@ -136,6 +184,8 @@ class PruningPlan:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
         values = {option.name: values[option.name] for option in fields(cls)}
         values["config"] = SNPConfig.from_dict(values["config"])
+        # Plans from before heads could be removed do not list them.
+        values["blocks"] = [{"heads": _all_heads(block), **block} for block in values["blocks"]]
         for name, kind in (("widths", WidthPlan), ("blocks", BlockPlan)):
             expected = {option.name for option in fields(kind)}
             for index, part in enumerate(values[name]):
@@ -165,19 +215,26 @@ class PruningPlan:
             if width.kept != PROJECTED:
                 _check_kept(f"widths[{index}]", width.kept, width.before, width.after)
         for index, block in enumerate(self.blocks):
-            before, after = block.before, block.after
-            for part, size in (("query_key", "qk_head_dim"), ("value", "v_head_dim")):
-                heads = getattr(block, part)
-                self._check_projected(f"blocks[{index}].{part}", heads, before[size], after[size])
-                if heads == PROJECTED:
-                    continue
-                if len(heads) != before["num_attention_heads"]:
-                    raise ValueError(
-                        f"blocks[{index}].{part} has {len(heads)} heads, the block {before['num_attention_heads']}."
-                    )
-                for kept in heads:
-                    _check_kept(f"blocks[{index}].{part}", kept, before[size], after[size])
-            _check_kept(f"blocks[{index}].mlp", block.mlp, before["intermediate_size"], after["intermediate_size"])
+            self._check_block(f"blocks[{index}]", block)
+
+    def _check_block(self, where: str, block: BlockPlan) -> None:
+        before, after = block.before, block.after
+        if after is None:
+            if block.heads or block.query_key or block.value or block.mlp:
+                raise ValueError(f"{where} is dropped, so it keeps nothing; got kept heads or neurons.")
+            return
+        counts = before["num_attention_heads"], after["num_attention_heads"]
+        _check_kept(f"{where}.heads", block.heads, *counts, noun="heads")
+        for part, size in (("query_key", "qk_head_dim"), ("value", "v_head_dim")):
+            heads = getattr(block, part)
+            self._check_projected(f"{where}.{part}", heads, before[size], after[size])
+            if heads == PROJECTED:
+                continue
+            if len(heads) != len(block.heads):
+                raise ValueError(f"{where}.{part} has {len(heads)} heads, the block keeps {len(block.heads)}.")
+            for kept in heads:
+                _check_kept(f"{where}.{part}", kept, before[size], after[size])
+        _check_kept(f"{where}.mlp", block.mlp, before["intermediate_size"], after["intermediate_size"])
 
     def _check_projected(self, where: str, kept: list | str, size_before: int, size_after: int) -> None:
         """Strings other than "projected", or "projected" where it cannot be."""
@@ -190,7 +247,7 @@ class PruningPlan:
             )
 
     def __str__(self) -> str:
-        header = f"{'block':>5}  {'heads':>5}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
+        header = f"{'block':>5}  {'heads':>8}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
         rows = [header]
         for stage, width in enumerate(self.widths):
             rows.append("-" * len(header))
@@ -217,8 +274,11 @@ class PruningPlan:
 
 
 def _table_row(index: int, block: BlockPlan) -> str:
-    sizes = [f"{block.before[name]} -> {block.after[name]}" for name in PART_SIZES.values()]
-    return f"{index:>5}  {block.after['num_attention_heads']:>5}  " + "  ".join(f"{size:>14}" for size in sizes)
+    if block.after is None:
+        return f"{index:>5}  dropped"
+    names = ("num_attention_heads", *PART_SIZES.values())
+    sizes = [f"{block.before[name]} -> {block.after[name]}" for name in names]
+    return f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
 
 
 def _latency_row(
@@ -230,9 +290,13 @@ def _latency_row(
     return f"latency       {reached:.1%} remain, {asked:.1%} asked ({', '.join([*settings, machine])})"
 
 
-def _check_kept(where: str, kept: list[int], size_before: int, size_after: int) -> None:
+def _all_heads(part: dict[str, Any]) -> list[int]:
+    return list(range(part.get("before", {}).get("num_attention_heads", 0)))
+
+
+def _check_kept(where: str, kept: list[int], size_before: int, size_after: int, noun: str = "neurons") -> None:
     if len(kept) != size_after:
-        raise ValueError(f"{where} keeps {len(kept)} neurons, the size after pruning is {size_after}.")
+        raise ValueError(f"{where} keeps {len(kept)} {noun}, the size after pruning is {size_after}.")
     if kept != sorted(set(kept)) or not all(isinstance(i, int) and 0 <= i < size_before for i in kept):
         raise ValueError(f"{where} must be rising, different integers from 0 to {size_before - 1}.")
 

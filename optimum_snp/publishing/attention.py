@@ -1,10 +1,18 @@
 """Attention maps as pictures show them: how much attention every place of the image gets from one head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+
+from ..structure import block_sizes, block_stages
+
+
+if TYPE_CHECKING:
+    from ..pruner import SNPPruner
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,10 @@ class AttentionMaps:
 
 
 @torch.inference_mode()
-def attention_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[AttentionMaps]:
-    """The attention maps of a middle and of the last block that gives them away.
+def attention_maps(
+    model: PreTrainedModel, pixel_values: torch.Tensor, blocks: Sequence[int] | None = None
+) -> list[AttentionMaps]:
+    """The attention maps of a middle and of the last block that gives them away, or of `blocks`.
 
     Of a ViT it is what the class token attends to. A Swin has no such token: of each window it is the mean over all
     that attend, put back to its place in the image.
@@ -32,12 +42,30 @@ def attention_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[A
             A model of our architecture.
         pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
             Images of the configured size.
+        blocks (`Sequence[int]`, *optional*):
+            Blocks of a ViT; stages of a Swin, whose last blocks give their maps away.
     """
     base_model = model.base_model
     attentions = base_model(pixel_values.to(model.device), output_attentions=True, return_dict=True).attentions
-    blocks = sorted({(len(attentions) - 1) // 2, len(attentions) - 1})
+    blocks = sorted({(len(attentions) - 1) // 2, len(attentions) - 1}) if blocks is None else blocks
     read = _class_token_maps if hasattr(base_model, "layers") else _window_maps
     return [read(base_model, block, attentions[block].float().cpu()) for block in blocks]
+
+
+def heads_of_maps(pruner: "SNPPruner") -> dict[int, list[int]]:
+    """The heads of every block that gives its maps away, in the order of the model's attentions.
+
+    Blocks and heads have their numbers in the dense model, so that maps of models of one origin can be compared. The
+    maps of a Swin are those of the last blocks of its stages; they are numbered by stage.
+    """
+    plan, config = pruner.pruning_plan, pruner.model.config
+    if plan is None:
+        heads = [(index, list(range(block["num_attention_heads"]))) for index, block in enumerate(block_sizes(config))]
+    else:
+        heads = [(index, block.heads) for index, block in enumerate(plan.history) if block.after is not None]
+    if hasattr(pruner.model.base_model, "layers"):
+        return dict(heads)
+    return dict(zip(block_stages(config), (numbers for _, numbers in heads), strict=True))
 
 
 def _class_token_maps(base_model: PreTrainedModel, block: int, probabilities: torch.Tensor) -> AttentionMaps:

@@ -43,6 +43,9 @@ _PARTS = (
     ("intermediate_size", "MLP", GREEN),
 )
 
+# Shown where any went.
+_HEADS = ("num_attention_heads", "heads", PINK)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -77,7 +80,10 @@ def draw_pictures(folder: Path, plan: PruningPlan, measurements: Measurements, p
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [draw_kept_sizes(folder / f"{prefix}{KEPT_SIZES}", plan)]
     if measurements.spectra is not None:
-        cuts = {name: block.after["qk_head_dim"] for name, block in zip(block_names(plan), plan.blocks, strict=True)}
+        cuts = {
+            name: _size(block.after, "qk_head_dim")
+            for name, block in zip(block_names(plan), plan.history, strict=True)
+        }
         pictures.append(draw_spectra(folder / f"{prefix}{SPECTRA}", measurements.spectra, cuts))
     return pictures
 
@@ -86,14 +92,15 @@ def draw_kept_sizes(path: Path, plan: PruningPlan) -> Picture:
     """Bars of the sizes of every block: outlined what the dense model had, filled what is left."""
     from matplotlib.patches import Patch
 
-    before, after = [b.before for b in plan.steps[0].blocks], [b.after for b in plan.blocks]
-    names = block_names(plan)
-    figure = _figure(5.6)
-    panels = figure.subplots(len(_PARTS), 1, sharex=True)
-    blocks = np.arange(len(after))
-    for axes, (size, name, colour) in zip(panels, _PARTS, strict=True):
-        dense = np.array([block[size] for block in before])
-        kept = np.array([block[size] for block in after])
+    history, names = plan.history, block_names(plan)
+    whole = [len(block.heads) == block.before["num_attention_heads"] for block in history]
+    parts = _PARTS if all(whole) else (_HEADS, *_PARTS)
+    figure = _figure(1.4 + 1.4 * len(parts))
+    panels = figure.subplots(len(parts), 1, sharex=True)
+    blocks = np.arange(len(history))
+    for axes, (size, name, colour) in zip(panels, parts, strict=True):
+        dense = np.array([block.before[size] for block in history])
+        kept = np.array([_size(block.after, size) for block in history])
         axes.bar(blocks, dense, width=0.8, facecolor="none", edgecolor=GREY, linewidth=1)
         axes.bar(blocks, kept, width=0.8, color=colour)
         if len(blocks) <= _MOST_NUMBERED:
@@ -154,7 +161,9 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
     return _save(figure, path, "Singular values of the attention scores of every head, with the size that is kept.")
 
 
-def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np.ndarray, title: str) -> Picture:
+def draw_attention(
+    path: Path, images: np.ndarray, before: np.ndarray, after: np.ndarray, title: str, heads: Sequence[int]
+) -> Picture:
     """Attention maps of images by the original and the pruned model, one below the other, side by side per head.
 
     Args:
@@ -166,11 +175,13 @@ def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np
             How much attention each place of the image gets, from the original and the pruned model.
         title (`str`):
             Which block, and whose attention it is.
+        heads (`Sequence[int]`):
+            The numbers of the heads.
     """
-    heads = min(before.shape[1], after.shape[1], _MOST_HEADS)
-    tile = min(1.2, WIDTH / (heads + 1))
+    shown = heads[:_MOST_HEADS]
+    tile = min(1.2, WIDTH / (len(shown) + 1))
     figure = _figure(2 * len(images) * tile + 0.7, layout="compressed")
-    panels = figure.subplots(2 * len(images), heads + 1, squeeze=False)
+    panels = figure.subplots(2 * len(images), len(shown) + 1, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     for number, image in enumerate(images):
@@ -179,15 +190,15 @@ def draw_attention(path: Path, images: np.ndarray, before: np.ndarray, after: np
         lower[0].set_axis_off()
         upper[1].set_ylabel("original", fontsize=9)
         lower[1].set_ylabel("pruned", fontsize=9)
-        for head in range(heads):
+        for head in range(len(shown)):
             pair = before[number, head], after[number, head]
             brightest = max(array.max() for array in pair)  # one scale for both
             for row, array in zip((upper, lower), pair, strict=True):
                 row[head + 1].imshow(array, cmap="cividis", vmin=0, vmax=brightest, interpolation="nearest")
-    for head in range(heads):
-        panels[0, head + 1].set_title(f"head {head}", fontsize=10)
-    shown = f" (first {heads} of {before.shape[1]} heads)" if heads < before.shape[1] else ""
-    figure.suptitle(title + shown, fontsize=11)
+    for place, head in enumerate(shown):
+        panels[0, place + 1].set_title(f"head {head}", fontsize=10)
+    of_all = f" (first {len(shown)} of {len(heads)} heads)" if len(shown) < len(heads) else ""
+    figure.suptitle(title + of_all, fontsize=11)
     return _save(figure, path, f"Attention maps before and after pruning: {title}.")
 
 
@@ -218,6 +229,11 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset
     _plain_axes(axes)
     figure.legend(loc="outside right upper", frameon=False)
     return _save(figure, path, f"Top-1 accuracy over FLOPs, measured on {dataset}.")
+
+
+def _size(block: dict | None, name: str) -> int:
+    """A size of a block, 0 of one that was dropped."""
+    return 0 if block is None else block[name]
 
 
 def _figure(height: float, layout: str = "constrained") -> "Figure":

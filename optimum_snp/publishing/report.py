@@ -14,7 +14,7 @@ from ..calibration import model_fingerprint
 from ..calibration.data import calibration_subset, pixel_dataset
 from ..planning.costs import count_macs, count_parameters
 from . import pictures
-from .attention import attention_maps
+from .attention import attention_maps, heads_of_maps
 from .measurements import DENSE, Accuracy, Measurements, Stage
 from .pictures import Picture
 from .tables import (
@@ -228,13 +228,26 @@ def _pixel_values(pruner: "SNPPruner", images: Any, num_images: int, image_colum
 def _attention(
     folder: Path, name: str, models: Mapping[str, "SNPPruner"], original: str, pixel_values: torch.Tensor
 ) -> list[Picture]:
-    before, after = (attention_maps(models[which].model, pixel_values) for which in (original, name))
-    return [
-        pictures.draw_attention(
-            folder / f"{name}-{number}-{pictures.ATTENTION}", _visible(pixel_values), old.maps, new.maps, new.title
+    old, new = models[original], models[name]
+    old_heads, new_heads = heads_of_maps(old), heads_of_maps(new)
+    common = [block for block in new_heads if set(old_heads.get(block, [])) & set(new_heads[block])]
+    blocks = [common[index] for index in sorted({(len(common) - 1) // 2, len(common) - 1}) if common]
+    before = attention_maps(old.model, pixel_values, [list(old_heads).index(block) for block in blocks])
+    after = attention_maps(new.model, pixel_values, [list(new_heads).index(block) for block in blocks])
+    drawn = []
+    for number, block in enumerate(blocks):
+        heads = [head for head in new_heads[block] if head in old_heads[block]]
+        drawn.append(
+            pictures.draw_attention(
+                folder / f"{name}-{number}-{pictures.ATTENTION}",
+                _visible(pixel_values),
+                before[number].maps[:, [old_heads[block].index(head) for head in heads]],
+                after[number].maps[:, [new_heads[block].index(head) for head in heads]],
+                before[number].title,
+                heads,
+            )
         )
-        for number, (old, new) in enumerate(zip(before, after, strict=True))
-    ]
+    return drawn
 
 
 def _visible(pixel_values: torch.Tensor) -> np.ndarray:

@@ -113,22 +113,22 @@ def cost_rows(plan: PruningPlan, stages: Sequence[Stage], dtype: torch.dtype) ->
 
 def block_rows(plan: PruningPlan) -> list[BlockRow]:
     """Sizes of every block before the first step and after the last."""
-    first = plan.steps[0]
-    return [
-        BlockRow(
-            name=name,
-            heads=_change(old.before["num_attention_heads"], new.after["num_attention_heads"]),
-            query_key=_change(old.before["qk_head_dim"], new.after["qk_head_dim"]),
-            value=_change(old.before["v_head_dim"], new.after["v_head_dim"]),
-            mlp=_change(old.before["intermediate_size"], new.after["intermediate_size"]),
-        )
-        for name, old, new in zip(block_names(plan), first.blocks, plan.blocks, strict=True)
-    ]
+    rows = []
+    for name, block in zip(block_names(plan), plan.history, strict=True):
+        if block.after is None:
+            rows.append(BlockRow(name, "dropped", EMPTY, EMPTY, EMPTY))
+            continue
+        sizes = ("num_attention_heads", "qk_head_dim", "v_head_dim", "intermediate_size")
+        rows.append(BlockRow(name, *(_change(block.before[size], block.after[size]) for size in sizes)))
+    return rows
 
 
 def block_names(plan: PruningPlan) -> list[str]:
-    """`0`, `1` and so on; where there are stages `0.0`, `0.1`, `1.0`: the stage and the block in it."""
-    stages = [block.stage for block in plan.blocks]
+    """`0`, `1` and so on; where there are stages `0.0`, `0.1`, `1.0`: the stage and the block in it.
+
+    Those of the model before the first step.
+    """
+    stages = [block.stage for block in plan.steps[0].blocks]
     if not any(stages):
         return [str(index) for index in range(len(stages))]
     return [f"{stage}.{index - stages.index(stage)}" for index, stage in enumerate(stages)]
@@ -136,7 +136,7 @@ def block_names(plan: PruningPlan) -> list[str]:
 
 def block_heading(plan: PruningPlan) -> str:
     """What the names of the blocks are."""
-    return "stage.block" if any(block.stage for block in plan.blocks) else "block"
+    return "stage.block" if any(block.stage for block in plan.steps[0].blocks) else "block"
 
 
 def width_change(plan: PruningPlan) -> str:

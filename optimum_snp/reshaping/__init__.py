@@ -11,6 +11,7 @@ from ..planning.plan import PROJECTED, PruningPlan, WidthPlan
 from ..structure import Stream, Structure, describe
 from .project import project_block
 from .refit import refit_block
+from .remove import remove
 from .select import Weights, select_neurons
 from .width import reshape_stream, rotation
 
@@ -39,26 +40,31 @@ def reshape(model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistic
         ValueError: If the plan was made for a model of other sizes, or its method needs statistics that are missing.
     """
     method = plan.config.method
-    if method == "snp":
-        return select_neurons(model, plan)
     config = plan.pruned_config(model.config)
-    if statistics is None or not statistics.has_moments:
-        raise ValueError(
-            f"method {method!r} solves for the new weights from second moments of the activations, and there are "
-            "none. Call calibrate(dataset) first."
-        )
-    _warn_of_few_images(plan, statistics)
+    if method != "snp":
+        if statistics is None or not statistics.has_moments:
+            raise ValueError(
+                f"method {method!r} solves for the new weights from second moments of the activations, and there are "
+                "none. Call calibrate(dataset) first."
+            )
+        _warn_of_few_images(plan, statistics)
+    model, statistics = remove(model, plan.heads, method, statistics)
+    weights = select_neurons(model, plan) if method == "snp" else _solve(model, plan, statistics)
+    return build_like(model, type(model), config, weights)
 
+
+def _solve(model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics) -> Weights:
+    """The weights of the pruned model by a closed-form method, in float64."""
     weights = {name: weight.detach().cpu().double() for name, weight in model.state_dict().items()}
     structure = describe(model)
-    reshape_block = project_block if method == "projection" else refit_block
-    for block, block_plan, sums in zip(structure.blocks, plan.blocks, statistics.blocks, strict=True):
+    reshape_block = project_block if plan.config.method == "projection" else refit_block
+    for block, block_plan, sums in zip(structure.blocks, plan.kept_blocks, statistics.blocks, strict=True):
         reshape_block(weights, block.name, block_plan, sums)
     for stream, width in zip(structure.streams, plan.widths, strict=True):
         if width.after < width.before:
             _reshape_width(weights, stream, width, statistics)
             _add_biases(weights, structure)
-    return build_like(model, type(model), config, weights)
+    return weights
 
 
 def _add_biases(weights: Weights, structure: Structure) -> None:
@@ -80,9 +86,11 @@ def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) ->
     """Says how many images the largest regressions of the plan need, if there were fewer."""
     needed = 0
     for block, sums in zip(plan.blocks, statistics.blocks, strict=True):
+        if block.after is None:
+            continue
         before, after, width = block.before, block.after, plan.widths[block.stage]
         unknowns = [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
-        if after["v_head_dim"] < before["v_head_dim"]:
+        if any(after[name] < before[name] for name in ("v_head_dim", "num_attention_heads")):
             unknowns.append(before["v_head_dim"] * before["num_attention_heads"])
         if width.after < width.before:
             unknowns.append(width.before)
@@ -96,4 +104,4 @@ def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) ->
         )
 
 
-__all__ = ["reshape", "select_neurons"]
+__all__ = ["remove", "reshape"]

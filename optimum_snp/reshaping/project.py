@@ -79,7 +79,7 @@ def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) ->
 
 
 def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Sums) -> None:
-    heads, before, after = block.before["num_attention_heads"], block.before["v_head_dim"], block.after["v_head_dim"]
+    heads, before, after = len(block.heads), block.before["v_head_dim"], block.after["v_head_dim"]
     covariance, mean = covariance_and_mean(sums, "context_")
     weight, bias = weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"]
     maps, priors = [], []

@@ -9,7 +9,7 @@ layer norm over fewer channels is another function.
 
 import torch
 
-from ..models import SNPModel, build_like
+from ..models import SNPModel
 from ..planning.plan import BlockPlan, PruningPlan
 from ..structure import Norm, Stream, describe
 
@@ -17,29 +17,25 @@ from ..structure import Norm, Stream, describe
 Weights = dict[str, torch.Tensor]
 
 
-def select_neurons(model: SNPModel, plan: PruningPlan) -> SNPModel:
-    """Builds the pruned model from the kept neurons of the dense one.
+def select_neurons(model: SNPModel, plan: PruningPlan) -> Weights:
+    """The weights of the kept neurons.
 
     Args:
         model:
-            The dense model in our architecture; it is not changed.
+            What is left of the dense model without the heads and blocks that go as a whole; it is not changed.
         plan ([`PruningPlan`]):
-            Made for this model.
+            Made for the dense model.
 
     Returns:
-        A model of the same class, in eval mode, on the same device and in the same dtype.
-
-    Raises:
-        ValueError: If the plan was made for a model of other sizes.
+        `dict[str, torch.Tensor]`: All weights of the pruned model.
     """
-    config = plan.pruned_config(model.config)
     structure = describe(model)
     weights = dict(model.state_dict())
-    for block, block_plan in zip(structure.blocks, plan.blocks, strict=True):
+    for block, block_plan in zip(structure.blocks, plan.kept_blocks, strict=True):
         select_block(weights, block.name, block_plan)
     for stream, width in zip(structure.streams, plan.widths, strict=True):
         _select_width(weights, stream, width.kept)
-    return build_like(model, type(model), config, weights)
+    return weights
 
 
 def select_block(weights: Weights, name: str, block: BlockPlan) -> None:

@@ -36,15 +36,15 @@ def block_stages(config: PretrainedConfig) -> list[int]:
 
 
 def resized_config(
-    config: PretrainedConfig, blocks: list[dict], widths: list[int], *, method: str
+    config: PretrainedConfig, blocks: list[dict | None], widths: list[int], *, method: str
 ) -> PretrainedConfig:
     """The config of a model with other sizes.
 
     Args:
         config:
             Of the dense model.
-        blocks (`list[dict]`):
-            The new entries of `block_configs`, in execution order.
+        blocks (`list[dict | None]`):
+            The new entries of `block_configs`, in execution order; `None` for a block that is dropped.
         widths (`list[int]`):
             The new width of every residual stream.
         method (`str`):

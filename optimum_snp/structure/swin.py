@@ -85,14 +85,15 @@ def block_stages(config: SNPSwinConfig) -> list[int]:
 
 
 def resized_config(
-    config: SNPSwinConfig, blocks: list[dict[str, Any]], widths: list[int], *, method: str
+    config: SNPSwinConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, method: str
 ) -> SNPSwinConfig:
     """See [`optimum_snp.structure.resized_config`]."""
     fields = config.to_dict()
-    stages = block_stages(config)
-    fields["block_configs"] = [
-        [block for block, stage in zip(blocks, stages, strict=True) if stage == index] for index in range(len(widths))
-    ]
+    fields["block_configs"] = [[] for _ in widths]
+    for block, stage in zip(blocks, block_stages(config), strict=True):
+        if block is not None:
+            fields["block_configs"][stage].append(block)
+    fields["depths"] = [len(blocks) for blocks in fields["block_configs"]]
     fields["hidden_sizes"] = widths
     del fields["hidden_size"]  # the last of hidden_sizes
     if method != "snp" and widths != config.hidden_sizes:

@@ -62,10 +62,11 @@ def block_stages(config: SNPViTConfig) -> list[int]:
 
 
 def resized_config(
-    config: SNPViTConfig, blocks: list[dict[str, Any]], widths: list[int], *, method: str
+    config: SNPViTConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, method: str
 ) -> SNPViTConfig:
     """See [`optimum_snp.structure.resized_config`]."""
-    fields = {**config.to_dict(), "hidden_size": widths[0], "block_configs": blocks}
+    blocks = [block for block in blocks if block is not None]
+    fields = {**config.to_dict(), "hidden_size": widths[0], "block_configs": blocks, "num_hidden_layers": len(blocks)}
     if method != "snp" and widths[0] < config.hidden_size:
         fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
     return SNPViTConfig.from_dict(fields)

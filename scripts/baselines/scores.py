@@ -7,7 +7,7 @@ import torch
 from optimum_snp import PruningPlan, SNPConfig
 from optimum_snp.models import SNPModel
 from optimum_snp.planning.decide import make_plan
-from optimum_snp.reshaping import select_neurons
+from optimum_snp.reshaping import reshape
 from optimum_snp.scoring import Scores
 from optimum_snp.scoring.residual import producer_rows
 from optimum_snp.structure import describe
@@ -19,7 +19,7 @@ RowScore = Callable[[torch.Tensor], torch.Tensor]
 
 def prune_by_scores(dense: SNPModel, shares: Shares, score: RowScore) -> SNPModel:
     """Keeps the neurons for which `score`, given the rows of weights `[neurons, inputs]`, is highest."""
-    return select_neurons(dense, plan_by_scores(dense, shares, score))
+    return reshape(dense, plan_by_scores(dense, shares, score))
 
 
 @torch.no_grad()

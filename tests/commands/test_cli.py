@@ -27,6 +27,15 @@ def run(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(("blocks", "expected"), [("1", 1), ("0,2", [0, 2]), ("1,", [1])])
+def test_heads_and_blocks(blocks, expected, model, image_folder, tmp_path, capsys):
+    options = ["--head-sparsity", 0.5, 0.25, 0.0, "--dropped-blocks", blocks, "--method", "snp"]
+    run(capsys, "prune", model, "--dataset", image_folder, "--output", tmp_path / "small", *options, "--json")
+    plan = SNPPruner.from_pretrained(tmp_path / "small").pruning_plan
+    assert plan.config == SNPConfig(head_sparsity=[0.5, 0.25, 0.0], dropped_blocks=expected, method="snp")
+    assert sum(block.after is None for block in plan.blocks) == (1 if blocks != "0,2" else 2)
+
+
 def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     small, tuned = tmp_path / "small", tmp_path / "tuned"
     shares = ["--qk-sparsity", 0.5, 0.25, 0.0, "--mlp-sparsity", 0.5, "--round-to", 4]
@@ -125,6 +134,8 @@ def test_text_output_is_the_plan(model, image_folder, tmp_path, capsys):
         (["--mlp-sparsity", "0.5", "0.5"], "mlp_sparsity has 2 shares, but the model has 3 blocks"),
         (["--method", "magic", "--mlp-sparsity", "0.5"], "method must be one of"),
         ([], "Say what to remove"),
+        (["--dropped-blocks", "3"], "dropped_blocks is 3, but only 2 of the 3 blocks can go"),
+        (["--dropped-blocks", "0,1,2"], "dropped_blocks leaves no block of the model"),
         (["--preset", "deit-small-2.0g"], "qk_sparsity has 12 shares, but the model has 3 blocks"),
         (["--mlp-sparsity", "0.5", "--num-calibration-samples", "0"], "num_calibration_samples must be a positive"),
         (["--mlp-sparsity", "0.5", "--dataset", "/no/such/folder"], "/no/such/folder"),

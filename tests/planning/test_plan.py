@@ -12,7 +12,8 @@ from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
-from optimum_snp.planning.decide import keep_highest, make_plan
+from optimum_snp.planning.decide import make_plan
+from optimum_snp.planning.removal import keep_highest
 from optimum_snp.planning.sizes import kept_size
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
@@ -193,7 +194,7 @@ def test_plans_that_know_no_steps_load(plan):
         (lambda plan: plan["blocks"][1].update(size=3), r"blocks\[1\] of the plan must have the fields after, before"),
         (lambda plan: plan["widths"][0]["kept"].pop(), r"widths\[0\] keeps 35 neurons, the size after pruning is 36"),
         (lambda plan: plan["blocks"][1]["mlp"].reverse(), r"blocks\[1\].mlp must be rising"),
-        (lambda plan: plan["blocks"][0]["value"].pop(), r"blocks\[0\].value has 3 heads, the block 4"),
+        (lambda plan: plan["blocks"][0]["value"].pop(), r"blocks\[0\].value has 3 heads, the block keeps 4"),
         (lambda plan: plan["blocks"][2]["query_key"][0].__setitem__(-1, 12), r"blocks\[2\].query_key must be rising"),
     ],
 )

@@ -13,6 +13,7 @@ from transformers.models.swin.modeling_swin import window_reverse
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.publishing import pictures
 from optimum_snp.publishing.attention import attention_maps
+from optimum_snp.publishing.tables import block_rows
 from tests.helpers import build_source
 
 
@@ -58,8 +59,26 @@ def test_kept_sizes(plan, drawn, tmp_path):
     assert numbers == ["48", "24", "10"]
 
 
+def test_heads_and_dropped_blocks(source, pixel_values, drawn, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    config = SNPConfig(head_sparsity=[0.5, 0.0, 0.0], dropped_blocks=[1])
+    pruner.prune(config, calibration_dataset=pixel_values)
+    pictures.draw_pictures(tmp_path, pruner.pruning_plan, pruner.measurements)
+    heads, query_key, _, mlp = ([bar.get_height() for bar in axes.patches] for axes in drawn[0].axes)
+    assert heads == [4, 4, 4, 2, 0, 4]
+    assert query_key == [12, 12, 12, 12, 0, 12]
+    assert mlp == [96, 96, 96, 96, 0, 96]
+    assert [axes.get_title() for axes in drawn[1].axes] == [
+        "block 0: 12 of 12",
+        "block 1: 0 of 12",
+        "block 2: 12 of 12",
+    ]
+    rows = block_rows(pruner.pruning_plan)
+    assert (rows[0].heads, rows[1].heads, rows[2].heads) == ("4 \N{RIGHTWARDS ARROW} 2", "dropped", "4")
+
+
 def test_stages_are_named(plan, drawn, tmp_path):
-    for stage, block in zip((0, 1, 1), plan.blocks, strict=True):
+    for stage, block in zip((0, 1, 1), plan.steps[0].blocks, strict=True):
         block.stage = stage
     pictures.draw_kept_sizes(tmp_path / "sizes.png", plan)
     axes = drawn[0].axes[-1]
@@ -86,7 +105,7 @@ def test_attention(num_heads, drawn, tmp_path):
     generator = np.random.default_rng(0)
     images = generator.random((2, 8, 8, 3))
     before, after = generator.random((2, 2, num_heads, 4, 4))
-    picture = pictures.draw_attention(tmp_path / "a.png", images, before, after, "block 3")
+    picture = pictures.draw_attention(tmp_path / "a.png", images, before, after, "block 3", range(before.shape[1]))
     check_png(tmp_path / "a.png", picture)
     shown = min(num_heads, 8)
     grid = np.array(drawn[0].axes).reshape(4, shown + 1)

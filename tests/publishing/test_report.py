@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.publishing import pictures
-from optimum_snp.publishing.report import write_report
+from optimum_snp.publishing.report import _pixel_values, write_report
 from optimum_snp.publishing.tables import EMPTY
 from tests.helpers import build_source
 
@@ -83,6 +85,23 @@ def test_page(models, pixel_values, tmp_path):
             with open(file, "rb") as stream:
                 assert base64.b64decode(image["src"].partition("base64,")[2]) == stream.read()
             assert image["alt"]
+
+
+@pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
+def test_attention_is_compared_block_by_block_and_head_by_head(source, pixel_values, tmp_path, monkeypatch):
+    """A plan drops blocks and heads: what is left is shown beside what it was."""
+    original, small = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(source)
+    small.prune(SNPConfig(method="snp", head_sparsity=0.5, dropped_blocks=[0]), calibration_dataset=pixel_values)
+    drawn = []
+    draw = pictures.draw_attention
+    monkeypatch.setattr(pictures, "draw_attention", lambda *given: drawn.append(given) or draw(*given))
+    write_report(tmp_path, {"dense": original, "small": small}, original="dense", images=pixel_values, num_images=2)
+    with torch.no_grad():
+        attentions = original.model(_pixel_values(original, pixel_values, 2, None), output_attentions=True).attentions
+    for (_, _, before, _, title, heads), block in zip(drawn, (1, 2), strict=True):
+        assert heads == small.pruning_plan.blocks[block].heads
+        assert title == f"attention of the class token in block {block}"
+        np.testing.assert_allclose(before, attentions[block][:, heads, 0, 1:].unflatten(-1, (4, 4)), atol=1e-6)
 
 
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
-from optimum_snp.reshaping import select_neurons
+from optimum_snp.reshaping import reshape
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 
@@ -26,12 +26,16 @@ def masked(model, plan):
 
     structure = describe(model)
     for layer, block in zip((block.module for block in structure.blocks), plan.blocks, strict=True):
+        if block.after is None:
+            layer.register_forward_hook(lambda _module, inputs, outputs: (inputs[0], *outputs[1:]))
+            continue
         before = block.before
         for names, heads, size in (
             (("q_proj", "k_proj"), block.query_key, before["qk_head_dim"]),
             (("v_proj",), block.value, before["v_head_dim"]),
         ):
-            mask = torch.cat([zero_but(kept, size) for kept in heads])
+            neurons = dict(zip(block.heads, heads, strict=True))
+            mask = torch.cat([zero_but(neurons.get(h, []), size) for h in range(before["num_attention_heads"])])
             for name in names:
                 hook(getattr(layer.attention, name), mask)
         hook(layer.mlp.activation_fn, zero_but(block.mlp, before["intermediate_size"]))
@@ -61,6 +65,7 @@ def norm_over(kept, repeats):
 def assert_same_outputs(actual, expected, plan):
     """The masked model's streams keep their widths, so its features are compared on the kept channels."""
     kept = [width.kept for width in plan.widths]
+    swin = len(kept) > 1
 
     def close(one, other):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -72,10 +77,19 @@ def assert_same_outputs(actual, expected, plan):
             close(one, other[:, channels])
     else:
         close(actual.last_hidden_state, expected.last_hidden_state[..., kept[-1]])
-        swin = len(kept) > 1  # whose pooler is a mean
+        # The pooler of a Swin is a mean.
         close(actual.pooler_output, expected.pooler_output[..., kept[-1]] if swin else expected.pooler_output)
-    for one, other in zip(actual.attentions or (), expected.attentions or (), strict=True):
-        close(one, other)
+    if actual.attentions:
+        blocks = plan.blocks
+        if swin:  # gives away the maps of the last block of every stage
+            blocks = [[block for block in blocks if block.stage == stage][-1] for stage in range(len(plan.widths))]
+        pairs = zip(expected.attentions, blocks, strict=True)
+        maps = [None if block.after is None else other[:, block.heads] for other, block in pairs]
+        if not swin:
+            maps = [other for other in maps if other is not None]
+        for one, other in zip(actual.attentions, maps, strict=True):
+            if other is not None:
+                close(one, other)
 
 
 def plan_for(model, pixel_values, **shares):
@@ -90,6 +104,11 @@ EACH_PART = [
     {"mlp_sparsity": 0.7},
     {"hidden_sparsity": 0.25},
 ]
+WHOLE = [
+    {"head_sparsity": 0.5},
+    {"dropped_blocks": 2},
+    {"head_sparsity": 0.3, "dropped_blocks": [0], "qk_sparsity": 0.5, "v_sparsity": 0.3, "hidden_sparsity": 0.25},
+]
 UNEVEN = {"qk_sparsity": [0.9, 0.0, 0.4], "v_sparsity": [0.0, 0.99, 0.5], "mlp_sparsity": 0.5, "hidden_sparsity": 0.5}
 SECOND_STAGE = {"hidden_sparsity": [0.0, 0.9]}
 UNEVEN_STAGES = {
@@ -102,18 +121,18 @@ UNEVEN_STAGES = {
 
 @pytest.mark.parametrize(
     ("class_name", "shares"),
-    [(name, shares) for name in SOURCE_CLASSES for shares in (*EACH_PART, UNEVEN)]
+    [(name, shares) for name in SOURCE_CLASSES for shares in (*EACH_PART, *WHOLE, UNEVEN)]
     + [
         (name, shares)
         for name in SWIN_CLASSES
-        for shares in (*EACH_PART, {"hidden_sparsity": [0, 0.9]}, UNEVEN_STAGES)
+        for shares in (*EACH_PART, *WHOLE, {"hidden_sparsity": [0, 0.9]}, UNEVEN_STAGES)
     ],
 )
 def test_equals_the_masked_dense_model(class_name, shares, pixel_values):
     options = {"out_features": ["stem", "stage1", "stage2"]} if class_name == "SwinBackbone" else {}
     model = convert(build_source(class_name, attn_implementation="eager", **options))
     plan = plan_for(model, pixel_values, **shares)
-    pruned = select_neurons(model, plan)
+    pruned = reshape(model, plan)
     with torch.inference_mode():
         actual = pruned(pixel_values, output_attentions=True)
         expected = masked(model, plan)(pixel_values, output_attentions=True)
@@ -131,9 +150,11 @@ shares = st.floats(0, 0.99)
     hidden=shares,
     heads=st.sampled_from([1, 2, 3]),
     bias=st.booleans(),
+    head=st.lists(shares, min_size=2, max_size=2),
+    dropped=st.sampled_from([0, 1, [0], [1]]),
 )
 @settings(max_examples=25, deadline=None)
-def test_any_sizes_equal_the_masked_dense_model(qk, v, mlp, hidden, heads, bias):
+def test_any_sizes_equal_the_masked_dense_model(qk, v, mlp, hidden, heads, bias, head, dropped):
     images = torch.randn(2, 3, 16, 16)
     source = build_source(
         "ViTForImageClassification",
@@ -145,9 +166,10 @@ def test_any_sizes_equal_the_masked_dense_model(qk, v, mlp, hidden, heads, bias)
         qkv_bias=bias,
     )
     model = convert(source)
-    plan = plan_for(model, images, qk_sparsity=qk, v_sparsity=v, mlp_sparsity=mlp, hidden_sparsity=hidden)
+    sparsity = {"qk_sparsity": qk, "v_sparsity": v, "mlp_sparsity": mlp, "hidden_sparsity": hidden}
+    plan = plan_for(model, images, head_sparsity=head, dropped_blocks=dropped, **sparsity)
     with torch.inference_mode():
-        actual = select_neurons(model, plan)(images).logits
+        actual = reshape(model, plan)(images).logits
         torch.testing.assert_close(actual, masked(model, plan)(images).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -171,7 +193,8 @@ def swins(draw):
         options["image_size"] -= options["image_size"] % options["patch_size"]
     if draw(st.booleans()):
         options["out_features"] = ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
-    sparsity = {f"{name}_sparsity": draw(part) for name in ("qk", "v", "mlp")}
+    sparsity = {f"{name}_sparsity": draw(part) for name in ("qk", "v", "mlp", "head")}
+    sparsity["dropped_blocks"] = draw(st.integers(0, sum(depths) - num_stages))
     sparsity["hidden_sparsity"] = draw(st.lists(shares, min_size=num_stages, max_size=num_stages))
     return options, sparsity, (draw(st.integers(3, 19)), draw(st.integers(3, 19)))
 
@@ -183,30 +206,30 @@ def test_any_swin_equals_the_masked_dense_model(swin):
     class_name = "SwinBackbone" if "out_features" in options else "SwinForImageClassification"
     model = convert(build_source(class_name, **options))
     plan = plan_for(model, torch.randn(2, 3, options["image_size"], options["image_size"]), **sparsity)
-    assert [width.after for width in plan.widths] == select_neurons(model, plan).config.hidden_sizes
+    assert [width.after for width in plan.widths] == reshape(model, plan).config.hidden_sizes
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():
-        actual = select_neurons(model, plan)(images, interpolate_pos_encoding=True)
+        actual = reshape(model, plan)(images, interpolate_pos_encoding=True)
         expected = masked(model, plan)(images, interpolate_pos_encoding=True)
     assert_same_outputs(actual, expected, plan)
 
 
 def test_nothing_to_prune_gives_the_same_model(source, pixel_values):
     model = convert(source)
-    pruned = select_neurons(model, plan_for(model, pixel_values))
+    pruned = reshape(model, plan_for(model, pixel_values))
     assert torch.equal(pruned(pixel_values).logits, model(pixel_values).logits)
 
 
 def test_scale_of_the_scores_stays(source, pixel_values):
     model = convert(source)
-    pruned = select_neurons(model, plan_for(model, pixel_values, qk_sparsity=0.5))
+    pruned = reshape(model, plan_for(model, pixel_values, qk_sparsity=0.5))
     assert [layer.attention.scaling for layer in pruned.base_model.layers] == [12**-0.5] * 3
 
 
 def test_dense_model_stays_whole(source, pixel_values):
     model = convert(source)
     before = model(pixel_values).logits
-    pruned = select_neurons(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
+    pruned = reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
     with torch.no_grad():
         for parameter in pruned.parameters():
             parameter.zero_()
@@ -216,6 +239,6 @@ def test_dense_model_stays_whole(source, pixel_values):
 def test_dtype_and_labels_stay(pixel_values):
     source = build_source("ViTForImageClassification", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
     model = convert(source).to(torch.bfloat16)
-    pruned = select_neurons(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
+    pruned = reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
     assert pruned.dtype == torch.bfloat16
     assert pruned.config.id2label == {0: "a", 1: "b"}

@@ -1,0 +1,103 @@
+"""Which heads and blocks go as a whole: the first step of every plan."""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import PretrainedConfig
+
+from ..calibration import CalibrationStatistics
+from ..configuration import SNPConfig
+from ..models import SNPModel
+from ..scoring import block_scores, compute_head_scores
+from ..structure import block_sizes, block_stages
+from .sizes import block_shares, kept_size
+
+
+def choose_heads(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[list[int]]:
+    """The heads and blocks that stay.
+
+    Args:
+        model:
+            The dense model in our architecture.
+        statistics ([`CalibrationStatistics`]):
+            Of this model.
+        config ([`SNPConfig`]):
+            Of which `head_sparsity`, `dropped_blocks`, `frozen_blocks` and what head scores need are read.
+
+    Returns:
+        `list[list[int]]`: Per block the heads that stay, rising; none of a block that is dropped.
+
+    Raises:
+        ValueError: If the config does not fit the model, or the statistics lack what the scores need.
+    """
+    dropped = _dropped_blocks(model.config, statistics, config)
+    before = [block["num_attention_heads"] for block in block_sizes(model.config)]
+    counts = kept_head_counts(config, model.config)
+    heads = [list(range(count)) for count in before]
+    if counts != before:
+        scores = compute_head_scores(model, statistics, config)
+        heads = [keep_highest(of_block, count) for of_block, count in zip(scores, counts, strict=True)]
+    return [[] if index in dropped else kept for index, kept in enumerate(heads)]
+
+
+def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
+    """The positions of the `count` highest of `scores`, rising; of equal scores the first stays."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return sorted(order[:count].tolist())
+
+
+def kept_head_counts(config: SNPConfig, model_config: PretrainedConfig) -> list[int]:
+    """How many heads of every block stay, at least one; frozen blocks keep all.
+
+    Raises:
+        ValueError: If a list of shares does not fit the blocks of the model.
+    """
+    shares = block_shares("head_sparsity", config.head_sparsity, block_stages(model_config))
+    return [
+        kept_size(block["num_attention_heads"], 0.0 if index in config.frozen_blocks else share, round_to=1)
+        for index, (block, share) in enumerate(zip(block_sizes(model_config), shares, strict=True))
+    ]
+
+
+def check_dropped_blocks(config: SNPConfig, model_config: PretrainedConfig) -> None:
+    """Tells whether the blocks that are to be dropped can be.
+
+    Raises:
+        ValueError: If there is no block of a number, or too few blocks would stay.
+    """
+    stages, dropped = block_stages(model_config), config.dropped_blocks
+    if isinstance(dropped, int):
+        most = len(_droppable(range(len(stages)), stages, config.frozen_blocks))
+        if dropped > most:
+            raise ValueError(
+                f"dropped_blocks is {dropped}, but only {most} of the {len(stages)} blocks can go: one of every stage "
+                "stays, and so do frozen_blocks."
+            )
+        return
+    for block in dropped:
+        if block >= len(stages):
+            raise ValueError(f"dropped_blocks has {block}, but the model has blocks 0 to {len(stages) - 1}.")
+    for stage in set(stages):
+        if stage not in {stages[block] for block in range(len(stages)) if block not in dropped}:
+            where = f"stage {stage}" if len(set(stages)) > 1 else "the model"
+            raise ValueError(f"dropped_blocks leaves no block of {where}. Leave at least one out of the list.")
+
+
+def _dropped_blocks(model_config: PretrainedConfig, statistics: CalibrationStatistics, config: SNPConfig) -> list[int]:
+    check_dropped_blocks(config, model_config)
+    if isinstance(config.dropped_blocks, list):
+        return config.dropped_blocks
+    if config.dropped_blocks == 0:
+        return []
+    order = torch.sort(block_scores(statistics), stable=True).indices.tolist()
+    return _droppable(order, block_stages(model_config), config.frozen_blocks)[: config.dropped_blocks]
+
+
+def _droppable(order: Iterable[int], stages: list[int], frozen: list[int]) -> list[int]:
+    """The blocks, in that order, that can go one after the other so that every stage keeps one."""
+    left, droppable = list(stages), []
+    for block in order:
+        if block not in frozen and left.count(stages[block]) > 1:
+            left.remove(stages[block])
+            droppable.append(block)
+    return droppable
