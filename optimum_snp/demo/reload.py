@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-# `None` in sys.modules makes every import of the package fail, also where it is installed. Without inference mode torch
-# takes another attention kernel for Swin, since its bias could have a gradient, and the last digits differ.
+# `None` in sys.modules makes every import of the package fail, also where it is installed. Without inference mode
+# torch takes another attention kernel for Swin, since its bias could have a gradient, and the last digits differ.
 _SCRIPT = """
 import sys
 
