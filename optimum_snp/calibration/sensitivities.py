@@ -116,7 +116,7 @@ def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch
 
 
 def _outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
-    """What counts of a model's outputs: logits up to what softmax ignores, else feature maps, pooled or all features."""
+    """What counts of the outputs: logits up to what softmax ignores, else feature maps, or pooled or all features."""
     if "logits" in output:
         # What all logits share, softmax ignores; nothing else does: one label alone, several at once, features.
         softmax = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")

@@ -62,17 +62,9 @@ def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_
             Multiples of this are preferred.
 
     Returns:
-        `dict[Part, int]`: A size for every part.
-
-    Raises:
-        ValueError: If even the least sizes cost more; the message names the share that can be reached.
+        `dict[Part, int]`: A size for every part: the least one where even those cost more.
     """
-    dense, least = costs.total(costs.sizes), costs.total(minimum)
-    if least > target:
-        raise ValueError(
-            f"A budget of {target / dense:.1%} of the model cannot be reached: the least sizes allowed leave "
-            f"{least / dense:.1%}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
-        )
+    dense = costs.total(costs.sizes)
     choices = _choices(costs.sizes, losses, minimum)
     low, high = (math.log(price / dense) for price in _PRICES)
     best = minimum

@@ -162,6 +162,12 @@ def _plan_within(
         spent = plan.macs_after if costs.unit == "macs" else plan.parameters_after
         if spent <= allowed:
             return plan
+        if sizes == minimum:
+            dense = plan.macs_before if costs.unit == "macs" else plan.parameters_before
+            raise ValueError(
+                f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
+                f"{spent / dense:.4f}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
+            )
         target -= spent - allowed  # for the few weights that a narrower stream adds, which the costs do not know
 
 
