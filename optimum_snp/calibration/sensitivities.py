@@ -1,9 +1,10 @@
 """How strongly the model's output answers to a small change inside it: what budgets weigh the losses of layers by.
 
-For outputs `y` (the logits, up to what softmax ignores, or features) and a place `z` in the network with the Jacobian `J`, a
-change `d` of `z` moves the outputs by `J d`. For a random vector `v` of independent signs, `g = J^T v` is one backward
-pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second moments of the
-changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as independent.
+For outputs `y` (the logits, up to what softmax ignores, or features) and a place `z` in the network with the Jacobian
+`J`, a change `d` of `z` moves the outputs by `J d`. For a random vector `v` of independent signs, `g = J^T v` is one
+backward pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second moments
+of the changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as
+independent.
 
 Added to the sums of one block (float64, over all tokens of the images):
 
@@ -115,9 +116,9 @@ def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch
 
 
 def _outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
-    """What counts of a model's outputs: logits up to what softmax ignores, else all maps or the pooled features, or all."""
+    """What counts of the outputs: logits up to what softmax ignores, else feature maps, or pooled or all features."""
     if "logits" in output:
-        # Only softmax ignores what all logits share: not one label alone, several at a time, or features as logits.
+        # What all logits share, softmax ignores; nothing else does: one label alone, several at once, features.
         softmax = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
         return [output.logits - output.logits.mean(dim=-1, keepdim=True) if softmax else output.logits]
     if "feature_maps" in output:

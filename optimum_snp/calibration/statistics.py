@@ -50,7 +50,10 @@ class CalibrationStatistics:
 
     def reduce(self) -> "CalibrationStatistics":
         """The sums over all processes, the same on each of them."""
-        device = process_state().device
+        state = process_state()
+        if state.num_processes == 1:
+            return self
+        device = state.device
         count = torch.tensor(self.num_images, device=device)
 
         def reduced(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -46,9 +46,7 @@ class Choice:
     losses: torch.Tensor
 
 
-def allocate(
-    costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int, dense: float | None = None
-) -> Sizes:
+def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
     """Chooses the sizes that lose least at a cost of at most `target`.
 
     Args:
@@ -62,21 +60,11 @@ def allocate(
             The least size of every part; that of the model for what must stay.
         round_to (`int`):
             Multiples of this are preferred.
-        dense (`float`, *optional*):
-            The cost of the dense model, where heads or blocks are gone already; messages state shares of it.
 
     Returns:
-        `dict[Part, int]`: A size for every part.
-
-    Raises:
-        ValueError: If even the least sizes cost more; the message names the share that can be reached.
+        `dict[Part, int]`: A size for every part: the least one where even those cost more.
     """
-    dense, least = dense or costs.total(costs.sizes), costs.total(minimum)
-    if least > target:
-        raise ValueError(
-            f"A budget of {target / dense:.1%} of the model cannot be reached: the least sizes allowed leave "
-            f"{least / dense:.1%}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
-        )
+    dense = costs.total(costs.sizes)
     choices = _choices(costs.sizes, losses, minimum)
     low, high = (math.log(price / dense) for price in _PRICES)
     best = minimum

@@ -186,10 +186,16 @@ def _plan_within(
     dense = count_macs(model) if costs.unit == "macs" else count_parameters(model)
     allowed = target = getattr(config, config.budget) * dense
     while True:
-        plan = plan_of(allocate(costs, losses, target, minimum, round_to, dense))
+        sizes = allocate(costs, losses, target, minimum, round_to)
+        plan = plan_of(sizes)
         spent = plan.macs_after if costs.unit == "macs" else plan.parameters_after
         if spent <= allowed:
             return plan
+        if sizes == minimum:
+            raise ValueError(
+                f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
+                f"{spent / dense:.4f}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
+            )
         target -= spent - allowed  # for the few weights that a narrower stream adds, which the costs do not know
 
 

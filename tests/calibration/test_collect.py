@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,8 @@ if state.is_main_process:
     assert all(other == plans[0] for other in plans)
     pruner.prune(plan)
     pruner.save_pretrained(sys.argv[3])
-    print(json.dumps({"images": statistics.num_images, "plan": plans[0]}))
+    sensitivities = [float(block["mlp_sensitivity"]) for block in statistics.blocks]
+    print(json.dumps({"images": statistics.num_images, "plan": plans[0], "sensitivities": sensitivities}))
 else:
     pruner.prune(plan)
     pruner.save_pretrained(sys.argv[3])
@@ -72,6 +74,7 @@ def test_processes_agree_with_one(tmp_path, num_samples, class_name):
     together = run_job(tmp_path, 2, num_samples, class_name)
     assert alone["images"] == together["images"] == num_samples
     assert alone["plan"] == together["plan"]
+    assert alone["sensitivities"] == pytest.approx(together["sensitivities"])
     weights = [(tmp_path / f"model-{count}" / "model.safetensors").read_bytes() for count in (1, 2)]
     assert weights[0] == weights[1]
 
@@ -98,6 +101,18 @@ def test_no_map_of_the_size_of_attention_is_kept(source):
     statistics = collect_statistics(convert(source), torch.randn(4, 3, 32, 32), num_samples=4, moments=False)
     head_dim = 12
     assert all(tensor.numel() <= 4 * head_dim**2 for block in statistics.blocks for tensor in block.values())
+
+
+def test_one_process_moves_nothing_to_its_device(monkeypatch):
+    """Apple's GPUs have no float64, so that not even zeros could be moved there."""
+    device = torch.device("meta")  # what is moved there is lost
+    monkeypatch.setattr(
+        "optimum_snp.calibration.statistics.process_state", lambda: SimpleNamespace(device=device, num_processes=1)
+    )
+    statistics = CalibrationStatistics([{"energies": torch.ones(2, dtype=torch.float64)}], num_images=3)
+    reduced = statistics.reduce()
+    assert reduced.num_images == 3
+    assert torch.equal(reduced.blocks[0]["energies"], torch.ones(2, dtype=torch.float64))
 
 
 def test_model_is_left_as_it_was(source):

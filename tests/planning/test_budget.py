@@ -1,6 +1,7 @@
 """Budgets: kept, used up, spent where it loses least."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -199,8 +200,23 @@ def test_sizes_that_kernels_like_are_preferred(calibrated):
 
 
 def test_a_budget_out_of_reach_names_what_can_be_reached(calibrated):
-    with pytest.raises(ValueError, match=r"budget of 1.0% .* least sizes allowed leave 5[0-9]\.[0-9]%"):
+    with pytest.raises(ValueError, match=r"target_flops=0.01 cannot .* least sizes allowed leave 0\.5[0-9]{3}\."):
         calibrated.plan(SNPConfig(target_flops=0.01, frozen_parts=["mlp_sparsity", WIDTH]))
+
+
+@pytest.mark.parametrize("budget", ["target_flops", "target_params"])
+@pytest.mark.parametrize("method", ["snp", "projection"])
+def test_what_it_names_can_be_reached(method, budget, pixel_values):
+    """A narrower stream brings a Swin new layers, which count as well."""
+    pruner = SNPPruner.from_pretrained(build_source("SwinForImageClassification", qkv_bias=False))
+    pruner.calibrate(pixel_values, num_samples=6)
+    with pytest.raises(ValueError, match=f"{budget}=0.001 cannot be reached") as error:
+        pruner.plan(SNPConfig(method=method, **{budget: 0.001}))
+    least = float(re.search(r"leave (0\.[0-9]{4})", str(error.value))[1])
+    plan = pruner.plan(SNPConfig(method=method, **{budget: least + 1e-4}))
+    assert all(width.after == 2 for width in plan.widths)
+    with pytest.raises(ValueError, match=f"the least sizes allowed leave {least:.4f}"):
+        pruner.plan(SNPConfig(method=method, **{budget: least - 1e-4}))
 
 
 def test_statistics_without_sensitivities_are_refused(calibrated, pixel_values):
