@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
 from ..planning.plan import PROJECTED, PruningPlan
 from .measurements import FINE_TUNED, Accuracy, Measurements
-from .origin import split_card
+from .origin import LICENSE_FIELDS, split_card
 from .pictures import can_draw, draw_pictures
-from .tables import block_heading, block_rows, format_counts, number_table, width_change
+from .tables import block_heading, block_rows, format_counts, number_table, plain, width_change
 
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ _TEMPLATES = (Path(__file__).with_name("template.md"), Path(__file__).parents[2]
 
 _TAGS = ["pruned", "snp", "structured-pruning"]
 # Metadata that only says what was measured or built here; of all other fields a person's value wins.
-_OURS = ("library_name", "pipeline_tag", "model-index")
+_OURS = ("library_name", "pipeline_tag", "model-index", "model_name")
+# Those belong to the source: when a model from another one takes the place of the one before, they go with it.
+_OF_SOURCE = ("base_model", *LICENSE_FIELDS)
 _LISTS = ("tags", "datasets", "metrics")
 
 _METHODS = {
@@ -168,9 +172,13 @@ def _has_classifier(pruner: "SNPPruner") -> bool:
 
 def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
     base = pruner.origin.base_of(repo_id)
-    if isinstance(base, str):
-        return f"[{base}](https://huggingface.co/{base})"
-    return f"A {_family(pruner)}"
+    if not isinstance(base, str):
+        return f"A {_family(pruner)}"
+    try:
+        validate_repo_id(base)
+    except HFValidationError:  # what the card of a source calls its base can be any text
+        return plain(base)
+    return f"[{base}](https://huggingface.co/{base})"
 
 
 def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
@@ -234,10 +242,12 @@ def _merge(card: ModelCard, previous: str) -> ModelCard:
         logger.warning(f"The metadata of the card before are replaced. {error}")
         theirs, old_text = {}, REGEX_YAML_BLOCK.sub("", previous)
     metadata = card.data.to_dict()
+    bases = theirs.get("base_model"), metadata.get("base_model")
+    ours = (*_OURS, *(_OF_SOURCE if all(bases) and bases[0] != bases[1] else ()))
     for key, value in theirs.items():
         if key in _LISTS:
-            metadata[key] = list(dict.fromkeys([*_as_list(metadata.get(key)), *_as_list(value)]))
-        elif key not in _OURS:
+            metadata[key] = _union(metadata.get(key), value)
+        elif key not in ours:
             metadata[key] = value
     generated = card.text[card.text.index(BEGIN) : card.text.index(END) + len(END)]
     start, end = old_text.find(BEGIN), old_text.find(END)
@@ -249,5 +259,11 @@ def _merge(card: ModelCard, previous: str) -> ModelCard:
     return card
 
 
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _union(*values: Any) -> list:
+    """What is in one of several fields, each a list, one value or `None`; values need not be hashable."""
+    united: list = []
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None and item not in united:
+                united.append(item)
+    return united

@@ -212,6 +212,38 @@ def test_what_a_person_wrote_stays(pruner, pixel_values, tmp_path):
     assert card.text.count(BEGIN) == card.text.count(END) == card.text.count("# Pruned ViT") == 1
 
 
+def test_a_model_from_another_source_brings_its_license(pruner, tmp_path):
+    """Of the card before a person's fields stay, but not what it said of another source."""
+    previous = "---\nlicense: mit\nbase_model: {}\nlanguage: en\n---\n# Mine\n"
+    pruner.origin = Origin("them/two", license={"license": "other", "license_name": "theirs"})
+    card = card_of(pruner, tmp_path, previous=previous.format("them/one"))
+    assert (card.data.base_model, card.data.license, card.data.license_name) == ("them/two", "other", "theirs")
+    assert card.data.language == "en"
+    pruner.origin = Origin("them/two")  # whose license nobody knows
+    assert card_of(pruner, tmp_path, previous=previous.format("them/one")).data.license is None
+    assert card_of(pruner, tmp_path, previous=previous.format("them/two")).data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("datasets:\n- name: x\n", {"datasets": [{"name": "x"}]}),
+        ("tags:\n- mine\n- null\n", {"tags": ["pruned", "snp", "structured-pruning", "vit", "mine"]}),
+        ("model_name: theirs\n", {}),
+        ("eval_results: 3\n", {}),
+    ],
+)
+def test_strange_metadata_stop_no_save(field, expected, pruner, tmp_path):
+    metadata = card_of(pruner, tmp_path, previous=f"---\n{field}---\n# Mine\n").data.to_dict()
+    ours = card_of(pruner, tmp_path).data.to_dict()
+    assert metadata == {**ours, **expected}
+
+
+def test_names_of_others_are_text(pruner, tmp_path):
+    pruner.origin = Origin(base_model="one](http://two) <script>\n# three")
+    assert "\none(http://two) script # three with " in card_of(pruner, tmp_path).text
+
+
 def test_saving_again_changes_nothing(pruner, tmp_path):
     pruner.save_pretrained(tmp_path / "model")
     before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
