@@ -67,10 +67,13 @@ name = {name}
 processor = AutoImageProcessor.from_pretrained(name)
 model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
 
-image = Image.open("image.png").convert("RGB")
+image = Image.open("image.png").convert("{mode}")
 with torch.inference_mode():
     outputs = model(**processor(image, return_tensors="pt"))
 print({result})"""
+
+# By the number of channels: how Pillow calls such images.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 _PIXEL_USAGE = """\
 import torch
@@ -105,7 +108,8 @@ def write_card(
     """
     folder = Path(folder)
     plan = pruner.pruning_plan
-    measurements = pruner.measurements.of_weights(model_fingerprint(pruner.model))
+    weights = model_fingerprint(pruner.model)
+    measurements = pruner.measurements.of_weights(weights)
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
     title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(pruner)}" if plan else _family(pruner)
     pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements) if plan and can_draw() else []
@@ -119,7 +123,8 @@ def write_card(
         name=f'"{repo_id or "."}"',
         usage=_usage(pruner, repo_id or "."),
         pictures=pictures,
-        limits=_limits(pruner, measurements, present),
+        limits=_limits(pruner, measurements, present, weights),
+        is_backbone=pruner.model._auto_class == "AutoBackbone",
         source=_source(pruner, repo_id),
         numbers=number_table(plan, measurements, pruner.model.dtype),
         **(_pruning(plan, measurements) if plan else {}),
@@ -202,15 +207,17 @@ def _usage(pruner: "SNPPruner", name: str) -> str:
     config = pruner.model.config
     auto_class = pruner.model._auto_class
     size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    return (_IMAGE_USAGE if pruner.image_processor is not None else _PIXEL_USAGE).format(
+    takes_images = pruner.image_processor is not None and config.num_channels in _MODES
+    return (_IMAGE_USAGE if takes_images else _PIXEL_USAGE).format(
         auto_class=auto_class,
+        mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
         result=_USES[auto_class],
         shape=", ".join(map(str, (1, config.num_channels, *size))),
     )
 
 
-def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy]) -> list[str]:
+def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy], weights: str) -> list[str]:
     plan = pruner.pruning_plan
     limits = []
     if not present and _has_classifier(pruner):
@@ -219,7 +226,7 @@ def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accur
         )
     elif present:
         limits.append("The accuracies hold for the data they were measured on, and for no other.")
-    if plan and measurements.stage.name != FINE_TUNED:
+    if plan and measurements.stage.name != FINE_TUNED and measurements.pruned_weights == weights:
         limits.append(
             "It was not fine-tuned after pruning."
             + (" Without that, the accuracy of method `snp` falls fast." if plan.config.method == "snp" else "")

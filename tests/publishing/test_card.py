@@ -140,11 +140,28 @@ def test_width_of_a_bare_model_is_rotated(pixel_values, tmp_path):
     assert "rotated" not in card_of(not_rotated, tmp_path).text
 
 
-def test_a_model_that_is_not_pruned_says_so(source, tmp_path):
+def test_a_model_without_plan_says_so(source, tmp_path):
     card = card_of(SNPPruner.from_pretrained(source), tmp_path)
-    assert "It is not pruned." in card.text
+    assert "No pruning of it is recorded." in card.text
     assert "pruned" not in card.data.tags
     assert not (tmp_path / "pictures").exists()
+
+
+def test_weights_that_changed_may_have_been_trained(pruner, tmp_path):
+    assert "not fine-tuned" in card_of(pruner, tmp_path).text
+    pruner.save_pretrained(tmp_path / "model")
+    again = SNPPruner.from_pretrained(tmp_path / "model")
+    assert "not fine-tuned" in card_of(again, tmp_path).text
+    again.model.classifier.bias.data += 1  # as a Trainer of one's own does
+    assert "not fine-tuned" not in card_of(again, tmp_path).text
+
+
+def test_grey_images_and_backbones_are_loaded_as_they_can_be(pixel_values, image_processor, tmp_path):
+    source = build_source("ViTForImageClassification", num_channels=1)
+    assert 'convert("L")' in card_of(SNPPruner(source, image_processor), tmp_path).text
+    backbone = SNPPruner(build_source("SwinBackbone"))
+    assert "Put the id of the repository" in card_of(backbone, tmp_path).text
+    assert "Put the id of the repository" not in card_of(backbone, tmp_path, repo_id="me/small").text
 
 
 @pytest.mark.parametrize(("class_name", "with_processor"), [("ViTForImageClassification", True), ("ViTModel", False)])
@@ -175,7 +192,7 @@ config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, in
 SNPPruner.from_pretrained(ViTModel(config)).save_pretrained(sys.argv[1])
 """
     run_python(script, tmp_path / "model")
-    assert "It is not pruned." in (tmp_path / "model" / "README.md").read_text()
+    assert "No pruning of it is recorded." in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
