@@ -234,7 +234,9 @@ class SNPPruner:
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         pruned = reshape(self.model, plan, self.statistics)
-        self.measurements = self.measurements.after_pruning(model_fingerprint(self.model), self.statistics)
+        self.measurements = self.measurements.after_pruning(
+            model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
+        )
         self.model, self.pruning_plan = pruned, plan
         self.statistics = None  # of the model before
         return self.model

@@ -16,7 +16,6 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.publishing.card import CARD_NAME, write_card
-from optimum_snp.publishing.measurements import Measurements
 from optimum_snp.publishing.origin import Origin
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
@@ -78,7 +77,6 @@ def build_pruner(preset: str) -> SNPPruner:
         widths=[torch.zeros(width) for width in stream_widths(pruner.model.config)],
     )
     pruner.prune(make_plan(pruner.model, scores, SNPConfig.from_preset(preset, method="snp")))
-    pruner.measurements = Measurements.of_plan(pruner.pruning_plan)
     return pruner
 
 

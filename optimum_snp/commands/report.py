@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(
         parser, "images", "images to show attention maps of, with --original", required=False, split="train"
     )
-    parser.add_argument("--num-images", type=int, default=4, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--num-images", type=int, default=4, metavar="N", help="how many, up to 16 (default: %(default)s)"
+    )
     add_dataset_arguments(
         parser, "evaluate", "labelled images to measure the accuracy of every model on", required=False, split="train"
     )

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
 from ..planning.plan import PROJECTED, PruningPlan
 from .measurements import FINE_TUNED, Accuracy, Measurements
-from .origin import split_card
+from .origin import LICENSE_FIELDS, split_card
 from .pictures import can_draw, draw_pictures
-from .tables import block_heading, block_rows, format_counts, number_table, width_change
+from .tables import block_heading, block_rows, format_counts, number_table, plain, width_change
 
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ _TEMPLATES = (Path(__file__).with_name("template.md"), Path(__file__).parents[2]
 
 _TAGS = ["pruned", "snp", "structured-pruning"]
 # Metadata that only says what was measured or built here; of all other fields a person's value wins.
-_OURS = ("library_name", "pipeline_tag", "model-index")
+_OURS = ("library_name", "pipeline_tag", "model-index", "model_name")
+# Those belong to the source: when a model from another one takes the place of the one before, they go with it.
+_OF_SOURCE = ("base_model", *LICENSE_FIELDS)
 _LISTS = ("tags", "datasets", "metrics")
 
 _METHODS = {
@@ -63,10 +67,13 @@ name = {name}
 processor = AutoImageProcessor.from_pretrained(name)
 model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
 
-image = Image.open("image.png").convert("RGB")
+image = Image.open("image.png").convert("{mode}")
 with torch.inference_mode():
     outputs = model(**processor(image, return_tensors="pt"))
 print({result})"""
+
+# By the number of channels: how Pillow calls such images.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 _PIXEL_USAGE = """\
 import torch
@@ -101,7 +108,8 @@ def write_card(
     """
     folder = Path(folder)
     plan = pruner.pruning_plan
-    measurements = pruner.measurements.of_weights(model_fingerprint(pruner.model))
+    weights = model_fingerprint(pruner.model)
+    measurements = pruner.measurements.of_weights(weights)
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
     title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(pruner)}" if plan else _family(pruner)
     pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements) if plan and can_draw() else []
@@ -115,7 +123,8 @@ def write_card(
         name=f'"{repo_id or "."}"',
         usage=_usage(pruner, repo_id or "."),
         pictures=pictures,
-        limits=_limits(pruner, measurements, present),
+        limits=_limits(pruner, measurements, present, weights),
+        is_backbone=pruner.model._auto_class == "AutoBackbone",
         source=_source(pruner, repo_id),
         numbers=number_table(plan, measurements, pruner.model.dtype),
         **(_pruning(plan, measurements) if plan else {}),
@@ -168,9 +177,13 @@ def _has_classifier(pruner: "SNPPruner") -> bool:
 
 def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
     base = pruner.origin.base_of(repo_id)
-    if isinstance(base, str):
-        return f"[{base}](https://huggingface.co/{base})"
-    return f"A {_family(pruner)}"
+    if not isinstance(base, str):
+        return f"A {_family(pruner)}"
+    try:
+        validate_repo_id(base)
+    except HFValidationError:  # what the card of a source calls its base can be any text
+        return plain(base)
+    return f"[{base}](https://huggingface.co/{base})"
 
 
 def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
@@ -194,15 +207,17 @@ def _usage(pruner: "SNPPruner", name: str) -> str:
     config = pruner.model.config
     auto_class = pruner.model._auto_class
     size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    return (_IMAGE_USAGE if pruner.image_processor is not None else _PIXEL_USAGE).format(
+    takes_images = pruner.image_processor is not None and config.num_channels in _MODES
+    return (_IMAGE_USAGE if takes_images else _PIXEL_USAGE).format(
         auto_class=auto_class,
+        mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
         result=_USES[auto_class],
         shape=", ".join(map(str, (1, config.num_channels, *size))),
     )
 
 
-def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy]) -> list[str]:
+def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy], weights: str) -> list[str]:
     plan = pruner.pruning_plan
     limits = []
     if not present and _has_classifier(pruner):
@@ -211,7 +226,7 @@ def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accur
         )
     elif present:
         limits.append("The accuracies hold for the data they were measured on, and for no other.")
-    if plan and measurements.stage.name != FINE_TUNED:
+    if plan and measurements.stage.name != FINE_TUNED and measurements.pruned_weights == weights:
         limits.append(
             "It was not fine-tuned after pruning."
             + (" Without that, the accuracy of method `snp` falls fast." if plan.config.method == "snp" else "")
@@ -234,10 +249,12 @@ def _merge(card: ModelCard, previous: str) -> ModelCard:
         logger.warning(f"The metadata of the card before are replaced. {error}")
         theirs, old_text = {}, REGEX_YAML_BLOCK.sub("", previous)
     metadata = card.data.to_dict()
+    bases = theirs.get("base_model"), metadata.get("base_model")
+    ours = (*_OURS, *(_OF_SOURCE if all(bases) and bases[0] != bases[1] else ()))
     for key, value in theirs.items():
         if key in _LISTS:
-            metadata[key] = list(dict.fromkeys([*_as_list(metadata.get(key)), *_as_list(value)]))
-        elif key not in _OURS:
+            metadata[key] = _union(metadata.get(key), value)
+        elif key not in ours:
             metadata[key] = value
     generated = card.text[card.text.index(BEGIN) : card.text.index(END) + len(END)]
     start, end = old_text.find(BEGIN), old_text.find(END)
@@ -249,5 +266,11 @@ def _merge(card: ModelCard, previous: str) -> ModelCard:
     return card
 
 
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _union(*values: Any) -> list:
+    """What is in one of several fields, each a list, one value or `None`; values need not be hashable."""
+    united: list = []
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None and item not in united:
+                united.append(item)
+    return united

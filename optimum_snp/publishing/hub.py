@@ -213,11 +213,8 @@ def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
         }.get(status := error.response.status_code, f"The Hub refused the push to {repo_id}.")
         kind = PermissionError if status in (401, 403) else OSError
         raise kind(f"{message} Nothing was pushed.{stays} ({error})") from error
-    except (
-        HTTPError,
-        LocalEntryNotFoundError,
-        RuntimeError,
-    ) as error:  # the last of large files, whatever stopped them
+    # A RuntimeError is what uploads of large files end in, whatever stopped them.
+    except (HTTPError, LocalEntryNotFoundError, RuntimeError) as error:
         raise ConnectionError(
             "The Hub cannot be reached, or broke off. Check the network and HF_ENDPOINT, then push again. A push is "
             f"one commit: it arrived whole or not at all.{stays} ({type(error).__name__}: {error})"

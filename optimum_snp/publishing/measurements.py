@@ -107,6 +107,9 @@ class Measurements:
             greatest being 1.
         calibration_images (`int`, *optional*):
             Images that the last pruning was calibrated on.
+        pruned_weights (`str`, *optional*):
+            [`~optimum_snp.calibration.model_fingerprint`] of the weights that the last pruning gave: others have been
+            trained since, or changed otherwise.
     """
 
     stage: Stage = field(default_factory=Stage)
@@ -114,6 +117,7 @@ class Measurements:
     latencies: list[Latency] = field(default_factory=list)
     spectra: list[list[list[float]]] | None = None
     calibration_images: int | None = None
+    pruned_weights: str | None = None
 
     def add(self, measured: Accuracy | Latency) -> None:
         """Keeps a number; one of the same stage under the same conditions gives way to it."""
@@ -129,14 +133,17 @@ class Measurements:
 
         return replace(self, accuracies=valid(self.accuracies), latencies=valid(self.latencies))
 
-    def after_pruning(self, weights: str, statistics: CalibrationStatistics | None) -> "Measurements":
-        """Those of the model that comes from pruning the one with these weights, by these statistics."""
+    def after_pruning(
+        self, weights: str, pruned_weights: str, statistics: CalibrationStatistics | None
+    ) -> "Measurements":
+        """Those of the model with `pruned_weights` that comes from pruning the one with `weights`, by `statistics`."""
         is_first = self.stage.step == 0
         return replace(
             self.of_weights(weights),
             stage=Stage(self.stage.step + 1, PRUNED),
             spectra=relative_spectra(statistics) if is_first and statistics else self.spectra,
             calibration_images=statistics.num_images if statistics else None,
+            pruned_weights=pruned_weights,
         )
 
     def after_training(self, weights: str) -> "Measurements":
@@ -163,6 +170,7 @@ class Measurements:
                 latencies=list(_read(Latency, values["latencies"])),
                 spectra=values["spectra"],
                 calibration_images=values["calibration_images"],
+                pruned_weights=values.get("pruned_weights"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no measurements that this version can read: {error}") from error

@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from ..loading import hub_options, resolve_name
 
 
-_LICENSE_FIELDS = ("license", "license_name", "license_link")
+LICENSE_FIELDS = ("license", "license_name", "license_link")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_origin(name_or_path: str | Path, **options: Any) -> Origin:
     return Origin(
         name=name if _came_from_hub(name, options) else None,
         base_model=card.get("base_model"),
-        license={key: card[key] for key in _LICENSE_FIELDS if key in card},
+        license={key: card[key] for key in LICENSE_FIELDS if key in card},
     )
 
 
@@ -74,9 +74,9 @@ def split_card(content: str) -> tuple[dict[str, Any], str]:
         return {}, content
     try:
         card = ModelCard(content, ignore_metadata_errors=True)
+        return card.data.to_dict(), card.text
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"The metadata of the card cannot be read: {error}") from error
-    return card.data.to_dict(), card.text
 
 
 def _came_from_hub(name: str, options: dict[str, Any]) -> bool:

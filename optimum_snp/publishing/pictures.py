@@ -217,9 +217,9 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset
     axes = figure.subplots()
     colours = (GREY, BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
     unit, symbol = (1e9, "G") if max(macs for _, macs, _ in models) >= 1e9 else (1e6, "M")
-    for number, (name, macs, accuracy) in enumerate(models):
+    for number, (_, macs, accuracy) in enumerate(models):
         style = {"marker": MARKERS[number % len(MARKERS)], "color": colours[number % len(colours)]}
-        axes.plot(macs / unit, 100 * accuracy, label=name, linestyle="none", markersize=10, **style)
+        axes.plot(macs / unit, 100 * accuracy, linestyle="none", markersize=10, **style)
     axes.margins(x=0.08, y=0.15)
     axes.set_xlim(left=0)
     axes.set_ylim(top=min(axes.get_ylim()[1], 102))
@@ -227,7 +227,10 @@ def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset
     axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(alpha=0.3)
     _plain_axes(axes)
-    figure.legend(loc="outside right upper", frameon=False)
+    # The names are set as they are: as labels, some would be left out or read as formulas.
+    legend = figure.legend(axes.lines, range(len(models)), loc="outside right upper", frameon=False)
+    for text, (name, _, _) in zip(legend.get_texts(), models, strict=True):
+        text.set(text=name, parse_math=False)
     return _save(figure, path, f"Top-1 accuracy over FLOPs, measured on {dataset}.")
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..pruner import SNPPruner
 
 REPORT_NAME = "report.html"
+MOST_IMAGES = 16  # with attention maps; more take minutes to draw, and nobody looks at them
 
 
 @dataclass
@@ -125,10 +126,10 @@ def check_report(output: str | Path, num_images: int) -> Path:
     """Tells before any work whether a report can be written.
 
     Raises:
-        ValueError: If the path is a file, or the number of images is not positive.
+        ValueError: If the path is a file, or the number of images is not from 1 to 16.
     """
-    if num_images < 1:
-        raise ValueError(f"The number of images must be at least 1, got {num_images}.")
+    if not 1 <= num_images <= MOST_IMAGES:
+        raise ValueError(f"The number of images must be from 1 to {MOST_IMAGES}, got {num_images}.")
     folder = Path(output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{output} is a file. Name a folder for the report.")
@@ -139,7 +140,7 @@ def _check_comparable(models: Mapping[str, "SNPPruner"], original: str | None) -
     if original is None:
         raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
     for name, pruner in models.items():
-        for option in ("model_type", "image_size", "patch_size"):
+        for option in ("model_type", "num_channels", "image_size", "patch_size"):
             expected, found = (getattr(p.model.config, option) for p in (models[original], pruner))
             if found != expected:
                 raise ValueError(
@@ -193,19 +194,28 @@ def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measur
 def _trade_off(
     models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measurements]
 ) -> tuple[list[tuple[str, int, float]], str]:
-    """Name, FLOPs and accuracy of the models that were measured on the same data, and which data that is."""
+    """Name, FLOPs and accuracy of the models that were measured on the same data, and which data that is.
+
+    The dense model that one of them was pruned from is a point, too, unless it is among the models.
+    """
     points: dict[Accuracy, dict[str, tuple[int, float]]] = {}
+    dense: dict[Accuracy, dict[tuple[int, float], str]] = {}
     for name, measurements in measured.items():
+        plan = models[name].pruning_plan
         for number in measurements.accuracies:
-            found = points.setdefault(number.conditions, {})
             if number.stage == measurements.stage:
+                found = points.setdefault(number.conditions, {})
                 found[name] = count_macs(models[name].model), number.accuracy
-            elif number.stage == Stage(0, DENSE):
-                found.setdefault("dense", (models[name].pruning_plan.steps[0].macs_before, number.accuracy))
+            elif number.stage == Stage(0, DENSE) and plan:
+                before = plan.steps[0].macs_before, number.accuracy
+                dense.setdefault(number.conditions, {}).setdefault(before, f"dense model of {name}")
+    for conditions, found in dense.items():
+        shown = points.setdefault(conditions, {})
+        shown |= {name: point for point, name in found.items() if point not in shown.values()}
     if not points:
         return [], ""
-    conditions, found = max(points.items(), key=lambda item: len(item[1]))
-    return [(name, *values) for name, values in found.items()], describe_dataset(conditions)
+    conditions, shown = max(points.items(), key=lambda item: len(item[1]))
+    return [(name, *values) for name, values in shown.items()], describe_dataset(conditions)
 
 
 def _section(folder: Path, name: str, pruner: "SNPPruner", measurements: Measurements, can_draw: bool) -> ModelSection:

@@ -140,11 +140,28 @@ def test_width_of_a_bare_model_is_rotated(pixel_values, tmp_path):
     assert "rotated" not in card_of(not_rotated, tmp_path).text
 
 
-def test_a_model_that_is_not_pruned_says_so(source, tmp_path):
+def test_a_model_without_plan_says_so(source, tmp_path):
     card = card_of(SNPPruner.from_pretrained(source), tmp_path)
-    assert "It is not pruned." in card.text
+    assert "No pruning of it is recorded." in card.text
     assert "pruned" not in card.data.tags
     assert not (tmp_path / "pictures").exists()
+
+
+def test_weights_that_changed_may_have_been_trained(pruner, tmp_path):
+    assert "not fine-tuned" in card_of(pruner, tmp_path).text
+    pruner.save_pretrained(tmp_path / "model")
+    again = SNPPruner.from_pretrained(tmp_path / "model")
+    assert "not fine-tuned" in card_of(again, tmp_path).text
+    again.model.classifier.bias.data += 1  # as a Trainer of one's own does
+    assert "not fine-tuned" not in card_of(again, tmp_path).text
+
+
+def test_grey_images_and_backbones_are_loaded_as_they_can_be(pixel_values, image_processor, tmp_path):
+    source = build_source("ViTForImageClassification", num_channels=1)
+    assert 'convert("L")' in card_of(SNPPruner(source, image_processor), tmp_path).text
+    backbone = SNPPruner(build_source("SwinBackbone"))
+    assert "Put the id of the repository" in card_of(backbone, tmp_path).text
+    assert "Put the id of the repository" not in card_of(backbone, tmp_path, repo_id="me/small").text
 
 
 @pytest.mark.parametrize(("class_name", "with_processor"), [("ViTForImageClassification", True), ("ViTModel", False)])
@@ -175,7 +192,7 @@ config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, in
 SNPPruner.from_pretrained(ViTModel(config)).save_pretrained(sys.argv[1])
 """
     run_python(script, tmp_path / "model")
-    assert "It is not pruned." in (tmp_path / "model" / "README.md").read_text()
+    assert "No pruning of it is recorded." in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -210,6 +227,38 @@ def test_what_a_person_wrote_stays(pruner, pixel_values, tmp_path):
     assert card.text.index(END) < card.text.index("And this.")
     assert "that I changed" not in card.text  # between the markers it is ours
     assert card.text.count(BEGIN) == card.text.count(END) == card.text.count("# Pruned ViT") == 1
+
+
+def test_a_model_from_another_source_brings_its_license(pruner, tmp_path):
+    """Of the card before a person's fields stay, but not what it said of another source."""
+    previous = "---\nlicense: mit\nbase_model: {}\nlanguage: en\n---\n# Mine\n"
+    pruner.origin = Origin("them/two", license={"license": "other", "license_name": "theirs"})
+    card = card_of(pruner, tmp_path, previous=previous.format("them/one"))
+    assert (card.data.base_model, card.data.license, card.data.license_name) == ("them/two", "other", "theirs")
+    assert card.data.language == "en"
+    pruner.origin = Origin("them/two")  # whose license nobody knows
+    assert card_of(pruner, tmp_path, previous=previous.format("them/one")).data.license is None
+    assert card_of(pruner, tmp_path, previous=previous.format("them/two")).data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("datasets:\n- name: x\n", {"datasets": [{"name": "x"}]}),
+        ("tags:\n- mine\n- null\n", {"tags": ["pruned", "snp", "structured-pruning", "vit", "mine"]}),
+        ("model_name: theirs\n", {}),
+        ("eval_results: 3\n", {}),
+    ],
+)
+def test_strange_metadata_stop_no_save(field, expected, pruner, tmp_path):
+    metadata = card_of(pruner, tmp_path, previous=f"---\n{field}---\n# Mine\n").data.to_dict()
+    ours = card_of(pruner, tmp_path).data.to_dict()
+    assert metadata == {**ours, **expected}
+
+
+def test_names_of_others_are_text(pruner, tmp_path):
+    pruner.origin = Origin(base_model="one](http://two) <script>\n# three")
+    assert "\none(http://two) script # three with " in card_of(pruner, tmp_path).text
 
 
 def test_saving_again_changes_nothing(pruner, tmp_path):

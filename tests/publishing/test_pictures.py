@@ -119,10 +119,12 @@ def test_attention(num_heads, drawn, tmp_path):
 
 
 def test_trade_off(drawn, tmp_path):
-    models = [("dense", 4_600_000_000, 0.798), ("small", 2_000_000_000, 0.785)]
+    models = [("_dense", 4_600_000_000, 0.798), ("$\\small$", 2_000_000_000, 0.785)]
     check_png(tmp_path / "a.png", pictures.draw_trade_off(tmp_path / "a.png", models, "digits"))
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in drawn[0].axes[0].lines]
     np.testing.assert_allclose(points, [(4.6, 79.8), (2.0, 78.5)])
+    [legend] = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [name for name, _, _ in models]
 
 
 def test_drawing_leaves_the_state_of_matplotlib_alone():

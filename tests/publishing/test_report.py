@@ -115,7 +115,24 @@ def test_dense_numbers_of_the_pruned_model_are_a_point_of_the_trade_off(source, 
     monkeypatch.setattr(pictures, "draw_trade_off", lambda *given: points.extend(given[1]) or draw(*given))
     write_report(tmp_path, {"small": pruner})
     plan, (dense, small) = pruner.pruning_plan, pruner.measurements.accuracies
-    assert points == [("dense", plan.macs_before, dense.accuracy), ("small", plan.macs_after, small.accuracy)]
+    pruned = ("small", plan.macs_after, small.accuracy)
+    assert points == [pruned, ("dense model of small", plan.macs_before, dense.accuracy)]
+
+    points.clear()
+    original, other = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(build_source("ViTModel"))
+    original.evaluate(pairs(pixel_values))
+    write_report(tmp_path, {"mine": original, "small": pruner, "not measured": other})
+    assert points == [("mine", plan.macs_before, dense.accuracy), pruned]  # once
+
+
+def test_a_plan_that_is_lost_leaves_the_other_numbers(source, pixel_values, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.evaluate(pairs(pixel_values))
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
+    pruner.evaluate(pairs(pixel_values))
+    pruner.pruning_plan = None
+    write_report(tmp_path, {"small": pruner})
+    assert "No pruning of this model is recorded." in (tmp_path / "report.html").read_text()
 
 
 def test_without_measurements_there_are_no_accuracies(models, tmp_path):
@@ -147,8 +164,10 @@ def test_mistakes_are_named_before_any_work(models, pixel_values, tmp_path):
         write_report(tmp_path / "report", models, original="other")
     with pytest.raises(ValueError, match="at least one model"):
         write_report(tmp_path / "report", {})
-    with pytest.raises(ValueError, match="The number of images must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="The number of images must be from 1 to 16, got 0"):
         write_report(tmp_path / "report", models, num_images=0)
+    with pytest.raises(ValueError, match="The number of images must be from 1 to 16, got 17"):
+        write_report(tmp_path / "report", models, num_images=17)
     with pytest.raises(ValueError, match="no name may have a slash; got a/b"):
         write_report(tmp_path / "report", {"a/b": models["small"]})
     other = {**models, "other": SNPPruner.from_pretrained(build_source("ViTModel", patch_size=16))}
