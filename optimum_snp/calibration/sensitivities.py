@@ -2,8 +2,8 @@
 
 For outputs `y` (the logits, up to what softmax ignores, or features) and a place `z` in the network with the Jacobian
 `J`, a change `d` of `z` moves the outputs by `J d`. For a random vector `v` of independent signs, `g = J^T v` is one
-backward pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second moments
-of the changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as
+backward pass, and `(g . d)^2` is `|J d|^2` in the mean over `v`. So sums of `g g^T`, multiplied with the second
+moments of the changes that pruning makes, say by how much it moves the outputs. Changes of different tokens count as
 independent.
 
 Added to the sums of one block (float64, over all tokens of the images):
