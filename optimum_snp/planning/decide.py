@@ -1,5 +1,6 @@
 """From what the user asks for to a plan: sizes from shares or a budget, and the neurons with the highest scores."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -192,9 +193,10 @@ def _plan_within(
         if spent <= allowed:
             return plan
         if sizes == minimum:
+            least = math.ceil(10_000 * spent / dense) / 10_000
             raise ValueError(
                 f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
-                f"{spent / dense:.4f}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
+                f"{least}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
             )
         target -= spent - allowed  # for the few weights that a narrower stream adds, which the costs do not know
 

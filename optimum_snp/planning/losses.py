@@ -29,12 +29,6 @@ from ..scoring import Scores
 from ..structure import Block, Stream, describe
 
 
-# Errors of an MLP are alike in the tokens of an image and add up, which losses that take tokens as independent miss:
-# on two models trained on digits, single MLPs change the logits four to six times as much as the other formulas say,
-# and plans are best with a factor of three, at every budget (docs/budgets.md).
-MLP_COHERENCE = 3.0
-
-
 @dataclass
 class Losses:
     """The loss of every size, `[size + 1]`, float64; entry `r` is that of `r` neurons kept, so the last is 0.
@@ -191,7 +185,7 @@ def _mlp_loss(block: Block, sums: Sums, scores: torch.Tensor, method: str) -> to
         moment, _ = covariance_and_mean(sums, "mlp_")
     order = scores.argsort(descending=True, stable=True)
     errors = nested_errors(moment, readers, order, refit=method != "snp")
-    return MLP_COHERENCE * errors * _per_channel(sums, "mlp_sensitivity", readers)
+    return errors * _per_channel(sums, "mlp_sensitivity", readers)
 
 
 def _per_channel(sums: Sums, name: str, readers: torch.Tensor) -> torch.Tensor:

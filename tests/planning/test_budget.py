@@ -200,7 +200,7 @@ def test_sizes_that_kernels_like_are_preferred(calibrated):
 
 
 def test_a_budget_out_of_reach_names_what_can_be_reached(calibrated):
-    with pytest.raises(ValueError, match=r"target_flops=0.01 cannot .* least sizes allowed leave 0\.5[0-9]{3}\."):
+    with pytest.raises(ValueError, match=r"target_flops=0.01 cannot .* least sizes allowed leave 0\.5[0-9]*\."):
         calibrated.plan(SNPConfig(target_flops=0.01, frozen_parts=["mlp_sparsity", WIDTH]))
 
 
@@ -212,10 +212,10 @@ def test_what_it_names_can_be_reached(method, budget, pixel_values):
     pruner.calibrate(pixel_values, num_samples=6)
     with pytest.raises(ValueError, match=f"{budget}=0.001 cannot be reached") as error:
         pruner.plan(SNPConfig(method=method, **{budget: 0.001}))
-    least = float(re.search(r"leave (0\.[0-9]{4})", str(error.value))[1])
-    plan = pruner.plan(SNPConfig(method=method, **{budget: least + 1e-4}))
+    least = float(re.search(r"leave (0\.[0-9]+)\.", str(error.value))[1])
+    plan = pruner.plan(SNPConfig(method=method, **{budget: least}))
     assert all(width.after == 2 for width in plan.widths)
-    with pytest.raises(ValueError, match=f"the least sizes allowed leave {least:.4f}"):
+    with pytest.raises(ValueError, match=f"the least sizes allowed leave {least}"):
         pruner.plan(SNPConfig(method=method, **{budget: least - 1e-4}))
 
 
