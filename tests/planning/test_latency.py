@@ -35,6 +35,7 @@ def stopwatch(monkeypatch, tmp_path):
     for module, time_in_turn in ((block_latency, of_blocks), (latency, of_models)):
         monkeypatch.setattr(module, "time_in_turn", time_in_turn)
         monkeypatch.setattr(module, "prepare", lambda modules, *_: {key: part for key, (part, _) in modules.items()})
+    monkeypatch.setattr(block_latency, "_POINTS", {"eager": (2, 2)})  # parameters are linear in all sizes
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
     return Machine
 
@@ -84,7 +85,7 @@ def test_what_the_table_holds_for_unreachable_may_be_reached(calibrated, stopwat
     stopwatch.slowdown = staticmethod(lambda share: share - 0.2)
     frozen = {"frozen_parts": ["mlp_sparsity", "hidden_sparsity"]}
     plan = calibrated.plan(SNPConfig(target_latency=0.5, round_to=1, **frozen))
-    assert 0.45 <= plan.latency["reached"] <= 0.51
+    assert 0.45 <= plan.latency["reached"] <= 0.55
 
 
 def test_a_machine_that_tells_a_different_time_every_time(calibrated, stopwatch, caplog):
