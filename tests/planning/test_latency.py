@@ -74,6 +74,17 @@ def test_all_of_the_latency_leaves_the_model_as_it_is(calibrated, stopwatch):
     assert stopwatch.rounds == 1
 
 
+def test_whole_blocks_and_heads_count(calibrated, stopwatch, caplog):
+    whole = {"dropped_blocks": [1], "head_sparsity": 0.5}
+    plan = calibrated.plan(SNPConfig(target_latency=0.4, round_to=1, **whole))
+    assert plan.blocks[1].after is None
+    assert 0.37 <= plan.latency["reached"] <= 0.41
+    assert plan.latency["reached"] == pytest.approx(plan.parameters_after / plan.parameters_before)
+    fast = calibrated.plan(SNPConfig(target_latency=0.99, **whole))
+    assert fast.latency["reached"] < 0.9
+    assert "Is the machine busy" not in caplog.text
+
+
 def test_a_latency_out_of_reach_names_what_can_be_reached(calibrated, stopwatch):
     config = SNPConfig(target_latency=0.2, frozen_parts=["mlp_sparsity", "hidden_sparsity"])
     with pytest.raises(ValueError, match=r"latency of 20.0% of the model's cannot be reached.* take [5-7]\d\.\d%"):
