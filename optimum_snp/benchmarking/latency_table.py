@@ -1,6 +1,8 @@
 """How long the parts of an architecture take by their sizes: a table that is measured once per machine and kept."""
 
+import bisect
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -34,40 +36,49 @@ class Grid:
 
     def __post_init__(self) -> None:
         self._seconds = torch.tensor(self.seconds, dtype=torch.float64)
-        self._axes = [torch.tensor(axis, dtype=torch.float64) for axis in self.axes]
         if self._seconds.shape != tuple(map(len, self.axes)) or not (self._seconds >= 0).all():
             raise ValueError("The seconds of a latency table do not fit its sizes.")
-        if not torch.isfinite(self._seconds).all() or not all((axis.diff() > 0).all() for axis in self._axes):
+        rising = all(less < more for axis in self.axes for less, more in itertools.pairwise(axis))
+        if not torch.isfinite(self._seconds).all() or not rising:
             raise ValueError("A latency table must have finite seconds and rising sizes.")
 
     def __call__(self, *sizes: Any) -> torch.Tensor:
         """The seconds of every combination of sizes.
 
         Args:
-            sizes (`torch.Tensor` of shape `[n]`, `list` or number, one per axis):
-                The sizes; those of a number are one.
+            sizes (`torch.Tensor` of shape `[n]` or number, one per axis):
+                The sizes.
 
         Returns:
             `torch.Tensor` of shape `[n of the first, n of the second, …]`: float64; a number has no dimension.
         """
         seconds = self._seconds
-        for axis, points in zip(self._axes, sizes, strict=True):
-            seconds = torch.tensordot(seconds, _shares_of_points(axis, torch.as_tensor(points)), dims=([0], [0]))
+        for axis, points in zip(self.axes, sizes, strict=True):
+            if isinstance(points, torch.Tensor):
+                seconds = torch.tensordot(seconds, _shares_of_points(axis, points), dims=([0], [0]))
+            else:
+                seconds = _at(axis, points, seconds)
         return seconds
 
 
-def _shares_of_points(axis: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """How much of every point of the axis is in each of `points`, `[axis, *points]`: two neighbours have shares."""
+def _at(axis: list[float], point: float, values: torch.Tensor) -> torch.Tensor:
+    """The values `[axis, …]` at one point of the axis, `[…]`."""
+    upper = bisect.bisect_left(axis, point)
+    if upper == 0 or upper == len(axis):
+        return values[min(upper, len(axis) - 1)]
+    return torch.lerp(values[upper - 1], values[upper], (point - axis[upper - 1]) / (axis[upper] - axis[upper - 1]))
+
+
+def _shares_of_points(axis: list[float], points: torch.Tensor) -> torch.Tensor:
+    """How much of every value `[axis]` is in that at each of `points`, `[axis, points]`."""
+    known = torch.tensor(axis, dtype=torch.float64)
+    shares = torch.zeros(len(axis), len(points), dtype=torch.float64)
     if len(axis) == 1:
-        return points.new_ones((1, *points.shape), dtype=torch.float64)
+        return shares + 1
     points = points.double().clamp(axis[0], axis[-1])
-    upper = torch.searchsorted(axis, points).clamp(1, len(axis) - 1)
-    share = (points - axis[upper - 1]) / (axis[upper] - axis[upper - 1])
-    return _one_hot(upper, len(axis)) * share + _one_hot(upper - 1, len(axis)) * (1 - share)
-
-
-def _one_hot(positions: torch.Tensor, count: int) -> torch.Tensor:
-    return (torch.arange(count).view(-1, *[1] * positions.dim()) == positions).double()
+    upper = torch.searchsorted(known, points).clamp_min(1).unsqueeze(0)
+    share = (points - known[upper - 1]) / (known[upper] - known[upper - 1])
+    return shares.scatter(0, upper, share).scatter(0, upper - 1, 1 - share)
 
 
 @dataclass

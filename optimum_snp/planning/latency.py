@@ -93,7 +93,8 @@ def plan_within_latency(
         if _GOOD[0] * asked <= reached <= _GOOD[1] * asked or sizes == (minimum if reached > asked else costs.sizes):
             break
         target *= asked / reached
-    if abs(best.latency["reached"] / asked - 1) > _ACCEPTED - 1:
+    too_fast = best.latency["reached"] < (2 - _ACCEPTED) * asked and sizes != costs.sizes
+    if best.latency["reached"] > _ACCEPTED * asked or too_fast:
         logger.warning(
             f"The plan takes {best.latency['reached']:.1%} of the model's latency, {asked:.1%} was asked for. "
             "Is the machine busy with something else?"
