@@ -1,7 +1,8 @@
 """Prune a ViT, DeiT or Swin with unlabelled images.
 
-Example:
+Examples:
   optimum-cli snp prune facebook/deit-small-patch16-224 --dataset my/images --preset deit-small-2.0g --output small
+  optimum-cli snp prune deit-small --dataset my/images --target-latency 0.5 --latency-batch-size 1 --output fast
 """
 
 import argparse

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.commands import COMMANDS, build_parser, main
@@ -71,6 +71,24 @@ def test_prune_a_swin_with_shares_by_block_and_by_stage(image_folder, image_proc
     assert run(capsys, "evaluate", small, "--dataset", image_folder, "--json")["num_images"] == 10
     with pytest.raises(SystemExit, match="hidden_sparsity has 3 shares, but the model has 2 stages"):
         run(capsys, "prune", folder, *options, "--hidden-sparsity", 0.1, 0.1, 0.1)
+
+
+def test_prune_within_a_latency(model, image_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
+    where = ["--dataset", image_folder, "--output", tmp_path / "small"]
+    options = ["--latency-batch-size", 2, "--latency-backend", "eager", "--latency-threads", 1]
+    result = run(capsys, "prune", model, *where, "--target-latency", 1.0, *options, "--json")
+    plan = SNPPruner.from_pretrained(tmp_path / "small").pruning_plan
+    assert result["latency"] == plan.latency
+    assert (plan.latency["asked"], plan.latency["batch_size"], plan.latency["threads"]) == (1.0, 2, 1)
+    assert list((tmp_path / "cache" / "optimum_snp" / "latency").glob("*.json"))
+
+
+def test_a_missing_package_is_a_message(model, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("optimum_snp.exporting.onnx._PACKAGES", ("no_such_package",))
+    where = ["--dataset", str(image_folder), "--output", str(tmp_path / "small")]
+    with pytest.raises(SystemExit, match=r"error: ONNX needs no_such_package: pip install 'optimum-snp\[onnx\]'"):
+        main(["prune", str(model), *where, "--target-latency", "0.5", "--latency-backend", "onnxruntime"])
 
 
 def test_report(model, image_folder, tmp_path, capsys):

@@ -125,11 +125,9 @@ def test_plans_from_before_have_no_latency(calibrated):
 
 
 def test_a_missing_package_is_told_before_calibration(source, pixel_values, monkeypatch):
-    monkeypatch.setattr(
-        "optimum_snp.exporting.onnx.importlib.util.find_spec", lambda name: None if name == "onnx" else name
-    )
+    monkeypatch.setattr("optimum_snp.exporting.onnx._PACKAGES", ("no_such_package",))
     pruner = SNPPruner.from_pretrained(source)
-    with pytest.raises(ImportError, match="ONNX needs onnx: pip install"):
+    with pytest.raises(ImportError, match="ONNX needs no_such_package: pip install"):
         pruner.prune(SNPConfig(target_latency=0.5, latency_backend="onnxruntime"), calibration_dataset=pixel_values)
     assert pruner.statistics is None
 
@@ -139,7 +137,10 @@ def test_onnx_runtime_is_for_the_cpu():
         backends.check_backend("onnxruntime", torch.device("cuda:0"))
 
 
-@pytest.mark.parametrize("backend", ["eager", "compile", "onnxruntime"])
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", pytest.param("compile", marks=pytest.mark.slow), pytest.param("onnxruntime", marks=pytest.mark.slow)],
+)
 def test_real_times(backend, source, pixel_values, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
     monkeypatch.setattr(block_latency, "_POINTS", {"eager": (2, 2), "onnxruntime": (2, 2)})
