@@ -193,6 +193,10 @@ class SNPConfig:
         settings = [name for name in _LATENCY_SETTINGS if getattr(self, name) != _default(name)]
         if settings and self.target_latency is None:
             raise ValueError(f"{', '.join(settings)} only mean something with target_latency.")
+        for name in ("frozen_blocks", "frozen_parts"):
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name} must be a list, got {getattr(self, name)!r}.")
+            setattr(self, name, list(getattr(self, name)))
         _block_numbers("frozen_blocks", self.frozen_blocks)
         for part in self.frozen_parts:
             _choice("frozen_parts", part, SHARES)

@@ -15,6 +15,10 @@ from torch import nn
 from ..processes import process_state
 
 
+# Counts up when the meaning of the sums changes, so that those of another version are refused.
+FORMAT_VERSION = 1
+
+
 @dataclass
 class CalibrationStatistics:
     """Sums over the calibration images, from which scores and closed-form solutions are computed.
@@ -81,6 +85,7 @@ class CalibrationStatistics:
         }
         tensors |= {f"norms.{name}.{key}": tensor for name, sums in self.norms.items() for key, tensor in sums.items()}
         metadata = {
+            "format_version": str(FORMAT_VERSION),
             "num_images": str(self.num_images),
             "fingerprint": self.fingerprint,
             "num_blocks": str(len(self.blocks)),
@@ -92,7 +97,7 @@ class CalibrationStatistics:
         """Reads what `save` wrote.
 
         Raises:
-            ValueError: If the file was not written by `save`.
+            ValueError: If the file was not written by `save`, or by that of another version.
         """
         try:
             file = safe_open(str(path), framework="pt")
@@ -102,6 +107,11 @@ class CalibrationStatistics:
             metadata = file.metadata() or {}
             if not {"num_images", "fingerprint", "num_blocks"} <= metadata.keys():
                 raise ValueError(f"{path} holds no calibration statistics.")
+            if metadata.get("format_version") != str(FORMAT_VERSION):
+                raise ValueError(
+                    f"format_version of the statistics in {path} must be {FORMAT_VERSION}, got "
+                    f"{metadata.get('format_version')}. Calibrate again."
+                )
             blocks: list[dict[str, torch.Tensor]] = [{} for _ in range(int(metadata["num_blocks"]))]
             norms: dict[str, dict[str, torch.Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)

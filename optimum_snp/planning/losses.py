@@ -20,7 +20,7 @@ import torch
 from ..calibration import CalibrationStatistics
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..configuration import SNPConfig
-from ..linear_algebra import ridge_cholesky
+from ..linear_algebra import parallel_map, ridge_cholesky
 from ..models import SNPModel
 from ..reshaping.project import project_output, project_scores
 from ..reshaping.refit import refit_linear
@@ -64,8 +64,10 @@ def compute_losses(model: SNPModel, statistics: CalibrationStatistics, scores: S
     """
     structure = describe(model)
     losses = Losses([], [], [], [])
+    losses.query_key = parallel_map(
+        lambda block: _query_key_loss(*block, config.method), zip(statistics.blocks, scores.query_key, strict=True)
+    )
     for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
-        losses.query_key.append(_query_key_loss(sums, scores.query_key[index], config.method))
         losses.value.append(_value_loss(block, sums, scores.value[index], config.method))
         losses.mlp.append(_mlp_loss(block, sums, scores.mlp[index], config.method))
     for stream, width_scores in zip(structure.streams, scores.widths, strict=True):

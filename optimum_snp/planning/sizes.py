@@ -81,5 +81,6 @@ def kept_size(size: int, share: float, round_to: int) -> int:
     """`size * (1 - share)` rounded half up to a multiple of `round_to`, at least one such multiple, at most `size`."""
     if share == 0:
         return size
-    multiples = math.floor(size * (1 - share) / round_to + 0.5)
+    # 15 * (1 - 0.9) is a little less than 1.5 in floating point.
+    multiples = math.floor(round(size * (1 - share) / round_to, 9) + 0.5)
     return min(size, max(1, multiples) * round_to)

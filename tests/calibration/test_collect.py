@@ -159,6 +159,18 @@ def test_statistics_of_another_model_are_refused(source, tmp_path):
         SNPPruner.from_pretrained(build_source("DeiTForImageClassification")).load_statistics(path)
 
 
+def test_statistics_of_another_version_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "statistics.safetensors"
+    statistics = CalibrationStatistics([{"energies": torch.ones(2, dtype=torch.float64)}], num_images=3)
+    with monkeypatch.context() as other_version:
+        other_version.setattr("optimum_snp.calibration.statistics.FORMAT_VERSION", 0)
+        statistics.save(path)
+    with pytest.raises(ValueError, match=r"format_version of the statistics in .* must be 1, got 0. Calibrate again"):
+        CalibrationStatistics.load(path)
+    statistics.save(path)
+    assert CalibrationStatistics.load(path).num_images == 3
+
+
 def test_other_safetensors_files_are_refused(source, tmp_path):
     source.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no calibration statistics"):

@@ -242,6 +242,8 @@ def test_a_block_that_is_not_there_is_refused_before_calibration(source):
             {"frozen_blocks": [1]},
             "frozen_blocks only mean something with target_flops or target_params or target_latency",
         ),
+        ({"target_flops": 0.5, "frozen_blocks": 3}, "frozen_blocks must be a list, got 3"),
+        ({"target_flops": 0.5, "frozen_parts": "mlp_sparsity"}, "frozen_parts must be a list, got 'mlp_sparsity'"),
         ({"target_flops": 0.5, "frozen_parts": ["mlp"]}, "frozen_parts must be one of 'qk_sparsity'"),
         ({"target_flops": 0.5, "frozen_blocks": [-1]}, "frozen_blocks must hold block numbers from 0 on, got -1"),
         ({"target_latency": 2}, "target_latency must be the share that may remain"),
