@@ -8,6 +8,9 @@ from typing import Any
 import torch
 
 
+MAX_WORKERS = 4
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """LAPACK on many small matrices, and loops over vectors, run several times slower on two threads than on one."""
@@ -22,9 +25,10 @@ def one_thread() -> Iterator[None]:
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """`[function(item) for item in items]`, several at a time with one thread each.
 
-    For work of many small steps, which gains nothing from more threads on one step.
+    For work of many small steps, which gains nothing from more threads on one step. At most `MAX_WORKERS` at a time,
+    since each may hold several matrices of the square of an MLP's size.
     """
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool, one_thread():
+    with ThreadPoolExecutor(min(torch.get_num_threads(), MAX_WORKERS)) as pool, one_thread():
         return list(pool.map(function, items))
 
 

@@ -149,7 +149,7 @@ def test_real_times(backend, source, pixel_values, tmp_path, monkeypatch):
     pruner = SNPPruner.from_pretrained(source)
     pruner.calibrate(pixel_values, num_samples=6)
     state = torch.get_rng_state()
-    plan = pruner.plan(SNPConfig(target_latency=0.9, latency_backend=backend, latency_threads=1))
+    plan = pruner.plan(SNPConfig(target_latency=1.0, latency_backend=backend, latency_threads=1))
     assert 0.1 < plan.latency["reached"] < 2
     assert torch.equal(torch.get_rng_state(), state)
 
