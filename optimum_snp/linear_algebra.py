@@ -32,6 +32,11 @@ def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[A
         return list(pool.map(function, items))
 
 
+def double(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float64, on its device, or on the CPU where that has none (Apple's GPUs)."""
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+
+
 def ridge_cholesky(moment: torch.Tensor, ridge: float) -> torch.Tensor:
     """The lower Cholesky factor of a matrix plus a multiple of the identity.
 

@@ -1,9 +1,10 @@
 """What calibration keeps of queries and keys: how every neuron aligns with every singular direction of the scores.
 
 For one image and head with `A = Q K^T = sum_j s_j u_j v_j^T`, neuron `i` contributes `q_i k_i^T` to `A`. Both that and
-`s_j u_j v_j^T` have rank one, so the cosine between them is `(u_j.q_i)(v_j.k_i) / (|q_i||k_i|)`; and `A` has the
-singular values of `R_q R_k^T`, the `d x d` product of the triangular factors of `Q` and `K`. No matrix of the size of
-the attention map is ever built.
+`s_j u_j v_j^T` have rank one, so the cosine between them is `(u_j.q_i)(v_j.k_i) / (|q_i||k_i|)`. With the triangular
+factor `R` of `Q` and `G = K^T K`, the `d x d` matrix `R G R^T` has the eigenvalues `s_j^2`, and its eigenvectors `U`
+give `u_j.q_i = (U^T R)_ji` and `v_j.k_i = (U^T R G)_ji / s_j`. No matrix of the size of the attention map is ever
+built, and one symmetric eigenproblem takes the place of an SVD and a second factorisation.
 
 The cosines are kept for every pair of direction and neuron, so that every choice of `num_singular_directions` and
 `singular_weighting` is computed from the same statistics.
@@ -11,7 +12,12 @@ The cosines are kept for every pair of direction and neuron, so that every choic
 
 import torch
 
-from ..linear_algebra import one_thread
+from ..linear_algebra import double, parallel_map
+
+
+# Singular values below this share of the largest count as zero. Activations are known to single precision, so what is
+# below is their rounding; and `s_j^2`, which is what is computed, is exact to double precision of the largest.
+RANK_TOLERANCE = 1e-7
 
 
 def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -30,21 +36,12 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
             - `energies` `[heads, d]`: squared singular values
             - `num_maps` `[]`: number of attention maps
     """
-    query, key = _float64(query), _float64(key)
     head_dim = query.shape[-1]
-    with one_thread():
-        query_factor = torch.linalg.qr(query, mode="r").R  # [maps, heads, min(tokens, d), d]
-        key_factor = torch.linalg.qr(key, mode="r").R
-        left, singular_values, right = torch.linalg.svd(query_factor @ key_factor.mT, full_matrices=False)
-
-    # (u_j . q_i)(v_j . k_i): the orthogonal factors of Q and K cancel out.
-    alignment = (left.mT @ query_factor) * (right @ key_factor)
-    norms = torch.linalg.vector_norm(query, dim=-2) * torch.linalg.vector_norm(key, dim=-2)
-    # A neuron that is zero on every token adds nothing to the scores: its cosine counts as 0.
-    cosines = (alignment.abs() / norms.unsqueeze(-2)).nan_to_num(0.0, 0.0, 0.0)
-    # Directions beyond the rank are arbitrary and carry nothing; without this they would add noise.
-    threshold = singular_values[..., :1] * max(query.shape[-2:]) * torch.finfo(torch.float64).eps
-    cosines = torch.where((singular_values > threshold).unsqueeze(-1), cosines, 0.0)
+    # LAPACK takes small matrices one by one, and fastest on one thread each: on the CPU, every core has its own heads.
+    at_once = query.shape[1] if query.device.type == "cuda" else 1
+    heads = zip(query.split(at_once, dim=1), key.split(at_once, dim=1), strict=True)
+    found = parallel_map(lambda states: _directions(*states), heads)
+    cosines, singular_values = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
 
     missing = head_dim - singular_values.shape[-1]  # fewer tokens than neurons: fewer directions
     return {
@@ -55,10 +52,22 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
     }
 
 
+def _directions(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From `[..., tokens, d]` each to the cosines `[..., directions, d]` and the singular values, falling."""
+    query, key = double(query), double(key)
+    factor = torch.linalg.qr(query, mode="r").R  # [maps, min(tokens, d), d]
+    gram = key.mT @ key
+    squares, vectors = torch.linalg.eigh(factor @ gram @ factor.mT)
+    singular_values = squares.flip(-1).clamp_min(0).sqrt()
+    left = vectors.flip(-1).mT @ factor  # u_j . q_i
+    # Directions beyond the rank are arbitrary and carry nothing; without this they would add noise.
+    found = singular_values > RANK_TOLERANCE * singular_values[..., :1]
+    right = (left @ gram) / torch.where(found, singular_values, 1.0).unsqueeze(-1)  # v_j . k_i
+    norms = torch.linalg.vector_norm(query, dim=-2) * torch.linalg.vector_norm(key, dim=-2)
+    # A neuron that is zero on every token adds nothing to the scores: its cosine counts as 0.
+    cosines = ((left * right).abs() / norms.unsqueeze(-2)).nan_to_num(0.0, 0.0, 0.0)
+    return torch.where(found.unsqueeze(-1), cosines, 0.0), torch.where(found, singular_values, 0.0)
+
+
 def _pad_rows(matrix: torch.Tensor, missing: int) -> torch.Tensor:
     return torch.nn.functional.pad(matrix, (0, 0, 0, missing)).cpu()
-
-
-def _float64(tensor: torch.Tensor) -> torch.Tensor:
-    # Apple's GPUs have no float64.
-    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()

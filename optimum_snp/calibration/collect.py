@@ -17,7 +17,7 @@ from ..processes import process_state
 from ..structure import Structure, describe
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
-from .moments import moment_hooks
+from .moments import complete_moments, moment_hooks
 from .sensitivities import add_sensitivities, start_sensitivities
 from .statistics import CalibrationStatistics, model_fingerprint
 
@@ -59,8 +59,8 @@ def collect_statistics(
         image_processor, image_column:
             See [`optimum_snp.calibration.data.pixel_dataset`].
         moments (`bool`, *optional*, defaults to `True`):
-            Whether to sum the second moments that `method="snp-refit"` and `"projection"` need. They cost about twice
-            the forward pass, and a float64 matrix of the MLP's size squared per block.
+            Whether to sum the second moments that `method="snp-refit"` and `"projection"` need: a float64 matrix of
+            the MLP's size squared per block.
         sensitivities (`bool`, *optional*, defaults to `True`):
             Whether to sum, with the moments, the sensitivities that budgets such as `target_flops` need: a forward and
             a backward pass over `SENSITIVITY_IMAGES` of the images.
@@ -110,6 +110,8 @@ def collect_statistics(
     finally:
         model.to(device).train(training)
     _fill_missing(statistics, structure)
+    if moments:
+        complete_moments(statistics)
     statistics.fingerprint = model_fingerprint(model)
     return statistics.reduce()
 

@@ -8,7 +8,7 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics
-from optimum_snp.calibration.moments import second_moment
+from optimum_snp.calibration.moments import ROUNDED_FROM, add_outer_products
 from optimum_snp.conversion import convert
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.swin_reference import swin_reference
@@ -137,19 +137,42 @@ def test_moments_of_a_swin_are_those_of_transformers(class_name, size, pixel_val
     assert len(statistics.norms) == norms
 
 
-def test_a_large_mean_costs_the_covariance_no_digits():
-    rows = torch.randn(500, 8, dtype=torch.float64) + 1000
+def outer_products(rows):
+    channels = rows.shape[1]
+    moment, total = torch.zeros(channels, channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+    add_outer_products(moment, total, rows)
+    return moment.triu() + moment.triu(1).mT, total
+
+
+@pytest.mark.parametrize("channels", [8, 500])
+def test_a_large_mean_costs_the_covariance_no_digits(channels):
+    rows = torch.randn(1000, channels, dtype=torch.float64) + 1000
     rows = rows.float().double()
-    moment, total = second_moment(rows.float())
-    mean = total / 500
+    moment, total = outer_products(rows.float())
+    mean = total / 1000
     torch.testing.assert_close(
-        moment / 500 - torch.outer(mean, mean), torch.cov(rows.T, correction=0), rtol=1e-4, atol=1e-5
+        moment / 1000 - torch.outer(mean, mean), torch.cov(rows.T, correction=0), rtol=1e-4, atol=1e-4
     )
     torch.testing.assert_close(total, rows.sum(0), rtol=1e-12, atol=0)
 
 
+def test_fast_products_are_those_of_rounded_rows():
+    rows = torch.randn(2000, ROUNDED_FROM) * torch.logspace(-3, 0, ROUNDED_FROM)
+    moment, _ = outer_products(rows)
+    lengths = (rows.double() ** 2).sum(0).sqrt()
+    error = (moment - rows.double().T @ rows.double()) / torch.outer(lengths, lengths)
+    assert error.abs().max() < 2**-8
+
+
+def test_the_precision_of_other_products_stays():
+    matrix = torch.randn(ROUNDED_FROM, ROUNDED_FROM)
+    before = matrix @ matrix
+    outer_products(matrix)
+    assert torch.equal(matrix @ matrix, before)
+
+
 def test_nothing_summed_is_zero():
-    moment, total = second_moment(torch.zeros(0, 4))
+    moment, total = outer_products(torch.zeros(0, 4))
     assert not moment.any() and not total.any()
 
 
