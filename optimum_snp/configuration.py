@@ -22,6 +22,8 @@ LATENCY_BACKENDS = ("eager", "compile", "onnxruntime")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
 # What goes as a whole, also within a budget.
 REMOVALS = ("head_sparsity", "dropped_blocks")
+# What these say where the budget is to choose.
+AUTO = "auto"
 _LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")
 _MINIMUM_SIZES = ("minimum_qk_head_dim", "minimum_v_head_dim", "minimum_intermediate_size", "minimum_hidden_size")
 
@@ -34,8 +36,9 @@ class SNPConfig:
     that of `hidden_sparsity` one share per stage. A kept size is `size * (1 - share)` rounded half up, at least 1.
 
     Whole heads and blocks go first, with shares and with a budget, which counts them; all other shares are of what
-    is left. Lists count the blocks of the dense model, those that go included. Which heads go is SNP's choice for
-    method `"snp"`; for the other two they are those that the rest makes up for best.
+    is left. With a budget, `"auto"` lets it choose how many heads every block keeps, and which blocks go. Lists count
+    the blocks of the dense model, those that go included. Which heads go is SNP's choice for method `"snp"`; for the
+    other two they are those that the rest makes up for best.
 
     The default method is `"projection"`: in the one-shot benchmark (docs/one-shot.md) it keeps far more accuracy
     without training than the paper's `"snp"`, at the same sizes and speed.
@@ -66,14 +69,18 @@ class SNPConfig:
     hidden_sparsity: float | list[float] = field(
         default=0.0, metadata={"help": "share of the channels of the residual stream to remove, in [0, 1)"}
     )
-    head_sparsity: float | list[float] | list[list[float]] = field(
-        default=0.0, metadata={"help": "share of the attention heads of each block to remove, in [0, 1)"}
+    head_sparsity: float | list[float] | list[list[float]] | str = field(
+        default=0.0,
+        metadata={
+            "help": "share of the attention heads of each block to remove, in [0, 1), or 'auto' for what a budget "
+            "removes best"
+        },
     )
-    dropped_blocks: int | list[int] = field(
+    dropped_blocks: int | list[int] | str = field(
         default=0,
         metadata={
-            "help": "how many blocks to remove whole, those that change their stream least, or a list of the blocks, "
-            "counted from 0"
+            "help": "how many blocks to remove whole, those that change their stream least, a list of the blocks, "
+            "counted from 0, or 'auto' for those that a budget removes best"
         },
     )
     target_flops: float | None = field(
@@ -151,6 +158,8 @@ class SNPConfig:
 
     def __post_init__(self) -> None:
         for name in ("qk_sparsity", "v_sparsity", "mlp_sparsity", "head_sparsity"):
+            if name == "head_sparsity" and self.head_sparsity == AUTO:
+                continue
             setattr(self, name, _shares(name, getattr(self, name), nested=True))
         self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
         _choice("method", self.method, METHODS)
@@ -187,6 +196,7 @@ class SNPConfig:
                 f"{' and '.join(given + shares)} cannot be given together: name one budget, or the shares to remove."
             )
         constraints = [name for name in ("frozen_blocks", "frozen_parts") if getattr(self, name)]
+        constraints += [f"{name}={AUTO!r}" for name in REMOVALS if getattr(self, name) == AUTO]
         constraints += [name for name in _MINIMUM_SIZES if getattr(self, name) != _default(name)]
         if constraints and not given:
             raise ValueError(f"{', '.join(constraints)} only mean something with {' or '.join(BUDGETS)}.")
@@ -203,6 +213,8 @@ class SNPConfig:
 
     def _check_dropped_blocks(self) -> None:
         dropped = self.dropped_blocks
+        if dropped == AUTO:
+            return
         if isinstance(dropped, (list, tuple)):
             _block_numbers("dropped_blocks", dropped)
             self.dropped_blocks = sorted(set(dropped))
@@ -210,7 +222,9 @@ class SNPConfig:
             if both:
                 raise ValueError(f"dropped_blocks and frozen_blocks both name {', '.join(map(str, both))}.")
         elif isinstance(dropped, bool) or not isinstance(dropped, int) or dropped < 0:
-            raise ValueError(f"dropped_blocks must be a count from 0 on or a list of block numbers, got {dropped!r}.")
+            raise ValueError(
+                f"dropped_blocks must be a count from 0 on, a list of block numbers or {AUTO!r}, got {dropped!r}."
+            )
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> "SNPConfig":

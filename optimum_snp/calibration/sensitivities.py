@@ -12,6 +12,8 @@ Added to the sums of one block (float64, over all tokens of the images):
     query_sensitivity      [heads, d, d]   sum g g^T at the queries
     attention_sensitivity  []              sum |g|^2 at what the attention adds to the residual stream
     mlp_sensitivity        []              the same of the MLP
+    removal_change         []              sum over images of (g . d)^2 for all that the block adds, `d = out - in`,
+                                           and the gradient behind it; tokens count together
 
 and to those of one norm `sensitivity_images` and `sensitivity` [], sum |g|^2 at the rows that its readers get of what
 the norm puts out without its own scale and shift.
@@ -46,6 +48,7 @@ def start_sensitivities(structure: Structure, statistics: CalibrationStatistics)
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         attention = block.module.attention
         sums["sensitivity_images"], sums["attention_sensitivity"], sums["mlp_sensitivity"] = zeros(), zeros(), zeros()
+        sums["removal_change"] = zeros()
         sums["query_sensitivity"] = zeros(attention.num_attention_heads, attention.qk_head_dim, attention.qk_head_dim)
     for sums in statistics.norms.values():
         sums["sensitivity_images"], sums["sensitivity"] = zeros(), zeros()
@@ -70,7 +73,7 @@ def add_sensitivities(
     """
     generator = torch.Generator().manual_seed(seed)
     for chunk in pixel_values.split(CHUNK_SIZE):
-        with torch.enable_grad(), _frozen(model), _changes(structure, model) as states:
+        with torch.enable_grad(), _frozen(model), _changes(structure, model) as (states, added):
             outputs = _outputs(model(chunk.clone().requires_grad_()), model.config)
             signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in outputs]
             product = sum((output * sign.to(output)).sum() for output, sign in zip(outputs, signs, strict=True))
@@ -81,6 +84,9 @@ def add_sensitivities(
             for name, gradient in zip(names, gradients, strict=True)
         }
         _add(structure, model, statistics, found, len(chunk))
+        for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
+            answers = (found[f"{block.name}.mlp.fc2"] * added[block.name]).flatten(1).sum(dim=1)
+            sums["removal_change"] += answers.double().square().sum().cpu()
 
 
 @contextlib.contextmanager
@@ -97,9 +103,16 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """While open, a forward pass fills the dict with the outputs of all layers whose changes are weighed."""
+def _changes(
+    structure: Structure, model: nn.Module
+) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """While open, a forward pass fills two dicts.
+
+    One gets the outputs of all layers whose changes are weighed, by their names; the other what blocks add to their
+    streams.
+    """
     states: dict[str, torch.Tensor] = {}
+    added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
         names += [f"{block.name}.{layer}" for layer in ("attention.q_proj", "attention.o_proj", "mlp.fc2")]
@@ -107,9 +120,13 @@ def _changes(structure: Structure, model: nn.Module) -> Iterator[dict[str, torch
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: states.__setitem__(name, output)
 
+    def keep_added(name: str) -> Any:
+        return lambda _module, inputs, outputs: added.__setitem__(name, (outputs[0] - inputs[0]).detach())
+
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    handles += [block.module.register_forward_hook(keep_added(block.name)) for block in structure.blocks]
     try:
-        yield states
+        yield states, added
     finally:
         for handle in handles:
             handle.remove()

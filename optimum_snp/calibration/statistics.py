@@ -16,7 +16,7 @@ from ..processes import process_state
 
 
 # Counts up when the meaning of the sums changes, so that those of another version are refused.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass

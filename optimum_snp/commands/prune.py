@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..calibration.statistics import check_statistics_path
-from ..configuration import BUDGETS, REMOVALS, SHARES, SNPConfig
+from ..configuration import AUTO, BUDGETS, REMOVALS, SHARES, SNPConfig
 from ..planning.decide import check_fits
 from ..planning.presets import PRESETS
 from ..pruner import SNPPruner
@@ -104,6 +104,10 @@ def _kind(option: Field) -> str:
     return "shares" if "list[float]" in str(option.type) else inspect.formatannotation(option.type)
 
 
+def _share(text: str) -> float | str:
+    return text if text == AUTO else float(text)
+
+
 class _Shares(argparse.Action):
     """One share for all blocks, or one per block."""
 
@@ -118,16 +122,18 @@ def _directions(text: str) -> int | float | None:
     return int(text) if text.isdigit() else float(text)
 
 
-def _blocks(text: str) -> int | list[int]:
-    """A count, or the blocks themselves: `4,7`, and `4,` for one."""
+def _blocks(text: str) -> int | list[int] | str:
+    """A count, or the blocks themselves: `4,7`, and `4,` for one; or `auto`."""
+    if text == AUTO:
+        return text
     return [int(block) for block in text.split(",") if block] if "," in text else int(text)
 
 
 # How the command line reads each kind of field.
 _READERS: dict[str, dict[str, Any]] = {
-    "shares": {"type": float, "nargs": "+", "action": _Shares},
+    "shares": {"type": _share, "nargs": "+", "action": _Shares},
     "int | float | None": {"type": _directions},
-    "int | list[int]": {"type": _blocks},
+    "int | list[int] | str": {"type": _blocks},
     "float | None": {"type": float},
     "int | None": {"type": int},
     "list[int]": {"type": int, "nargs": "+"},

@@ -14,6 +14,7 @@ Source: our choice.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,7 +32,7 @@ Costs: TypeAlias = SizeCosts | LatencyCosts
 _PRICES = (1e-12, 1e12)
 _SEARCH_STEPS = 60
 # Rounds of choosing blocks and widths in turn. They settle within a few.
-_ROUNDS = 20
+ROUNDS = 20
 # The share of the budget that may stay unused.
 _SLACK = 0.002
 # A larger size may cost nothing in latency. It counts as this share of the budget, so that gains are finite.
@@ -64,21 +65,39 @@ def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_
     Returns:
         `dict[Part, int]`: A size for every part: the least one where even those cost more.
     """
+    choices = size_choices(costs.sizes, losses, minimum)
+    best = search_price(costs, target, lambda price: _cheapest(costs, choices, price, round_to))
+    if costs.total(best) > target:
+        best = minimum
+    return _spend_rest(costs, choices, best, target, round_to)
+
+
+def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]) -> Sizes:
+    """The sizes of the lowest price at which they cost at most `target`; else those of the highest price.
+
+    Args:
+        costs ([`SizeCosts`] or [`LatencyCosts`]):
+            Of the model.
+        target (`float`):
+            The cost that is allowed.
+        cheapest (`Callable[[float], Sizes]`):
+            From a price per unit of cost to the sizes with the least loss + price * cost.
+    """
     dense = costs.total(costs.sizes)
-    choices = _choices(costs.sizes, losses, minimum)
     low, high = (math.log(price / dense) for price in _PRICES)
-    best = minimum
+    best = None
     for _ in range(_SEARCH_STEPS):
         price = (low + high) / 2
-        sizes = _cheapest(costs, choices, math.exp(price), round_to)
+        sizes = cheapest(math.exp(price))
         if costs.total(sizes) <= target:
             best, high = sizes, price
         else:
             low = price
-    return _spend_rest(costs, choices, best, target, round_to)
+    return sizes if best is None else best
 
 
-def _choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]:
+def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]:
+    """What every part may choose from: its sizes from the least one on."""
     curves = {"qk_sparsity": losses.query_key, "v_sparsity": losses.value, "mlp_sparsity": losses.mlp}
     curves[WIDTH] = losses.widths
     choices = {}
@@ -91,36 +110,46 @@ def _choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]
 def _cheapest(costs: Costs, choices: dict[Part, Choice], price: float, round_to: int) -> Sizes:
     """The sizes with the least loss + price * cost."""
     sizes = dict(costs.sizes)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         before = dict(sizes)
         for part, choice in choices.items():
-            if part[0] == "mlp_sparsity":
-                sizes[part] = _best(costs, part, choice, sizes, price, round_to)
-            elif part[0] == "qk_sparsity":
-                _choose_attention(costs, choices, part[1], sizes, price, round_to)
+            name, block = part
+            if name == "mlp_sparsity":
+                sizes[part], _ = best_size(costs, part, choice, sizes, price, round_to)
+            elif name == "qk_sparsity":
+                query_key, value, _ = best_attention(costs, choices, block, sizes, price, round_to)
+                sizes[part], sizes["v_sparsity", block] = query_key, value
         for part, choice in choices.items():
             if part[0] == WIDTH:  # one after the other: patch merging ties the widths of neighbours
-                sizes[part] = _best(costs, part, choice, sizes, price, round_to)
+                sizes[part], _ = best_size(costs, part, choice, sizes, price, round_to)
         if sizes == before:
             break
     return sizes
 
 
-def _best(costs: Costs, part: Part, choice: Choice, sizes: Sizes, price: float, round_to: int) -> int:
-    cost = costs.curve(part, _preferred(choice.sizes, round_to), sizes)
-    return int(choice.sizes[(choice.losses + price * cost).argmin()])
+def best_size(
+    costs: Costs, part: Part, choice: Choice, sizes: Sizes, price: float, round_to: int
+) -> tuple[int, float]:
+    """The size of a part with the least loss + price * cost, and that sum."""
+    totals = choice.losses + price * costs.curve(part, _preferred(choice.sizes, round_to), sizes)
+    best = int(totals.argmin())
+    return int(choice.sizes[best]), float(totals[best])
 
 
-def _choose_attention(
+def best_attention(
     costs: Costs, choices: dict[Part, Choice], block: int, sizes: Sizes, price: float, round_to: int
-) -> None:
-    """Queries/keys and values of a block together, since attention pads the smaller of the two sizes."""
-    query_key, value = ("qk_sparsity", block), ("v_sparsity", block)
-    preferred = (_preferred(choices[part].sizes, round_to) for part in (query_key, value))
+) -> tuple[int, int, float]:
+    """The sizes of queries/keys and of values with the least loss + price * cost, and that sum.
+
+    They are chosen together, since attention pads the smaller of the two.
+    """
+    query_key, value = (choices[name, block] for name in ("qk_sparsity", "v_sparsity"))
+    preferred = (_preferred(choice.sizes, round_to) for choice in (query_key, value))
     cost = costs.attention(block, *preferred, sizes, padded=round_to > 1)
-    loss = choices[query_key].losses.unsqueeze(1) + choices[value].losses
-    row, column = divmod(int((loss + price * cost).argmin()), loss.shape[1])
-    sizes[query_key], sizes[value] = int(choices[query_key].sizes[row]), int(choices[value].sizes[column])
+    totals = query_key.losses.unsqueeze(1) + value.losses + price * cost
+    best = int(totals.argmin())
+    row, column = divmod(best, totals.shape[1])
+    return int(query_key.sizes[row]), int(value.sizes[column]), float(totals.flatten()[best])
 
 
 def _preferred(sizes: torch.Tensor, round_to: int) -> torch.Tensor:

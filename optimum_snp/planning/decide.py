@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
-from ..configuration import BUDGETS, SNPConfig
+from ..configuration import AUTO, BUDGETS, SNPConfig
 from ..exporting.onnx import check_onnx_packages
 from ..models import SNPModel
 from ..reshaping.remove import remove
@@ -18,9 +18,10 @@ from .costs import count_macs, count_parameters, skeleton
 from .latency import plan_within_latency
 from .losses import Losses, compute_losses
 from .plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
-from .removal import check_dropped_blocks, choose_heads, keep_highest, kept_head_counts
+from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
 from .sizes import PART_SIZES, WIDTH, Sizes, dense_sizes, sizes_of_shares
+from .whole_parts import choose_head_counts
 
 
 # Multiples of this are preferred within a budget, unless the user says otherwise.
@@ -54,7 +55,7 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             "calibrate(dataset) again, without moments=False or sensitivities=False."
         )
     check_moments(statistics, config)
-    heads = choose_heads(model, statistics, config)
+    heads = choose_heads(model, statistics, config, _head_counts(model, statistics, config))
     rest, rest_statistics = remove(model, heads, config.method, statistics)
     scores = compute_scores(rest, rest_statistics, config)
     if budget is None:
@@ -65,7 +66,6 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     dense_parts = {(name, i): (name, i if name == WIDTH else kept[i]) for name, i in dense_sizes(rest.config)}
     dense_minimum = _minimum_sizes(config, model.config)
     minimum = {part: dense_minimum[dense_part] for part, dense_part in dense_parts.items()}
-    round_to = config.round_to or BUDGET_ROUND_TO
 
     def plan_of(sizes: Sizes) -> PruningPlan:
         dense_indices = {dense_parts[part]: size for part, size in sizes.items()}
@@ -73,8 +73,8 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
 
     if budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, rest, config, losses, minimum, round_to, plan_of)
-    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, round_to, plan_of)
+            return plan_within_latency(model, rest, config, losses, minimum, _round_to(config), plan_of)
+    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, _round_to(config), plan_of)
 
 
 def make_plan(
@@ -174,6 +174,21 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[in
     return [keep_highest(head, size) for head in scores]
 
 
+def _round_to(config: SNPConfig) -> int:
+    return config.round_to or BUDGET_ROUND_TO
+
+
+def _head_counts(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[int]:
+    """How many heads every block keeps, 0 for a block that goes."""
+    counts = fixed_head_counts(model.config, statistics, config)
+    if AUTO not in (config.head_sparsity, config.dropped_blocks):
+        return counts
+    scores = compute_scores(model, statistics, config)
+    losses = compute_losses(model, statistics, scores, config)
+    minimum = _minimum_sizes(config, model.config)
+    return choose_head_counts(model, statistics, scores, losses, config, counts, minimum, _round_to(config))
+
+
 def _plan_within(
     model: SNPModel,
     config: SNPConfig,
@@ -198,7 +213,8 @@ def _plan_within(
                 f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
                 f"{least}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
             )
-        target -= spent - allowed  # for the few weights that a narrower stream adds, which the costs do not know
+        # For the few weights that a narrower stream adds, which the costs do not know.
+        target = costs.total(sizes) - (spent - allowed)
 
 
 def _minimum_sizes(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:

@@ -176,7 +176,7 @@ def _value_loss(block: Block, sums: Sums, scores: torch.Tensor, method: str) -> 
         moment, readers = basis.T @ moment @ basis, torch.cat(readers_of_maps, dim=1)
         order = _by_rank(-torch.arange(head_dim, dtype=torch.float64).expand(heads, -1))
     errors = nested_errors(moment, readers, order, refit=method != "snp")
-    return errors[::heads] * _per_channel(sums, "attention_sensitivity", readers)
+    return errors[::heads] * per_channel(sums, "attention_sensitivity", readers)
 
 
 def _mlp_loss(block: Block, sums: Sums, scores: torch.Tensor, method: str) -> torch.Tensor:
@@ -187,10 +187,10 @@ def _mlp_loss(block: Block, sums: Sums, scores: torch.Tensor, method: str) -> to
         moment, _ = covariance_and_mean(sums, "mlp_")
     order = scores.argsort(descending=True, stable=True)
     errors = nested_errors(moment, readers, order, refit=method != "snp")
-    return errors * _per_channel(sums, "mlp_sensitivity", readers)
+    return errors * per_channel(sums, "mlp_sensitivity", readers)
 
 
-def _per_channel(sums: Sums, name: str, readers: torch.Tensor) -> torch.Tensor:
+def per_channel(sums: Sums, name: str, readers: torch.Tensor) -> torch.Tensor:
     """The squared change of the outputs for an error of one per token in the squared length of what a layer adds."""
     return sums[name] / sums["sensitivity_images"].clamp_min(1) / len(readers)
 

@@ -6,15 +6,30 @@ import torch
 from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
-from ..configuration import SNPConfig
+from ..configuration import AUTO, SNPConfig
 from ..models import SNPModel
 from ..scoring import block_scores, compute_head_scores
 from ..structure import block_sizes, block_stages
 from .sizes import block_shares, kept_size
 
 
-def choose_heads(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[list[int]]:
-    """The heads and blocks that stay.
+def fixed_head_counts(
+    model_config: PretrainedConfig, statistics: CalibrationStatistics, config: SNPConfig
+) -> list[int]:
+    """How many heads every block keeps, 0 for a block that goes, as far as the config says it.
+
+    Raises:
+        ValueError: If the config does not fit the model, or the statistics lack what the scores of blocks need.
+    """
+    dropped = _dropped_blocks(model_config, statistics, config)
+    counts = kept_head_counts(config, model_config)
+    return [0 if index in dropped else count for index, count in enumerate(counts)]
+
+
+def choose_heads(
+    model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig, counts: list[int]
+) -> list[list[int]]:
+    """The heads that stay.
 
     Args:
         model:
@@ -22,22 +37,21 @@ def choose_heads(model: SNPModel, statistics: CalibrationStatistics, config: SNP
         statistics ([`CalibrationStatistics`]):
             Of this model.
         config ([`SNPConfig`]):
-            Of which `head_sparsity`, `dropped_blocks`, `frozen_blocks` and what head scores need are read.
+            Of which what head scores need is read.
+        counts (`list[int]`):
+            How many heads every block keeps.
 
     Returns:
-        `list[list[int]]`: Per block the heads that stay, rising; none of a block that is dropped.
+        `list[list[int]]`: Per block the heads that stay, rising.
 
     Raises:
-        ValueError: If the config does not fit the model, or the statistics lack what the scores need.
+        ValueError: If the statistics lack what the scores need.
     """
-    dropped = _dropped_blocks(model.config, statistics, config)
     before = [block["num_attention_heads"] for block in block_sizes(model.config)]
-    counts = kept_head_counts(config, model.config)
-    heads = [list(range(count)) for count in before]
-    if counts != before:
-        scores = compute_head_scores(model, statistics, config)
-        heads = [keep_highest(of_block, count) for of_block, count in zip(scores, counts, strict=True)]
-    return [[] if index in dropped else kept for index, kept in enumerate(heads)]
+    if all(count in (0, all_heads) for count, all_heads in zip(counts, before, strict=True)):
+        return [list(range(count)) for count in counts]
+    scores = compute_head_scores(model, statistics, config)
+    return [keep_highest(of_block, count) for of_block, count in zip(scores, counts, strict=True)]
 
 
 def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
@@ -47,12 +61,13 @@ def keep_highest(scores: torch.Tensor, count: int) -> list[int]:
 
 
 def kept_head_counts(config: SNPConfig, model_config: PretrainedConfig) -> list[int]:
-    """How many heads of every block stay, at least one; frozen blocks keep all.
+    """How many heads of every block stay, at least one; frozen blocks keep all, and so do all that a budget chooses.
 
     Raises:
         ValueError: If a list of shares does not fit the blocks of the model.
     """
-    shares = block_shares("head_sparsity", config.head_sparsity, block_stages(model_config))
+    given = 0.0 if config.head_sparsity == AUTO else config.head_sparsity
+    shares = block_shares("head_sparsity", given, block_stages(model_config))
     return [
         kept_size(block["num_attention_heads"], 0.0 if index in config.frozen_blocks else share, round_to=1)
         for index, (block, share) in enumerate(zip(block_sizes(model_config), shares, strict=True))
@@ -66,6 +81,8 @@ def check_dropped_blocks(config: SNPConfig, model_config: PretrainedConfig) -> N
         ValueError: If there is no block of a number, or too few blocks would stay.
     """
     stages, dropped = block_stages(model_config), config.dropped_blocks
+    if dropped == AUTO:
+        return
     if isinstance(dropped, int):
         most = len(_droppable(range(len(stages)), stages, config.frozen_blocks))
         if dropped > most:
@@ -87,7 +104,7 @@ def _dropped_blocks(model_config: PretrainedConfig, statistics: CalibrationStati
     check_dropped_blocks(config, model_config)
     if isinstance(config.dropped_blocks, list):
         return config.dropped_blocks
-    if config.dropped_blocks == 0:
+    if config.dropped_blocks in (0, AUTO):
         return []
     order = torch.sort(block_scores(statistics), stable=True).indices.tolist()
     return _droppable(order, block_stages(model_config), config.frozen_blocks)[: config.dropped_blocks]

@@ -7,12 +7,13 @@ from torch import nn
 
 from ..models import SNPModel
 from ..structure import Structure, describe
-from .sizes import PART_SIZES, WIDTH, Part, Sizes, dense_sizes
+from .sizes import BLOCK, HEADS, PART_SIZES, WIDTH, Part, Sizes, dense_sizes
 
 
 class SizeCosts:
     """Multiply-accumulates or parameters as a polynomial in the sizes of all parts.
 
+    Heads and blocks count as they are in the dense model where sizes do not say otherwise.
     [`optimum_snp.planning.costs`] counts the same on whole models. Not in the polynomial are the few weights that
     the closed-form methods add with a narrower stream: biases, and Swin's small layer behind the patch embedding.
 
@@ -26,54 +27,68 @@ class SizeCosts:
         structure = describe(model)
         self.unit = unit
         self.sizes = dense_sizes(model.config)
+        self._whole: Sizes = {}
+        for index, block in enumerate(structure.blocks):
+            self._whole |= {(HEADS, index): block.module.attention.num_attention_heads, (BLOCK, index): 1}
         self._terms: dict[tuple[Part, ...], float] = defaultdict(float)
         self._attention_slopes: dict[int, float] = {}
         inputs, outputs = _inputs_and_outputs(structure)
+        self._block_of = {
+            f"{block.name}.{name}": index
+            for index, block in enumerate(structure.blocks)
+            for name, _ in block.module.named_modules()
+        }
         for name, rows in structure.linear_rows.items():
             layer = model.get_submodule(name)
-            read, written = inputs.get(name), outputs.get(name)
+            read, written, block = inputs.get(name), outputs.get(name), self._block_of.get(name)
             count = rows if unit == "macs" else 1
-            self._add(count * layer.weight.numel(), read, written)
+            self._add(count * layer.weight.numel(), read, written, block=block)
             if unit == "parameters" and layer.bias is not None:
-                self._add(layer.bias.numel(), written)
+                self._add(layer.bias.numel(), written, block=block)
         if unit == "macs":
             for index, block in enumerate(structure.blocks):
                 pairs = block.num_maps * block.map_tokens**2 * block.module.attention.num_attention_heads
                 self._attention_slopes[index] = pairs
                 for part in (("qk_sparsity", index), ("v_sparsity", index)):
-                    self._add(pairs * self.sizes[part], part)
+                    self._add(pairs * self.sizes[part], part, block=index)
         else:
             self._add_vectors(model, structure)
         self._terms_of: dict[Part, list[tuple[list[Part], float]]] = {part: [] for part in self.sizes}
         for parts, amount in self._terms.items():
             for position, part in enumerate(parts):
-                self._terms_of[part].append(([*parts[:position], *parts[position + 1 :]], amount))
+                if part in self._terms_of:
+                    self._terms_of[part].append(([*parts[:position], *parts[position + 1 :]], amount))
 
     def _add_vectors(self, model: nn.Module, structure: Structure) -> None:
         counted = self.total(self.sizes)
         for index, stream in enumerate(structure.streams):
             width = (WIDTH, index)
-            weights = [model.get_parameter(vector) for vector in stream.vectors]
+            sizes = {vector: model.get_parameter(vector).numel() for vector in stream.vectors}
             for name in (*stream.scales, *(norm.name for norm in stream.norms)):
-                weights += list(model.get_submodule(name).parameters())
-            for weight in weights:
-                self._add(weight.numel(), width)
-                counted += weight.numel()
+                sizes[name] = sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
+            for name, size in sizes.items():
+                self._add(size, width, block=self._block_of.get(name))
+                counted += size
         self._add(sum(parameter.numel() for parameter in model.parameters()) - counted)
 
-    def _add(self, amount: float, *parts: Part | None) -> None:
-        """An amount, as counted on the dense model, that grows with the sizes of these parts."""
+    def _add(self, amount: float, *parts: Part | None, block: int | None = None) -> None:
+        """An amount, as counted on the dense model, that grows with the sizes of these parts, in this block."""
         parts = tuple(part for part in parts if part is not None)
+        parts += tuple((HEADS, index) for name, index in parts if name in ("qk_sparsity", "v_sparsity"))
+        parts += ((BLOCK, block),) if block is not None else ()
         for part in parts:
-            amount /= self.sizes[part]
+            amount /= self._size(part, self.sizes)
         self._terms[parts] += amount
+
+    def _size(self, part: Part, sizes: Sizes) -> int:
+        return sizes[part] if part in sizes else self._whole[part]
 
     def total(self, sizes: Sizes) -> float:
         """The cost of a model of these sizes."""
         total = 0.0
         for parts, amount in self._terms.items():
             for part in parts:
-                amount *= sizes[part]
+                amount *= self._size(part, sizes)
             total += amount
         return total
 
@@ -82,7 +97,7 @@ class SizeCosts:
         slope = 0.0
         for others, amount in self._terms_of[part]:
             for other in others:
-                amount *= sizes[other]
+                amount *= self._size(other, sizes)
             slope += amount
         return slope * candidates
 

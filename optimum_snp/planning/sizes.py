@@ -12,6 +12,9 @@ from ..structure import block_sizes, block_stages, stream_widths
 # The shares that are given block by block, with the size that each makes smaller.
 PART_SIZES = {"qk_sparsity": "qk_head_dim", "v_sparsity": "v_head_dim", "mlp_sparsity": "intermediate_size"}
 WIDTH = "hidden_sparsity"
+# The number of heads of a block, and whether the block is there at all, 1 or 0.
+HEADS = "head_sparsity"
+BLOCK = "dropped_blocks"
 
 # What a size is of: the share that makes it smaller, and the position of its block or residual stream.
 Part = tuple[str, int]

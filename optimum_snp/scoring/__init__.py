@@ -111,4 +111,12 @@ def check_moments(statistics: CalibrationStatistics, config: SNPConfig) -> None:
         )
 
 
-__all__ = ["Scores", "block_scores", "check_moments", "compute_head_scores", "compute_scores"]
+__all__ = [
+    "Scores",
+    "block_scores",
+    "check_moments",
+    "compute_head_scores",
+    "compute_scores",
+    "head_elimination",
+    "snp_head_scores",
+]
