@@ -2,16 +2,19 @@
 
 import copy
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from transformers import BaseImageProcessor, Trainer, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
 from ..calibration.data import pixel_dataset
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
+from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
+from .finetuning_trainer import FineTuningTrainer
 
 
 class _UnsavedToken(str):
@@ -30,6 +33,8 @@ def build_trainer(
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    distillation: DistillationConfig | None = None,
+    teacher: str | Path | PreTrainedModel | None = None,
     **trainer_options: Any,
 ) -> Trainer:
     """Makes a Trainer for an image classifier.
@@ -43,12 +48,14 @@ def build_trainer(
             Labelled datasets of any kind that [`optimum_snp.calibration.data`] lists.
         image_processor, image_column, label_column:
             See [`optimum_snp.calibration.data.pixel_dataset`].
+        distillation ([`DistillationConfig`], *optional*), teacher (*optional*):
+            How the model learns from a teacher, and from whom: see [`load_teacher`].
         trainer_options:
             Further arguments of [`~transformers.Trainer`]; they overrule ours.
 
     Raises:
         TypeError: If the model has no classifier.
-        ValueError: For a dataset that cannot be used.
+        ValueError: For a dataset or a teacher that cannot be used.
     """
     if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
         raise TypeError(
@@ -83,7 +90,19 @@ def build_trainer(
         "processing_class": image_processor,  # saved with every checkpoint
         **trainer_options,
     }
-    return Trainer(model, args, train_dataset=labelled(train_dataset), eval_dataset=labelled(eval_dataset), **options)
+    train_dataset, eval_dataset = labelled(train_dataset), labelled(eval_dataset)
+    if distillation is None:
+        return FineTuningTrainer(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)
+    args = copy.copy(args) if args is not None else TrainingArguments("trainer_output")
+    teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
+    if distillation.cache_logits:
+        if "data_collator" in options:
+            raise ValueError("cache_logits=True does not go with a data_collator, which may change the images.")
+        train_dataset = with_teacher_logits(train_dataset, teacher, args.per_device_train_batch_size)
+        args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
+    return FineTuningTrainer(
+        model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, teacher=teacher, **options
+    )
 
 
 def evaluate_accuracy(
