@@ -28,7 +28,7 @@ from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
-from .training import CompleteCheckpoints, DistillationConfig, build_trainer, evaluate_accuracy
+from .training import CompleteCheckpoints, DistillationConfig, Recipe, build_trainer, evaluate_accuracy
 
 
 class SNPPruner:
@@ -253,6 +253,7 @@ class SNPPruner:
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        recipe: Recipe | str | None = None,
         distillation: DistillationConfig | None = None,
         teacher: str | Path | PreTrainedModel | None = None,
         resume_from_checkpoint: str | bool | None = None,
@@ -265,10 +266,14 @@ class SNPPruner:
             train_dataset, eval_dataset:
                 Labelled datasets of the kinds that `calibrate` takes.
             args (`TrainingArguments`, *optional*):
-                As for the Trainer. With `push_to_hub=True` the trained model is pushed at the end as
+                As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            recipe ([`Recipe`] or `str`, *optional*):
+                Random changes of the images, mixing, stochastic depth and an average of the weights to train by, or
+                the name of such a recipe, `"deit-20"` or `"deit-300"`. Its schedule comes with
+                `args=recipe.training_arguments(...)`; other `args` keep theirs.
             distillation ([`DistillationConfig`], *optional*):
                 Lets the model learn from a teacher, too.
             teacher (`str`, `Path` or `PreTrainedModel`, *optional*):
@@ -297,6 +302,9 @@ class SNPPruner:
             distillation = distillation or DistillationConfig()
         elif distillation is not None:
             teacher = self._teacher_of_its_own()
+        recipe = Recipe.from_preset(recipe) if isinstance(recipe, str) else recipe
+        if recipe is not None and args is None:
+            args = recipe.training_arguments("trainer_output")
         trainer = build_trainer(
             self.model,
             args,
@@ -305,6 +313,7 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            recipe=recipe,
             distillation=distillation,
             teacher=teacher,
             callbacks=[*(callbacks or []), CompleteCheckpoints(lambda folder: write_history(folder, self))],

@@ -243,8 +243,8 @@ def _check_preparation(ours: BaseImageProcessor | None, theirs: BaseImageProcess
         if theirs_seen.get(name) != value:
             raise ValueError(
                 f"The image processors of student and teacher differ in {name}: {value} and {theirs_seen.get(name)}. "
-                "Both see the same pixel values; use a teacher that reads images prepared in the same way, or load it and "
-                "pass the model, if you know that the difference does not matter."
+                "Both see the same pixel values; use a teacher that reads images prepared in the same way, or load it "
+                "and pass the model, if you know that the difference does not matter."
             )
 
 

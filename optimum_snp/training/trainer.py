@@ -15,6 +15,9 @@ from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
+from .mixing import Mixing
+from .recipes import Recipe
+from .transforms import TrainTransform
 
 
 class _UnsavedToken(str):
@@ -35,6 +38,7 @@ def build_trainer(
     label_column: str | None = None,
     distillation: DistillationConfig | None = None,
     teacher: str | Path | PreTrainedModel | None = None,
+    recipe: Recipe | None = None,
     **trainer_options: Any,
 ) -> Trainer:
     """Makes a Trainer for an image classifier.
@@ -50,6 +54,8 @@ def build_trainer(
             See [`optimum_snp.calibration.data.pixel_dataset`].
         distillation ([`DistillationConfig`], *optional*), teacher (*optional*):
             How the model learns from a teacher, and from whom: see [`load_teacher`].
+        recipe ([`Recipe`], *optional*):
+            What to train by beside `args`.
         trainer_options:
             Further arguments of [`~transformers.Trainer`]; they overrule ours.
 
@@ -72,7 +78,7 @@ def build_trainer(
         args = copy.copy(args)
         args.hub_token = _UnsavedToken(args.hub_token)
 
-    def labelled(dataset: Any) -> Any:
+    def labelled(dataset: Any, transform: TrainTransform | None = None) -> Any:
         if dataset is None:
             return None
         return pixel_dataset(
@@ -82,6 +88,7 @@ def build_trainer(
             image_column=image_column,
             label_column=label_column,
             with_labels=True,
+            transform=transform,
         )
 
     options = {
@@ -90,18 +97,24 @@ def build_trainer(
         "processing_class": image_processor,  # saved with every checkpoint
         **trainer_options,
     }
-    train_dataset, eval_dataset = labelled(train_dataset), labelled(eval_dataset)
-    if distillation is None:
-        return FineTuningTrainer(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)
-    args = copy.copy(args) if args is not None else TrainingArguments("trainer_output")
-    teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
-    if distillation.cache_logits:
-        if "data_collator" in options:
-            raise ValueError("cache_logits=True does not go with a data_collator, which may change the images.")
-        train_dataset = with_teacher_logits(train_dataset, teacher, args.per_device_train_batch_size)
+    frozen_teacher = None
+    if distillation is not None:
+        args = copy.copy(args) if args is not None else TrainingArguments()
+        frozen_teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
+    train_dataset = labelled(train_dataset, TrainTransform.of(recipe, image_processor, model.config.image_size))
+    if distillation is not None and distillation.cache_logits:
+        if "data_collator" in options or Mixing.of(recipe, model.num_labels):
+            raise ValueError("cache_logits=True does not go with a data_collator or mixing, which change the images.")
+        train_dataset = with_teacher_logits(train_dataset, frozen_teacher, args.per_device_train_batch_size)
         args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
     return FineTuningTrainer(
-        model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, teacher=teacher, **options
+        model,
+        args,
+        train_dataset=train_dataset,
+        eval_dataset=labelled(eval_dataset),
+        teacher=frozen_teacher,
+        recipe=recipe,
+        **options,
     )
 
 
