@@ -114,6 +114,21 @@ class Recipe:
             raise ValueError(f"A recipe has no part {unknown[0]!r} to leave out; its parts are {', '.join(PARTS)}.")
         return replace(self, **dict.fromkeys(parts, 0.0))
 
+    def schedule(self) -> dict[str, Any]:
+        """The recipe's fields of [`~transformers.TrainingArguments`], all but the learning rate."""
+        return {
+            "num_train_epochs": self.epochs,
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": 0.01},
+            "warmup_steps": self.warmup,
+            "weight_decay": self.weight_decay,
+            "label_smoothing_factor": self.label_smoothing,
+        }
+
+    def scaled_learning_rate(self, args: TrainingArguments) -> float:
+        """The learning rate for as many images per step as the arguments make it, on all devices together."""
+        return self.learning_rate * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / BATCH
+
     def training_arguments(self, output_dir: str, **options: Any) -> TrainingArguments:
         """The schedule of the recipe as [`~transformers.TrainingArguments`].
 
@@ -121,21 +136,9 @@ class Recipe:
             output_dir (`str`): As there.
             options: Further arguments; they overrule the recipe's.
         """
-        args = TrainingArguments(
-            output_dir,
-            **{
-                "num_train_epochs": self.epochs,
-                "lr_scheduler_type": "cosine_with_min_lr",
-                "lr_scheduler_kwargs": {"min_lr_rate": 0.01},
-                "warmup_steps": self.warmup,
-                "weight_decay": self.weight_decay,
-                "label_smoothing_factor": self.label_smoothing,
-                **options,
-            },
-        )
+        args = TrainingArguments(output_dir, **{**self.schedule(), **options})
         if "learning_rate" not in options:
-            images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            args.learning_rate = self.learning_rate * images / BATCH
+            args.learning_rate = self.scaled_learning_rate(args)
         return args
 
 

@@ -1,6 +1,7 @@
 """A `transformers.Trainer` over the datasets that this library reads, with top-1 and top-5 accuracy."""
 
 import copy
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
-from ..calibration.data import pixel_dataset
+from ..calibration.data import PixelStream, pixel_dataset
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
@@ -61,7 +62,7 @@ def build_trainer(
 
     Raises:
         TypeError: If the model has no classifier.
-        ValueError: For a dataset or a teacher that cannot be used.
+        ValueError: For a dataset or a teacher that cannot be used, or a stream to train on of unknown length.
     """
     if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
         raise TypeError(
@@ -107,6 +108,9 @@ def build_trainer(
             raise ValueError("cache_logits=True does not go with a data_collator or mixing, which change the images.")
         train_dataset = with_teacher_logits(train_dataset, frozen_teacher, args.per_device_train_batch_size)
         args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
+    if isinstance(train_dataset, PixelStream) and (args is None or args.max_steps <= 0):
+        args = copy.copy(args) if args is not None else TrainingArguments()
+        args.max_steps = steps_of_stream(train_dataset.dataset, args)
     return FineTuningTrainer(
         model,
         args,
@@ -116,6 +120,25 @@ def build_trainer(
         recipe=recipe,
         **options,
     )
+
+
+def steps_of_stream(stream: Any, args: TrainingArguments) -> int:
+    """The steps of a training on a stream, where its data set knows how many images it has.
+
+    What `take` or `filter` left out of it is counted, too.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    splits = getattr(getattr(stream, "info", None), "splits", None) or {}
+    split = splits.get(str(getattr(stream, "split", None)))
+    if split is None or not split.num_examples:
+        raise ValueError(
+            "The training set is a stream that does not know its length, so the length of the training must be said: "
+            "set max_steps in TrainingArguments to images x epochs / images per step."
+        )
+    images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return math.ceil(args.num_train_epochs * math.ceil(split.num_examples / images))
 
 
 def evaluate_accuracy(

@@ -50,8 +50,8 @@ class TrainTransform:
         v2 = torchvision_transforms()
         if v2 is None and (recipe.rand_augment or recipe.random_erasing):
             logger.warning(
-                "torchvision is not installed, or not for this torch: of the recipe's augmentation the images get "
-                "random crops, flips and colour jitter, but no RandAugment and no random erasing."
+                "torchvision is not installed, or not for this torch: the recipe goes without RandAugment, for which "
+                "colour jitter stands in, and without random erasing."
             )
         self.processor = image_processor
         self.change = _pillow_changes(recipe, size) if v2 is None else _torchvision_changes(v2, recipe, size)
