@@ -26,6 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
 from optimum_snp.calibration.data import load_image_folder
+from optimum_snp.commands.common import SHUFFLE_BUFFER
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.publishing import check_push, check_save_directory
@@ -34,9 +35,6 @@ from optimum_snp.training.recipes import PARTS, RECIPES
 
 
 logger = logging.getLogger("run_image_classification_snp")
-
-# Images of a stream that are shuffled among each other.
-SHUFFLE_BUFFER = 10_000
 
 
 @dataclass

@@ -13,6 +13,9 @@ from ..publishing.recording import folder_name
 # What a command found: for machines as a dict that JSON can hold, and for people as text.
 Result = tuple[dict[str, Any], str]
 
+# Images of a stream that are shuffled among each other.
+SHUFFLE_BUFFER = 10_000
+
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the positional MODEL."""

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from transformers import TrainingArguments
 
@@ -19,7 +20,7 @@ from ..publishing import check_push, check_save_directory
 from ..training import DistillationConfig, Recipe
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
-from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
+from .common import SHUFFLE_BUFFER, Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 
 # Options that a recipe has values for, too; given ones overrule it.
@@ -104,9 +105,12 @@ def run(args: argparse.Namespace) -> Result:
     def load(name: str, split: str) -> Any:
         return load_named_dataset(name, split, streaming=args.streaming)
 
+    train_dataset = load(args.train_dataset, args.train_dataset_split)
+    if isinstance(train_dataset, datasets.IterableDataset):
+        train_dataset = train_dataset.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
     eval_dataset = load(args.eval_dataset, args.eval_dataset_split) if args.eval_dataset else None
     trained = pruner.finetune(
-        load(args.train_dataset, args.train_dataset_split),
+        train_dataset,
         eval_dataset,
         training_arguments,
         recipe=recipe,

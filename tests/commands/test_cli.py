@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import datasets
 import pytest
 from huggingface_hub import ModelCard, constants
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
+from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands import COMMANDS, build_parser, main
 from tests.helpers import build_source
 
@@ -79,6 +81,27 @@ def test_finetune_with_recipe_and_teacher(model, image_folder, tmp_path, capsys,
         run(capsys, "finetune", model, *where, "--without", "mixup")
 
 
+def test_finetune_on_a_stream(model, image_folder, tmp_path, capsys, monkeypatch):
+    images = load_image_folder(image_folder)
+    asked = {}
+
+    def load_dataset(name, **options):
+        asked.update(options)
+        return images.to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    shuffled = []
+    monkeypatch.setattr(
+        datasets.IterableDataset, "shuffle", lambda self, seed, buffer_size: shuffled.append(seed) or self
+    )
+    options = ["--train-dataset", "no/such", "--streaming", "--output", tmp_path / "tuned", "--seed", 3]
+    with pytest.raises(SystemExit, match="stream that does not know its length"):
+        run(capsys, "finetune", model, *options)
+    run(capsys, "finetune", model, *options, "--max-steps", 1, "--batch-size", 4, "--json")
+    assert asked == {"split": "train", "streaming": True}
+    assert shuffled == [3, 3]
+
+
 def test_prune_a_swin_with_shares_by_block_and_by_stage(image_folder, image_processor, tmp_path, capsys):
     folder, small = tmp_path / "dense", tmp_path / "small"
     build_source("SwinForImageClassification").save_pretrained(folder)
@@ -142,8 +165,8 @@ def test_report_names_its_mistakes_before_loading(image_folder, tmp_path):
 
 def test_the_card_says_what_finetune_measured(model, image_folder, tmp_path, capsys):
     tuned = tmp_path / "tuned"
-    datasets = ["--train-dataset", image_folder, "--eval-dataset", image_folder]
-    result = run(capsys, "finetune", model, "--epochs", 1, *datasets, "--output", tuned, "--json")
+    images = ["--train-dataset", image_folder, "--eval-dataset", image_folder]
+    result = run(capsys, "finetune", model, "--epochs", 1, *images, "--output", tuned, "--json")
     [number, _] = ModelCard.load(tuned / "README.md").data.eval_results
     assert number.metric_value == pytest.approx(result["accuracy"], abs=1e-6)
     assert number.dataset_name == "images"
