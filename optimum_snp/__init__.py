@@ -3,8 +3,9 @@
 from .configuration import SNPConfig
 from .planning.plan import PruningPlan
 from .pruner import SNPPruner
+from .training import DistillationConfig, Recipe
 
 
 __version__ = "0.1.0"
 
-__all__ = ["PruningPlan", "SNPConfig", "SNPPruner", "__version__"]
+__all__ = ["DistillationConfig", "PruningPlan", "Recipe", "SNPConfig", "SNPPruner", "__version__"]

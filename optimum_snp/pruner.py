@@ -28,7 +28,7 @@ from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
-from .training import CompleteCheckpoints, build_trainer, evaluate_accuracy
+from .training import CompleteCheckpoints, DistillationConfig, Recipe, build_trainer, evaluate_accuracy
 
 
 class SNPPruner:
@@ -45,6 +45,8 @@ class SNPPruner:
         image_processor: Prepares images for it; `None` if it came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
         pruning_plan: The plan that `model` was pruned by; `None` before.
+        original: The model as it was before this pruner first pruned it, the teacher of `finetune` unless another is
+            named; `None` before. Set it to `None` to free its memory.
         measurements: What was measured of `model` and of the stages before it; the card states these numbers.
         origin: Where the model comes from, for its card.
 
@@ -76,6 +78,7 @@ class SNPPruner:
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
         self.pruning_plan = pruning_plan
+        self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
 
@@ -237,6 +240,7 @@ class SNPPruner:
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
+        self.original = self.original or self.model
         self.model, self.pruning_plan = pruned, plan
         self.statistics = None  # of the model before
         return self.model
@@ -249,20 +253,34 @@ class SNPPruner:
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        recipe: Recipe | str | None = None,
+        distillation: DistillationConfig | None = None,
+        teacher: str | Path | PreTrainedModel | None = None,
         resume_from_checkpoint: str | bool | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **trainer_options: Any,
     ) -> TrainOutput:
-        """Trains the model at its present stage with [`~transformers.Trainer`].
+        """Trains the model at its present stage with [`~transformers.Trainer`], if asked with a teacher.
 
         Args:
             train_dataset, eval_dataset:
                 Labelled datasets of the kinds that `calibrate` takes.
             args (`TrainingArguments`, *optional*):
-                As for the Trainer. With `push_to_hub=True` the trained model is pushed at the end as
+                As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            recipe ([`Recipe`] or `str`, *optional*):
+                Random changes of the images, mixing, stochastic depth and an average of the weights to train by, or
+                the name of such a recipe, `"deit-20"` or `"deit-300"`. Its schedule comes with
+                `args=recipe.training_arguments(...)`; other `args` keep theirs.
+            distillation ([`DistillationConfig`], *optional*):
+                Lets the model learn from a teacher, too.
+            teacher (`str`, `Path` or `PreTrainedModel`, *optional*):
+                Any image classifier of transformers with the same labels, by name or loaded; given alone it teaches
+                by the defaults of [`DistillationConfig`]. Defaults to the model as it was before this pruner first
+                pruned it. A teacher by name must prepare images as `image_processor` does; of a loaded one the caller
+                sees to that.
             resume_from_checkpoint (`str` or `bool`, *optional*):
                 As for `Trainer.train`.
             callbacks (`list[TrainerCallback]`, *optional*):
@@ -274,12 +292,19 @@ class SNPPruner:
             `TrainOutput`: As `Trainer.train` gives it.
 
         Raises:
-            TypeError: If the model has no classifier.
-            ValueError: For a dataset that cannot be used.
+            TypeError: If the model has no classifier, or the teacher is neither name nor model.
+            ValueError: For a dataset or a teacher that cannot be used.
             ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
                 that can tell.
         """
         push = self._push_of_training(args) if args is not None and args.push_to_hub else None
+        if teacher is not None:
+            distillation = distillation or DistillationConfig()
+        elif distillation is not None:
+            teacher = self._teacher_of_its_own()
+        recipe = Recipe.from_preset(recipe) if isinstance(recipe, str) else recipe
+        if recipe is not None and args is None:
+            args = recipe.training_arguments("trainer_output")
         trainer = build_trainer(
             self.model,
             args,
@@ -288,6 +313,9 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            recipe=recipe,
+            distillation=distillation,
+            teacher=teacher,
             callbacks=[*(callbacks or []), CompleteCheckpoints(lambda folder: write_history(folder, self))],
             **trainer_options,
         )
@@ -298,6 +326,14 @@ class SNPPruner:
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
         return output
+
+    def _teacher_of_its_own(self) -> SNPModel:
+        if self.original is None:
+            raise ValueError(
+                "This pruner did not prune the model, so the one that it came from is not at hand to teach it. Name a "
+                "teacher: teacher= a folder, a Hub id or a loaded model."
+            )
+        return self.original
 
     def _push_of_training(self, args: TrainingArguments) -> dict[str, Any]:
         """Where the arguments of a training push to, ready to be pushed to."""

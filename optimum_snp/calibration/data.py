@@ -6,7 +6,7 @@ of `(image, label)` pairs or of dicts with `pixel_values`, a folder of images, a
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ class _ImageReader:
         image_column: str | None,
         label_column: str | None,
         with_labels: bool,
+        transform: Callable[[Image.Image], torch.Tensor] | None,
     ):
+        self.transform = transform
         self.image_processor = image_processor
         self.with_labels = with_labels
         self.num_labels = config.num_labels
@@ -106,7 +108,12 @@ class _ImageReader:
         if isinstance(image, list):  # what `datasets` makes of arrays that `map` returned
             image = torch.as_tensor(image, dtype=torch.float32)
         if isinstance(image, torch.Tensor) and image.is_floating_point():
-            return image.float()  # ready pixel values
+            if self.transform is not None:
+                raise ValueError(
+                    f"Item {index} of the dataset has ready pixel values, but images are to be changed at random in "
+                    "training. Pass a dataset of images, or a recipe without these changes."
+                )
+            return image.float()
         if isinstance(image, torch.Tensor) and image.dim() == 3:
             image = image.permute(1, 2, 0)  # a tensor of bytes is [C, H, W], an array [H, W, C]
         if isinstance(image, (torch.Tensor, np.ndarray)):
@@ -116,13 +123,15 @@ class _ImageReader:
                 f"Item {index} of the dataset is no image but {type(image).__name__}; expected a PIL image, an array "
                 "of unsigned bytes, or a float tensor of pixel values."
             )
-        if self.image_processor is None:
+        if self.image_processor is None and self.transform is None:
             raise ValueError(
                 "These images must be prepared for the model, but it came without an image processor. "
                 "Pass image_processor= to SNPPruner.from_pretrained, or a dataset of pixel values."
             )
         with _naming_unreadable(index):  # Pillow decodes a file only now
             image = image.convert("L" if self.expected_shape[0] == 1 else "RGB")
+        if self.transform is not None:
+            return self.transform(image)
         return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
 
@@ -164,6 +173,7 @@ def pixel_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     with_labels: bool = False,
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
 ) -> PixelDataset | PixelStream:
     """Makes a torch dataset of `{"pixel_values": [C, H, W]}` (and `"labels"`) of any supported dataset.
 
@@ -179,6 +189,8 @@ def pixel_dataset(
             The columns of a `datasets.Dataset`. By default those with the feature types `Image` and `ClassLabel`.
         with_labels (`bool`, *optional*, defaults to `False`):
             Whether items carry labels.
+        transform (`Callable`, *optional*):
+            From an RGB (or grey) image to pixel values, instead of the image processor.
 
     Raises:
         TypeError: If `dataset` is of no supported kind.
@@ -199,7 +211,7 @@ def pixel_dataset(
         raise ValueError(f"A tensor of pixel values must be [N, C, H, W], got the shape {tuple(dataset.shape)}.")
     if not is_stream and len(dataset) == 0:
         raise ValueError("The dataset is empty.")
-    reader = _ImageReader(dataset, config, image_processor, image_column, label_column, with_labels)
+    reader = _ImageReader(dataset, config, image_processor, image_column, label_column, with_labels, transform)
     return PixelStream(dataset, reader) if is_stream else PixelDataset(dataset, reader)
 
 

@@ -13,6 +13,9 @@ from ..publishing.recording import folder_name
 # What a command found: for machines as a dict that JSON can hold, and for people as text.
 Result = tuple[dict[str, Any], str]
 
+# Images of a stream that are shuffled among each other.
+SHUFFLE_BUFFER = 10_000
+
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the positional MODEL."""
@@ -32,13 +35,17 @@ def add_dataset_arguments(
     )  # fmt: skip
 
 
-def load_named_dataset(name: str, split: str) -> datasets.Dataset:
-    """A folder of images, or a dataset of the Hub.
+def load_named_dataset(
+    name: str, split: str, *, streaming: bool = False
+) -> datasets.Dataset | datasets.IterableDataset:
+    """A folder of images, or a dataset of the Hub; of the latter, if asked, only what is read is downloaded.
 
     Raises:
         ValueError: If there is no such split, or a folder holds no image.
     """
-    return load_image_folder(name, split) if Path(name).exists() else datasets.load_dataset(name, split=split)
+    if Path(name).exists():
+        return load_image_folder(name, split)
+    return datasets.load_dataset(name, split=split, streaming=streaming)
 
 
 def dataset_name(name: str, split: str) -> str:

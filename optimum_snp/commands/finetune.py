@@ -1,20 +1,30 @@
 """Fine-tune a model, pruned or not, on labelled images with transformers' Trainer.
 
-Example:
-  optimum-cli snp finetune small --train-dataset my/images --epochs 20 --output small-finetuned
+Examples:
+  optimum-cli snp finetune small --train-dataset my/images --teacher deit-small --output small-finetuned
+  optimum-cli snp finetune small --train-dataset imagenet-1k --streaming --recipe deit-20 --output small-finetuned
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from transformers import TrainingArguments
 
 from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_push, check_save_directory
-from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
+from ..training import DistillationConfig, Recipe
+from ..training.distillation import KINDS, TEACHER_DTYPES
+from ..training.recipes import PARTS, RECIPES
+from .common import SHUFFLE_BUFFER, Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
+
+
+# Options that a recipe has values for, too; given ones overrule it.
+_SCHEDULE = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "weight_decay": 0.05}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,49 +34,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push-to-hub", metavar="REPO_ID", help="also push it there, as `push` does")
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
+    parser.add_argument("--streaming", action="store_true", help="read data sets of the Hub as they are needed")
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=float, default=3.0, metavar="N", help="default: %(default)s")
-    training.add_argument("--batch-size", type=int, default=32, metavar="N", help="per device (default: %(default)s)")
-    training.add_argument("--learning-rate", type=float, default=1e-4, metavar="X", help="default: %(default)s")
-    training.add_argument("--weight-decay", type=float, default=0.05, metavar="X", help="default: %(default)s")
-    training.add_argument("--seed", type=int, default=42, metavar="N", help="default: %(default)s")
-    training.add_argument(
+    _add_training_arguments(parser.add_argument_group("training"))
+    _add_teacher_arguments(parser.add_argument_group("teacher"))
+
+
+def _add_training_arguments(group: Any) -> None:
+    def text(name: str) -> str:
+        return f"default: {_SCHEDULE[name]}, or the recipe's"
+
+    group.add_argument("--recipe", choices=RECIPES, help="schedule and augmentation of DeiT, short or whole")
+    group.add_argument(
+        "--without", nargs="+", choices=PARTS, default=[], metavar="PART", help=f"parts of it to leave out: {PARTS}"
+    )
+    group.add_argument("--epochs", dest="num_train_epochs", type=float, metavar="N", help=text("num_train_epochs"))
+    group.add_argument("--max-steps", type=int, metavar="N", help="steps instead of epochs")
+    group.add_argument("--batch-size", type=int, default=32, metavar="N", help="per device (default: %(default)s)")
+    group.add_argument("--learning-rate", type=float, metavar="X", help=text("learning_rate"))
+    group.add_argument("--weight-decay", type=float, metavar="X", help=text("weight_decay"))
+    group.add_argument("--seed", type=int, default=42, metavar="N", help="default: %(default)s")
+    group.add_argument(
         "--training-arguments", metavar="FILE", help="JSON file with further fields of transformers.TrainingArguments"
     )
-    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def _add_teacher_arguments(group: Any) -> None:
+    group.add_argument(
+        "--teacher", metavar="MODEL", help="also learn from this classifier, such as the model before pruning"
+    )
+    # Absent unless given, so that the defaults are those of DistillationConfig.
+    options = {"default": argparse.SUPPRESS}
+    defaults = DistillationConfig()
+    group.add_argument(
+        "--distillation-kind", dest="kind", choices=KINDS, help=f"what to learn (default: {defaults.kind})", **options
+    )
+    group.add_argument(
+        "--temperature", type=float, metavar="X", help=f"of soft targets (default: {defaults.temperature})", **options
+    )
+    group.add_argument(
+        "--teacher-weight",
+        dest="weight",
+        type=float,
+        metavar="X",
+        help=f"share of the teacher in the loss (default: {defaults.weight})",
+        **options,
+    )
+    group.add_argument(
+        "--teacher-dtype",
+        choices=TEACHER_DTYPES,
+        help=f"whose precision it computes in (default: {defaults.teacher_dtype})",
+        **options,
+    )
+    group.add_argument(
+        "--cache-logits", action="store_true", help="run it once before the training, for small data sets", **options
+    )
 
 
 def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
+    recipe, distillation = _recipe(args), _distillation(args)
     output = check_save_directory(args.output)
     repo_id = check_push(args.push_to_hub) if args.push_to_hub else None
-    training_arguments = TrainingArguments(
-        **{
-            # Beside the output, since saving replaces it as a whole.
-            "output_dir": str(output.with_name(f"{output.name}-checkpoints")),
-            "num_train_epochs": args.epochs,
-            "per_device_train_batch_size": args.batch_size,
-            "per_device_eval_batch_size": args.batch_size,
-            "learning_rate": args.learning_rate,
-            "weight_decay": args.weight_decay,
-            "seed": args.seed,
-            "lr_scheduler_type": "cosine",
-            "save_strategy": "epoch",
-            "save_total_limit": 1,
-            "report_to": "none",
-            "use_cpu": process_state().device.type == "cpu",
-            "dataloader_pin_memory": torch.cuda.is_available(),
-            **(json.loads(Path(args.training_arguments).read_text()) if args.training_arguments else {}),
-        }
-    )
+    training_arguments = _training_arguments(args, output, recipe)
     pruner = SNPPruner.from_pretrained(args.model)
     columns = {"image_column": args.image_column, "label_column": args.label_column}
-    train_dataset = load_named_dataset(args.train_dataset, args.train_dataset_split)
-    eval_dataset = load_named_dataset(args.eval_dataset, args.eval_dataset_split) if args.eval_dataset else None
+
+    def load(name: str, split: str) -> Any:
+        return load_named_dataset(name, split, streaming=args.streaming)
+
+    train_dataset = load(args.train_dataset, args.train_dataset_split)
+    if isinstance(train_dataset, datasets.IterableDataset):
+        train_dataset = train_dataset.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
+    eval_dataset = load(args.eval_dataset, args.eval_dataset_split) if args.eval_dataset else None
     trained = pruner.finetune(
-        train_dataset, eval_dataset, training_arguments, resume_from_checkpoint=args.resume or None, **columns
+        train_dataset,
+        eval_dataset,
+        training_arguments,
+        recipe=recipe,
+        distillation=distillation,
+        teacher=args.teacher,
+        resume_from_checkpoint=args.resume or None,
+        **columns,
     )
     result = {"output": args.output, "train_loss": trained.training_loss}
     if eval_dataset is not None:
@@ -80,3 +131,37 @@ def run(args: argparse.Namespace) -> Result:
     lines.append(f"Saved in {args.output}")
     lines += [f"Pushed: {result['commit_url']}"] if repo_id else []
     return result, "\n".join(lines)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe | None:
+    if args.without and not args.recipe:
+        raise ValueError("--without leaves out parts of a recipe; name the recipe with --recipe.")
+    return Recipe.from_preset(args.recipe).without(*args.without) if args.recipe else None
+
+
+def _distillation(args: argparse.Namespace) -> DistillationConfig | None:
+    names = ("kind", "temperature", "weight", "teacher_dtype", "cache_logits")
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    if given and not args.teacher:
+        raise ValueError("Options of a teacher were given, but no teacher; name it with --teacher.")
+    return DistillationConfig(**given) if args.teacher else None
+
+
+def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> TrainingArguments:
+    given = {name: getattr(args, name) for name in (*_SCHEDULE, "max_steps") if getattr(args, name) is not None}
+    options = {
+        **({"lr_scheduler_type": "cosine", **_SCHEDULE} if recipe is None else {}),
+        **given,
+        "per_device_train_batch_size": args.batch_size,
+        "per_device_eval_batch_size": args.batch_size,
+        "seed": args.seed,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "report_to": "none",
+        "use_cpu": process_state().device.type == "cpu",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **(json.loads(Path(args.training_arguments).read_text()) if args.training_arguments else {}),
+    }
+    # Beside the output, since saving replaces it as a whole.
+    checkpoints = str(output.with_name(f"{output.name}-checkpoints"))
+    return (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)

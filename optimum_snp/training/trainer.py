@@ -1,17 +1,24 @@
 """A `transformers.Trainer` over the datasets that this library reads, with top-1 and top-5 accuracy."""
 
 import copy
+import math
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from transformers import BaseImageProcessor, Trainer, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
-from ..calibration.data import pixel_dataset
+from ..calibration.data import PixelStream, pixel_dataset
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
+from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
+from .finetuning_trainer import FineTuningTrainer
+from .mixing import Mixing
+from .recipes import Recipe
+from .transforms import TrainTransform
 
 
 class _UnsavedToken(str):
@@ -30,6 +37,9 @@ def build_trainer(
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    distillation: DistillationConfig | None = None,
+    teacher: str | Path | PreTrainedModel | None = None,
+    recipe: Recipe | None = None,
     **trainer_options: Any,
 ) -> Trainer:
     """Makes a Trainer for an image classifier.
@@ -43,12 +53,16 @@ def build_trainer(
             Labelled datasets of any kind that [`optimum_snp.calibration.data`] lists.
         image_processor, image_column, label_column:
             See [`optimum_snp.calibration.data.pixel_dataset`].
+        distillation ([`DistillationConfig`], *optional*), teacher (*optional*):
+            How the model learns from a teacher, and from whom: see [`load_teacher`].
+        recipe ([`Recipe`], *optional*):
+            What to train by beside `args`.
         trainer_options:
             Further arguments of [`~transformers.Trainer`]; they overrule ours.
 
     Raises:
         TypeError: If the model has no classifier.
-        ValueError: For a dataset that cannot be used.
+        ValueError: For a dataset or a teacher that cannot be used, or a stream to train on of unknown length.
     """
     if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
         raise TypeError(
@@ -65,7 +79,7 @@ def build_trainer(
         args = copy.copy(args)
         args.hub_token = _UnsavedToken(args.hub_token)
 
-    def labelled(dataset: Any) -> Any:
+    def labelled(dataset: Any, transform: TrainTransform | None = None) -> Any:
         if dataset is None:
             return None
         return pixel_dataset(
@@ -75,6 +89,7 @@ def build_trainer(
             image_column=image_column,
             label_column=label_column,
             with_labels=True,
+            transform=transform,
         )
 
     options = {
@@ -83,7 +98,47 @@ def build_trainer(
         "processing_class": image_processor,  # saved with every checkpoint
         **trainer_options,
     }
-    return Trainer(model, args, train_dataset=labelled(train_dataset), eval_dataset=labelled(eval_dataset), **options)
+    frozen_teacher = None
+    if distillation is not None:
+        args = copy.copy(args) if args is not None else TrainingArguments()
+        frozen_teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
+    train_dataset = labelled(train_dataset, TrainTransform.of(recipe, image_processor, model.config.image_size))
+    if distillation is not None and distillation.cache_logits:
+        if "data_collator" in options or Mixing.of(recipe, model.num_labels):
+            raise ValueError("cache_logits=True does not go with a data_collator or mixing, which change the images.")
+        train_dataset = with_teacher_logits(train_dataset, frozen_teacher, args.per_device_train_batch_size)
+        args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
+    if isinstance(train_dataset, PixelStream) and (args is None or args.max_steps <= 0):
+        args = copy.copy(args) if args is not None else TrainingArguments()
+        args.max_steps = steps_of_stream(train_dataset.dataset, args)
+    return FineTuningTrainer(
+        model,
+        args,
+        train_dataset=train_dataset,
+        eval_dataset=labelled(eval_dataset),
+        teacher=frozen_teacher,
+        recipe=recipe,
+        **options,
+    )
+
+
+def steps_of_stream(stream: Any, args: TrainingArguments) -> int:
+    """The steps of a training on a stream, where its data set knows how many images it has.
+
+    What `take` or `filter` left out of it is counted, too.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    splits = getattr(getattr(stream, "info", None), "splits", None) or {}
+    split = splits.get(str(getattr(stream, "split", None)))
+    if split is None or not split.num_examples:
+        raise ValueError(
+            "The training set is a stream that does not know its length, so the length of the training must be said: "
+            "set max_steps in TrainingArguments to images x epochs / images per step."
+        )
+    images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return math.ceil(args.num_train_epochs * math.ceil(split.num_examples / images))
 
 
 def evaluate_accuracy(

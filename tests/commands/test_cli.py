@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import datasets
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
+from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands import COMMANDS, build_parser, main
 from tests.helpers import build_source
 
@@ -53,6 +55,51 @@ def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     assert evaluated["accuracy"] == result["accuracy"]
     assert (tuned / "pruning_plan.json").is_file()
     assert list((tmp_path / "tuned-checkpoints").glob("checkpoint-*/modeling_snp_vit.py"))
+
+
+def test_finetune_with_recipe_and_teacher(model, image_folder, tmp_path, capsys, monkeypatch):
+    seen = {}
+    finetune = SNPPruner.finetune
+
+    def remember(self, *datasets, **options):
+        seen.update(options, args=datasets[2])
+        return finetune(self, *datasets, **options)
+
+    monkeypatch.setattr(SNPPruner, "finetune", remember)
+    where = ["--train-dataset", image_folder, "--output", tmp_path / "tuned", "--max-steps", 2, "--batch-size", 4]
+    recipe = ["--recipe", "deit-20", "--without", "mixup", "ema", "--weight-decay", 0.1]
+    teacher = ["--teacher", model, "--distillation-kind", "hard", "--teacher-weight", 0.8]
+    run(capsys, "finetune", model, *where, *recipe, *teacher, "--json")
+    assert seen["recipe"] == Recipe.from_preset("deit-20").without("mixup", "ema")
+    assert seen["distillation"] == DistillationConfig("hard", weight=0.8)
+    args = seen["args"]
+    assert (args.num_train_epochs, args.max_steps, args.weight_decay) == (20, 2, 0.1)
+    assert args.learning_rate == pytest.approx(2.5e-4 * 4 / 512)
+    with pytest.raises(SystemExit, match="no teacher; name it with --teacher"):
+        run(capsys, "finetune", model, *where, "--cache-logits")
+    with pytest.raises(SystemExit, match="name the recipe with --recipe"):
+        run(capsys, "finetune", model, *where, "--without", "mixup")
+
+
+def test_finetune_on_a_stream(model, image_folder, tmp_path, capsys, monkeypatch):
+    images = load_image_folder(image_folder)
+    asked = {}
+
+    def load_dataset(name, **options):
+        asked.update(options)
+        return images.to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    shuffled = []
+    monkeypatch.setattr(
+        datasets.IterableDataset, "shuffle", lambda self, seed, buffer_size: shuffled.append(seed) or self
+    )
+    options = ["--train-dataset", "no/such", "--streaming", "--output", tmp_path / "tuned", "--seed", 3]
+    with pytest.raises(SystemExit, match="stream that does not know its length"):
+        run(capsys, "finetune", model, *options)
+    run(capsys, "finetune", model, *options, "--max-steps", 1, "--batch-size", 4, "--json")
+    assert asked == {"split": "train", "streaming": True}
+    assert shuffled == [3, 3]
 
 
 def test_prune_a_swin_with_shares_by_block_and_by_stage(image_folder, image_processor, tmp_path, capsys):
@@ -118,8 +165,8 @@ def test_report_names_its_mistakes_before_loading(image_folder, tmp_path):
 
 def test_the_card_says_what_finetune_measured(model, image_folder, tmp_path, capsys):
     tuned = tmp_path / "tuned"
-    datasets = ["--train-dataset", image_folder, "--eval-dataset", image_folder]
-    result = run(capsys, "finetune", model, "--epochs", 1, *datasets, "--output", tuned, "--json")
+    images = ["--train-dataset", image_folder, "--eval-dataset", image_folder]
+    result = run(capsys, "finetune", model, "--epochs", 1, *images, "--output", tuned, "--json")
     [number, _] = ModelCard.load(tuned / "README.md").data.eval_results
     assert number.metric_value == pytest.approx(result["accuracy"], abs=1e-6)
     assert number.dataset_name == "images"

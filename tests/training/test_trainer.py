@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import datasets
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -137,6 +138,20 @@ def test_checkpoints_know_how_they_were_pruned(source, pixel_values, tmp_path):
     assert checkpoint.pruning_plan == pruner.pruning_plan
     assert checkpoint.measurements == pruner.measurements
     assert SNPConfig.from_pretrained(tmp_path / "checkpoint-2") == pruner.pruning_plan.config
+
+
+def test_stream_that_knows_its_length_is_read_as_often_as_asked(source, pixel_values, tmp_path):
+    images = datasets.Dataset.from_dict({"pixel_values": pixel_values.tolist(), "label": [0, 1, 2, 0, 1, 2]})
+    stream = images.to_iterable_dataset()
+    args = arguments(tmp_path, save_strategy="no", per_device_train_batch_size=2, num_train_epochs=3)
+    args.max_steps = -1
+    pruner = SNPPruner.from_pretrained(source)
+    with pytest.raises(ValueError, match="stream that does not know its length"):
+        pruner.finetune(stream, args=args)
+    stream._split = datasets.Split.TRAIN  # as `load_dataset(..., streaming=True)` gives it
+    stream.info.splits = {"train": datasets.SplitInfo("train", num_examples=6)}
+    assert pruner.finetune(stream, args=args).global_step == 9
+    assert args.max_steps == -1
 
 
 def test_images_without_labels_cannot_train(source, pixel_values, tmp_path):

@@ -54,6 +54,9 @@ class SNPViTConfig(PretrainedConfig):
             Dropout after the embeddings and on what each half of a block adds.
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout on the attention probabilities.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Share of the images for which each half of the last block is left out in training; it grows from 0 in the
+            first block.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial weights.
         layer_norm_eps (`float`, *optional*, defaults to 1e-12):
@@ -99,6 +102,7 @@ class SNPViTConfig(PretrainedConfig):
         hidden_act="gelu",
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        drop_path_rate=0.0,
         initializer_range=0.02,
         layer_norm_eps=1e-12,
         image_size=224,
@@ -136,6 +140,7 @@ class SNPViTConfig(PretrainedConfig):
         self.hidden_act = hidden_act
         self.hidden_dropout_prob = hidden_dropout_prob
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.drop_path_rate = drop_path_rate
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.image_size = image_size

@@ -154,21 +154,37 @@ class SNPViTMLP(nn.Module):
         return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
+class SNPViTDropPath(nn.Module):
+    """In training, drops the whole input of a share `rate` of the images and scales that of the others up for it."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states):
+        if not self.training or self.rate == 0.0:
+            return hidden_states
+        kept = F.dropout(hidden_states.new_ones(hidden_states.shape[0], 1, 1), p=self.rate)
+        return hidden_states * kept
+
+
 class SNPViTLayer(GradientCheckpointingLayer):
     """One block: attention and MLP, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config, block):
+    def __init__(self, config, block, drop_path_rate):
         super().__init__()
         self.layernorm_before = build_norm(config)
         self.attention = SNPViTAttention(config, block)
         self.layernorm_after = build_norm(config)
         self.mlp = SNPViTMLP(config, block)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = SNPViTDropPath(drop_path_rate)
 
     def forward(self, hidden_states, output_attentions=False):
         attention_output, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
-        hidden_states = hidden_states + self.dropout(attention_output)
-        hidden_states = hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
+        hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
         return hidden_states, probabilities
 
 
@@ -220,7 +236,11 @@ class SNPViTModel(SNPViTPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.embeddings = SNPViTEmbeddings(config)
-        self.layers = nn.ModuleList([SNPViTLayer(config, block) for block in config.block_configs])
+        last = max(len(config.block_configs) - 1, 1)
+        self.layers = nn.ModuleList(
+            SNPViTLayer(config, block, config.drop_path_rate * index / last)
+            for index, block in enumerate(config.block_configs)
+        )
         self.layernorm = build_norm(config)
         self.pooler = SNPViTPooler(config) if config.use_pooler else None
         self.post_init()

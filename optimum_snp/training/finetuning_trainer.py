@@ -1,0 +1,120 @@
+"""`transformers.Trainer` with a teacher and what a recipe has beside training arguments."""
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+
+from .averaging import WeightAverage
+from .depth import layer_depths, stochastic_depth
+from .distillation import TEACHER_LOGITS, Teacher
+from .mixing import Mixing
+from .recipes import Recipe
+
+
+class FineTuningTrainer(Trainer):
+    """A [`~transformers.Trainer`] for teachers and recipes. Without either it is the Trainer itself.
+
+    Args:
+        teacher ([`Teacher`], *optional*):
+            Whom the model learns from, beside the labels.
+        recipe ([`Recipe`], *optional*):
+            Gives mixup and cutmix, stochastic depth, the average of the weights and the learning rates of the layers;
+            image transforms are the data set's, the schedule is that of the training arguments.
+
+    Raises:
+        ValueError: If the recipe does not go with the training arguments.
+    """
+
+    def __init__(self, *args: Any, teacher: Teacher | None = None, recipe: Recipe | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher
+        self.recipe = recipe
+        self.mixing = Mixing.of(recipe, self.model.config.num_labels)
+        self.average = None
+        if recipe is not None:
+            self._check_recipe(recipe)
+        if recipe is not None and recipe.ema:
+            self.average = WeightAverage(self.model, recipe.ema)
+            self.add_callback(self.average)
+        if teacher is not None or recipe is not None:
+            self.loss_is_scaled_for_ga = False  # ours is the mean over one batch
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        is_split = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if is_split and (recipe.ema or recipe.layer_decay < 1):
+            raise ValueError(
+                "FSDP and DeepSpeed split the weights up, so that the recipe can neither average them nor tell their "
+                "layers. Use recipe.without('ema') with layer_decay=1.0, or neither of the two."
+            )
+        if recipe.ema and self.args.load_best_model_at_end:
+            raise ValueError(
+                "The recipe ends with the average of the weights over the whole training, which does not go with "
+                "load_best_model_at_end. Use recipe.without('ema')."
+            )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """As [`~transformers.Trainer.train`]; the model ends with the average of its weights where there is one."""
+        if resume_from_checkpoint and self.average is not None:
+            checkpoint = resume_from_checkpoint
+            if checkpoint is True:
+                checkpoint = get_last_checkpoint(self.args.output_dir)
+            if checkpoint is not None:
+                self.average.load(checkpoint)
+        depth = (
+            contextlib.nullcontext() if self.recipe is None else stochastic_depth(self.model, self.recipe.drop_path)
+        )
+        with depth:
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.average is not None:
+            self.average.apply()
+        return output
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in [`~transformers.Trainer`], of the average of the weights while training keeps one."""
+        averaged = self.average.applied() if self.average and self.is_in_train else contextlib.nullcontext()
+        with averaged:
+            return super().evaluation_loop(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """In training the cross-entropy with the labels, mixed or not, or [`Teacher.loss`]."""
+        if not model.training or (self.teacher is None and self.recipe is None):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        labels, teacher_logits = inputs.pop("labels"), inputs.pop(TEACHER_LOGITS, None)
+        if self.mixing is not None:
+            inputs["pixel_values"], labels = self.mixing(inputs["pixel_values"], labels)
+        if self.teacher is not None and teacher_logits is None:
+            teacher_logits = self.teacher(inputs["pixel_values"])
+        outputs = model(**inputs)
+        smoothing = self.args.label_smoothing_factor
+        if self.teacher is None:
+            loss = F.cross_entropy(outputs.logits.float(), labels, label_smoothing=smoothing)
+        else:
+            loss = self.teacher.loss(outputs, labels, teacher_logits, smoothing)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in [`~transformers.Trainer`], with a learning rate for each depth where the recipe says so."""
+        optimizer = super().create_optimizer(model)
+        if self.recipe is not None and self.recipe.layer_decay < 1:
+            depths = layer_depths(self.model)
+            by_weight = {id(weight): depths[name] for name, weight in self.model.named_parameters()}
+            deepest = max(depths.values())
+            groups, optimizer.param_groups = optimizer.param_groups, []
+            for group in groups:
+                for depth in sorted({by_weight[id(weight)] for weight in group["params"]}):
+                    params = [weight for weight in group["params"] if by_weight[id(weight)] == depth]
+                    rate = group["lr"] * self.recipe.layer_decay ** (deepest - depth)
+                    optimizer.add_param_group({**group, "params": params, "lr": rate})
+        return optimizer

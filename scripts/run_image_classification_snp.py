@@ -1,0 +1,292 @@
+r"""Prunes an image classifier and fine-tunes it, in the manner of the examples of Transformers.
+
+From a model to a smaller one that is saved, and pushed if asked: calibrate, plan, prune, fine-tune, evaluate. On a
+folder of images:
+
+    python scripts/run_image_classification_snp.py --model_name_or_path facebook/deit-small-patch16-224 \
+        --train_dir my/images/train --validation_dir my/images/val --target_flops 0.5 --distill \
+        --do_train --do_eval --num_train_epochs 20 --output_dir deit-small-half
+
+The paper's setting on eight GPUs is scripts/slurm_8gpu.sh. All options of `transformers.TrainingArguments` are options
+of this script; with `--recipe` those that are not given come from the recipe. `--resume_from_checkpoint True` goes on
+from the last checkpoint of `--output_dir`, or starts where there is none.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
+from optimum_snp.calibration.data import load_image_folder
+from optimum_snp.commands.common import SHUFFLE_BUFFER
+from optimum_snp.configuration import BUDGETS, METHODS
+from optimum_snp.planning.presets import PRESETS
+from optimum_snp.publishing import check_push, check_save_directory
+from optimum_snp.training.distillation import KINDS
+from optimum_snp.training.recipes import PARTS, RECIPES
+
+
+logger = logging.getLogger("run_image_classification_snp")
+
+
+@dataclass
+class ModelArguments:
+    """The model to prune."""
+
+    model_name_or_path: str = field(metadata={"help": "folder, Hub id or short name such as deit-small"})
+    model_revision: str = field(default="main", metadata={"help": "its branch, tag or commit on the Hub"})
+    cache_dir: str | None = field(default=None, metadata={"help": "where downloads are kept"})
+    token: str | None = field(default=None, metadata={"help": "of the Hub, instead of the one you logged in with"})
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "give the model a new classifier for the labels of the data set"}
+    )
+
+
+@dataclass
+class DataArguments:
+    """The images."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "data set of the Hub, such as imagenet-1k"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
+    train_split: str = field(default="train", metadata={"help": "its split to train and calibrate on"})
+    validation_split: str = field(default="validation", metadata={"help": "its split to evaluate on"})
+    train_dir: str | None = field(default=None, metadata={"help": "folder with a subfolder of images for each class"})
+    validation_dir: str | None = field(default=None, metadata={"help": "the same, to evaluate on"})
+    train_val_split: float = field(
+        default=0.15, metadata={"help": "share of the folder to train on that is held out without --validation_dir"}
+    )
+    streaming: bool = field(default=False, metadata={"help": "read a data set of the Hub as it is needed"})
+    image_column_name: str | None = field(default=None, metadata={"help": "where its type does not tell"})
+    label_column_name: str | None = field(default=None, metadata={"help": "where its type does not tell"})
+    max_train_samples: int | None = field(default=None, metadata={"help": "train on no more images than these"})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "evaluate on no more images than these"})
+
+    def __post_init__(self) -> None:
+        if bool(self.dataset_name) == bool(self.train_dir):
+            raise ValueError("Give either --dataset_name or --train_dir.")
+        if self.streaming and not self.dataset_name:
+            raise ValueError("--streaming reads a data set of the Hub; name it with --dataset_name.")
+        if self.streaming and self.max_train_samples is not None:
+            raise ValueError(
+                "--max_train_samples chooses from a data set that has a length; for a stream say --max_steps."
+            )
+
+
+@dataclass
+class PruningArguments:
+    """How much is pruned, and how."""
+
+    method: str = field(default="projection", metadata={"help": "how neurons are kept", "choices": METHODS})
+    target_flops: float | None = field(default=None, metadata={"help": "share of the FLOPs that may remain"})
+    target_params: float | None = field(default=None, metadata={"help": "share of the parameters that may remain"})
+    target_latency: float | None = field(default=None, metadata={"help": "share of the latency that may remain"})
+    preset: str | None = field(default=None, metadata={"help": "published shares", "choices": list(PRESETS)})
+    snp_config: str | None = field(
+        default=None, metadata={"help": "folder or Hub id with an snp_config.json that says all of this"}
+    )
+    num_calibration_samples: int = field(default=64, metadata={"help": "images to calibrate on, unlabelled"})
+
+    def config(self) -> SNPConfig:
+        """What is asked for."""
+        budgets = {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
+        if len(budgets) + bool(self.preset) + bool(self.snp_config) != 1:
+            options = [f"--{name}" for name in BUDGETS]
+            raise ValueError(f"Say how much may remain with one of {', '.join(options)}, --preset and --snp_config.")
+        if self.snp_config:
+            return SNPConfig.from_pretrained(self.snp_config)
+        options = {"method": self.method, "num_calibration_samples": self.num_calibration_samples}
+        return SNPConfig.from_preset(self.preset, **options) if self.preset else SNPConfig(**budgets, **options)
+
+
+@dataclass
+class RecoveryArguments:
+    """What the training has beside its arguments."""
+
+    recipe: str | None = field(default=None, metadata={"help": "schedule and augmentation", "choices": list(RECIPES)})
+    without: list[str] | None = field(default=None, metadata={"help": f"parts of it to leave out: {', '.join(PARTS)}"})
+    distill: bool = field(default=False, metadata={"help": "also learn from a teacher: the model before pruning"})
+    teacher_name_or_path: str | None = field(default=None, metadata={"help": "or from this one"})
+    distillation_kind: str = field(default="soft", metadata={"help": "what to learn", "choices": KINDS})
+    temperature: float = field(default=DistillationConfig.temperature, metadata={"help": "of soft targets"})
+    teacher_weight: float = field(default=DistillationConfig.weight, metadata={"help": "its share in the loss"})
+    cache_logits: bool = field(default=False, metadata={"help": "run the teacher once before the training"})
+
+    def distillation(self) -> DistillationConfig | None:
+        """How to learn from the teacher, if there is one."""
+        if not (self.distill or self.teacher_name_or_path):
+            return None
+        return DistillationConfig(
+            self.distillation_kind,
+            temperature=self.temperature,
+            weight=self.teacher_weight,
+            cache_logits=self.cache_logits,
+        )
+
+    def chosen_recipe(self) -> Recipe | None:
+        """The recipe, less what is left out."""
+        if self.without and not self.recipe:
+            raise ValueError("--without leaves out parts of a recipe; name the recipe with --recipe.")
+        return Recipe.from_preset(self.recipe).without(*self.without or []) if self.recipe else None
+
+
+Arguments = tuple[ModelArguments, DataArguments, PruningArguments, RecoveryArguments, TrainingArguments]
+
+
+def parse(arguments: list[str]) -> Arguments:
+    """The arguments; where there is a recipe, its schedule stands in for what is not given."""
+    kinds = (ModelArguments, DataArguments, PruningArguments, RecoveryArguments, TrainingArguments)
+    first_look = HfArgumentParser(RecoveryArguments, add_help=False, allow_abbrev=False)
+    recovery, _ = first_look.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    parser = HfArgumentParser(kinds, description=__doc__, allow_abbrev=False)
+    recipe = recovery.chosen_recipe()
+    if recipe is not None:
+        parser.set_defaults(learning_rate=None, **recipe.schedule())
+    parsed = parser.parse_args_into_dataclasses(arguments)
+    if parsed[-1].learning_rate is None:
+        parsed[-1].learning_rate = recipe.scaled_learning_rate(parsed[-1])
+    return parsed
+
+
+def load_images(args: DataArguments, seed: int) -> tuple[Any, Any]:
+    """Images to train and to evaluate on; `None` where there are none of these."""
+    if args.train_dir:
+        train = load_image_folder(args.train_dir)
+        if args.validation_dir:
+            validation = load_image_folder(args.validation_dir)
+        else:
+            parts = train.train_test_split(args.train_val_split, seed=seed, stratify_by_column="label")
+            train, validation = parts["train"], parts["test"]
+    else:
+        train, validation = (
+            datasets.load_dataset(args.dataset_name, args.dataset_config_name, split=split, streaming=args.streaming)
+            for split in (args.train_split, args.validation_split)
+        )
+    return _first(train, args.max_train_samples, seed), _first(validation, args.max_eval_samples, seed)
+
+
+def _first(images: Any, count: int | None, seed: int) -> Any:
+    """A random choice of `count`; a stream comes in random order within its buffer."""
+    if isinstance(images, datasets.IterableDataset):
+        images = images.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+        return images if count is None else images.take(count)
+    return images if count is None else images.shuffle(seed=seed).select(range(min(count, len(images))))
+
+
+def label_names(images: Any, column: str | None) -> list[str] | None:
+    """The names of the classes, where the data set has them."""
+    for name, feature in (images.features or {}).items():
+        if isinstance(feature, datasets.ClassLabel) and column in (None, name):
+            return feature.names
+    return None
+
+
+def load_model(args: ModelArguments, names: list[str] | None) -> tuple[SNPPruner, bool]:
+    """The model, and whether its classifier is new.
+
+    Raises:
+        ValueError: If its labels are not those of the data set and it may not get a new classifier.
+    """
+    options = {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": args.token}
+    pruner = SNPPruner.from_pretrained(args.model_name_or_path, **options)
+    config = pruner.model.config
+    if names is None or set(names) <= config.label2id.keys():
+        return pruner, False
+    if len(names) == config.num_labels and all(name.startswith("LABEL_") for name in config.label2id):
+        return pruner, False
+    if not args.ignore_mismatched_sizes:
+        unknown = next(name for name in names if name not in config.label2id)
+        raise ValueError(
+            f"The data set has labels that the model does not know, such as {unknown!r}."
+            " With --ignore_mismatched_sizes it gets a new classifier for them."
+        )
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    options |= {"ignore_mismatched_sizes": True, **labels}
+    return SNPPruner.from_pretrained(args.model_name_or_path, **options), True
+
+
+def main(arguments: list[str]) -> dict[str, float]:
+    """Runs all of it and returns what was measured."""
+    model_args, data_args, pruning_args, recovery_args, training_args = parse(arguments)
+    logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING)
+    transformers.utils.logging.enable_explicit_format()
+    config, recipe, distillation = pruning_args.config(), recovery_args.chosen_recipe(), recovery_args.distillation()
+    check_save_directory(training_args.output_dir)
+    push = _push(training_args)
+    set_seed(training_args.seed)
+    with training_args.main_process_first(desc="loading the images"):
+        train_images, eval_images = load_images(data_args, training_args.seed)
+    names = label_names(train_images, data_args.label_column_name)
+    columns = {"image_column": data_args.image_column_name, "label_column": data_args.label_column_name}
+    results: dict[str, float] = {}
+
+    def evaluate(stage: str) -> None:
+        if training_args.do_eval:
+            batch_size = training_args.per_device_eval_batch_size
+            measured = pruner.evaluate(
+                eval_images, batch_size=batch_size, dataset_name=data_args.dataset_name, **columns
+            )
+            results.update({f"{stage}_{name}": value for name, value in measured.items()})
+            logger.info(f"{stage}: accuracy {measured['accuracy']:.2%}")
+
+    checkpoint = training_args.resume_from_checkpoint
+    if checkpoint in ("True", "true"):
+        checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
+    teacher = recovery_args.teacher_name_or_path
+    if checkpoint:
+        logger.info(f"Going on from {checkpoint}, which is pruned.")
+        pruner = SNPPruner.from_pretrained(checkpoint)
+        teacher = teacher or (model_args.model_name_or_path if distillation else None)
+    else:
+        pruner, is_new = load_model(model_args, names)
+        if is_new and distillation and not teacher:
+            raise ValueError(
+                "The model before pruning has a new classifier and cannot teach. Fine-tune it first, or name another "
+                "teacher with --teacher_name_or_path."
+            )
+        evaluate("dense")
+        calibration = {"image_column": data_args.image_column_name, "seed": config.seed}
+        pruner.calibrate(train_images, config.num_calibration_samples, **calibration)
+        plan = pruner.plan(config)
+        logger.info(f"\n{plan}")
+        pruner.prune(plan)
+        evaluate("pruned")
+    if training_args.do_train:
+        output = pruner.finetune(
+            train_images,
+            eval_images if training_args.do_eval else None,
+            training_args,
+            recipe=recipe,
+            distillation=distillation,
+            teacher=teacher,
+            resume_from_checkpoint=checkpoint,
+            **columns,
+        )
+        results["train_loss"] = output.training_loss
+        evaluate("finetuned")
+    pruner.save_pretrained(training_args.output_dir)
+    if training_args.should_save:
+        Path(training_args.output_dir, "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
+    if push is not None:
+        logger.info(f"Pushed: {pruner.push_to_hub(**push)}")
+    return results
+
+
+def _push(args: TrainingArguments) -> dict[str, Any] | None:
+    """Where to push to in the end, with what was measured in the card; the Trainer then does not."""
+    if not args.push_to_hub:
+        return None
+    args.push_to_hub = False
+    target = {"private": args.hub_private_repo, "token": args.hub_token, "revision": args.hub_revision}
+    return {"repo_id": check_push(args.hub_model_id or Path(args.output_dir).absolute().name, **target), **target}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,123 @@
+"""The script that prunes and fine-tunes on a folder of images."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+from optimum_snp import SNPPruner
+from tests.helpers import build_source
+
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(SCRIPTS))
+    import run_image_classification_snp
+
+    yield run_image_classification_snp
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture
+def model(tmp_path, image_processor):
+    folder = tmp_path / "dense"
+    source = build_source(
+        "DeiTForImageClassificationWithTeacher", id2label={0: "0", 1: "1"}, label2id={"0": 0, "1": 1}
+    )
+    source.save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
+
+
+def options(model, images, output, *further):
+    """Two epochs of two steps each."""
+    return [
+        *("--model_name_or_path", str(model), "--train_dir", str(images), "--output_dir", str(output)),
+        *("--target_flops", "0.6", "--num_calibration_samples", "6", "--do_train", "--do_eval", "--use_cpu"),
+        *("--train_val_split", "0.2", "--per_device_train_batch_size", "4", "--num_train_epochs", "2"),
+        *("--learning_rate", "1e-3", "--save_strategy", "epoch", "--report_to", "none"),
+        *("--dataloader_pin_memory", "False", *further),
+    ]
+
+
+def test_from_a_folder_to_a_model(script, model, image_folder, tmp_path):
+    results = script.main(options(model, image_folder, tmp_path / "small", "--distill", "--recipe", "deit-20"))
+    assert set(results) == {
+        "train_loss",
+        *(f"{stage}_{name}" for stage in ("dense", "pruned", "finetuned") for name in ("accuracy", "top5_accuracy")),
+    }
+    assert json.loads((tmp_path / "small" / "all_results.json").read_text()) == results
+    pruner = SNPPruner.from_pretrained(tmp_path / "small")
+    assert pruner.pruning_plan.config.target_flops == 0.6
+    images = script.load_images(script.DataArguments(train_dir=image_folder, train_val_split=0.2), 42)[1]
+    assert pruner.evaluate(images)["accuracy"] == results["finetuned_accuracy"]
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "small" / "checkpoint-4")
+
+
+def test_going_on_from_a_checkpoint_ends_where_an_unbroken_run_ends(script, model, image_folder, tmp_path):
+    training = ("--distill", "--recipe", "deit-20", "--resume_from_checkpoint", "True")  # starts where there is none
+    script.main(options(model, image_folder, tmp_path / "whole", *training))
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "broken" / "checkpoint-2")
+    script.main(options(model, image_folder, tmp_path / "broken", *training))
+    whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(weight.equal(broken[name]) for name, weight in whole.items())
+
+
+def test_recipe_gives_what_is_not_given(script):
+    required = ["--model_name_or_path", "m", "--train_dir", "t", "--output_dir", "o", "--use_cpu"]
+    *_, args = script.parse([*required, "--recipe", "deit-300", "--per_device_train_batch_size", "128"])
+    assert (args.num_train_epochs, args.learning_rate, args.weight_decay) == (300, 1e-3 / 4, 0.05)
+    *_, args = script.parse([*required, "--recipe", "deit-300", "--learning_rate", "0.1", "--num_train_epochs", "7"])
+    assert (args.num_train_epochs, args.learning_rate) == (7, 0.1)
+    *_, recovery, args = script.parse([*required, "--distill", "--temperature", "3"])
+    assert args.num_train_epochs == 3
+    assert recovery.distillation().temperature == 3
+
+
+def test_other_labels_need_a_new_classifier(script, model, image_folder, tmp_path):
+    for name, other in (("0", "cat"), ("1", "dog")):
+        (image_folder / name).rename(image_folder / other)
+    with pytest.raises(ValueError, match="labels that the model does not know, such as 'cat'"):
+        script.main(options(model, image_folder, tmp_path / "small"))
+    with pytest.raises(ValueError, match="has a new classifier and cannot teach"):
+        script.main(options(model, image_folder, tmp_path / "small", "--ignore_mismatched_sizes", "--distill"))
+    script.main(options(model, image_folder, tmp_path / "small", "--ignore_mismatched_sizes"))
+    assert SNPPruner.from_pretrained(tmp_path / "small").model.config.id2label == {0: "cat", 1: "dog"}
+
+
+def test_streams_are_read_as_they_come(script, model, tmp_path, monkeypatch):
+    images = datasets.Dataset.from_dict(
+        {"image": [Image.new("L", (32, 32), 25 * index) for index in range(10)], "label": [0, 1] * 5},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["0", "1"])}),
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, streaming, split: images.to_iterable_dataset())
+    streaming = ("--dataset_name", "no/such", "--streaming", "--max_eval_samples", "8")
+    arguments = options(model, "", tmp_path / "small", *streaming)
+    del arguments[2:4]  # the folder
+    with pytest.raises(ValueError, match="stream that does not know its length"):
+        script.main(arguments)
+    assert script.main([*arguments, "--max_steps", "2"])["finetuned_top5_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        (["--target_params", "0.5"], "Say how much may remain with one of --target_flops"),
+        (["--without", "mixup"], "name the recipe with --recipe"),
+        (["--dataset_name", "imagenet-1k"], "Give either --dataset_name or --train_dir"),
+        (["--streaming"], "--streaming reads a data set of the Hub"),
+        (["--distill", "--temperature", "0"], "temperature must be a positive number"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(script, further, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        script.main(options("no-model", "no-folder", tmp_path / "small", *further))
