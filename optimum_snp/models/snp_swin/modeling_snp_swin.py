@@ -366,7 +366,7 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
     base_model_prefix = "snp_swin"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SNPSwinEmbeddings", "SNPSwinStage"]
+    _no_split_modules = ["SNPSwinLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
 

@@ -207,7 +207,7 @@ class SNPViTPreTrainedModel(PreTrainedModel):
     base_model_prefix = "snp_vit"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SNPViTEmbeddings", "SNPViTLayer"]
+    _no_split_modules = ["SNPViTLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
