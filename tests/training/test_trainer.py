@@ -1,9 +1,5 @@
 """The Trainer over our datasets."""
 
-import os
-import subprocess
-import sys
-
 import datasets
 import pytest
 import torch
@@ -64,46 +60,6 @@ def test_precision_is_that_of_the_arguments_whatever_came_before(source, pixel_v
     assert pruner.model(pixel_values).logits.dtype == torch.float32  # nothing of the training stays wrapped around it
 
 
-def test_processes_train_together_after_an_evaluation(tmp_path):
-    """Evaluating before training must not keep the Trainer from averaging gradients over the processes."""
-    script = tmp_path / "job.py"
-    script.write_text(TWO_PROCESSES)
-    process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
-    )
-    assert process.returncode == 0, process.stderr
-
-
-TWO_PROCESSES = """
-import sys
-import torch
-import torch.distributed as dist
-from transformers import TrainingArguments
-from accelerate import PartialState
-from optimum_snp import SNPPruner
-from tests.helpers import build_source
-
-args = TrainingArguments(sys.argv[1] + "/run", report_to="none", use_cpu=True, dataloader_pin_memory=False,
-                         max_steps=3, save_strategy="no", per_device_train_batch_size=2)
-assert args.world_size == 2, args.world_size
-images = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-pairs = [(image, index % 5) for index, image in enumerate(images)]
-pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification"))
-pruner.evaluate(pairs)
-assert PartialState().num_processes == 2, PartialState().num_processes
-pruner.finetune(pairs, args=args)
-assert PartialState().num_processes == 2, PartialState().num_processes
-mine = torch.cat([weight.detach().flatten() for weight in pruner.model.parameters()])
-others = [torch.empty_like(mine) for _ in range(2)]
-dist.all_gather(others, mine)
-assert torch.equal(others[0], others[1])
-"""
-
-
 def test_evaluation_during_training_reports_accuracy(source, pixel_values, tmp_path):
     trainer = build_trainer(
         convert(source),
@@ -115,29 +71,6 @@ def test_evaluation_during_training_reports_accuracy(source, pixel_values, tmp_p
     evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
     assert len(evaluations) == 3
     assert all(entry["eval_top5_accuracy"] == 1.0 for entry in evaluations)
-
-
-def test_resuming_ends_where_an_unbroken_run_ends(source, pixel_values, tmp_path):
-    whole, broken = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(source)
-    options = {"save_steps": 2, "lr_scheduler_type": "constant"}
-    whole.finetune(pairs(pixel_values), args=arguments(tmp_path / "whole", **options))
-    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
-    broken.finetune(
-        pairs(pixel_values), args=arguments(tmp_path / "broken", **options), resume_from_checkpoint=checkpoint
-    )
-    for name, weight in whole.model.state_dict().items():
-        torch.testing.assert_close(broken.model.state_dict()[name], weight)
-
-
-def test_checkpoints_know_how_they_were_pruned(source, pixel_values, tmp_path):
-    pruner = SNPPruner.from_pretrained(source)
-    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
-    pruner.evaluate(pairs(pixel_values))
-    pruner.finetune(pairs(pixel_values), args=arguments(tmp_path, save_steps=2))
-    checkpoint = SNPPruner.from_pretrained(tmp_path / "checkpoint-2")
-    assert checkpoint.pruning_plan == pruner.pruning_plan
-    assert checkpoint.measurements == pruner.measurements
-    assert SNPConfig.from_pretrained(tmp_path / "checkpoint-2") == pruner.pruning_plan.config
 
 
 def test_stream_that_knows_its_length_is_read_as_often_as_asked(source, pixel_values, tmp_path):
