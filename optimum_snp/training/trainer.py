@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.state import AcceleratorState
-from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from ..calibration.data import PixelStream, pixel_dataset
 from ..metrics import top_labels, topk_accuracy
@@ -136,6 +136,9 @@ def build_trainer(
     if peft_config is not None:
         from peft import get_peft_model
 
+        if args.fsdp:
+            raise ValueError("Adapters are too small to be split up by FSDP. Leave out fsdp or peft_config.")
+        set_seed(args.seed)  # adapters start at random
         model = get_peft_model(copy.deepcopy(model), peft_config)
     return FineTuningTrainer(
         model,

@@ -3,10 +3,12 @@
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
+from optimum_snp.models import SNPViTForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer, evaluate_accuracy
 from tests.helpers import build_source
@@ -90,3 +92,52 @@ def test_stream_that_knows_its_length_is_read_as_often_as_asked(source, pixel_va
 def test_images_without_labels_cannot_train(source, pixel_values, tmp_path):
     with pytest.raises(ValueError, match="has no label; training and evaluation need one"):
         SNPPruner.from_pretrained(source).finetune(pixel_values, args=arguments(tmp_path))
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_accumulated_gradients_count_every_image_once(class_name, tmp_path):
+    """Batches of 4, 4 and 2 images make the step that one batch of 10 makes."""
+    images = pairs(torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    without_chance = {"drop_path_rate": 0.0} if class_name.startswith("Swin") else {}
+    weights, losses = [], []
+    for batch_size, accumulation in ((10, 1), (4, 3)):
+        pruner = SNPPruner(build_source(class_name, **without_chance))
+        options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        result = pruner.finetune(
+            images,
+            args=arguments(tmp_path, save_strategy="no", optim="sgd", learning_rate=0.1, **options),
+        )
+        weights.append(pruner.model.state_dict())
+        losses.append(result.training_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_checkpointing_activations_leaves_the_gradients_as_they_are(class_name, pixel_values):
+    model = convert(build_source(class_name, hidden_dropout_prob=0.1)).train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model.zero_grad()
+        torch.manual_seed(0)  # of dropout
+        model(pixel_values, labels=torch.arange(6) % 5).loss.backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradient), name
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_training_leaves_no_trace(backend, source, pixel_values, tmp_path, request):
+    request.addfinalizer(torch.compiler.reset)
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(qk_sparsity=0.5), calibration_dataset=pixel_values)
+    args = arguments(tmp_path, save_steps=3, torch_compile=True, torch_compile_backend=backend)
+    pruner.finetune(pairs(pixel_values), args=args)
+    assert type(pruner.model) is SNPViTForImageClassification
+    assert not any("_orig_mod" in name for name in load_file(tmp_path / "checkpoint-3" / "model.safetensors"))
+    checkpoint = SNPPruner.from_pretrained(tmp_path / "checkpoint-3").model
+    torch.testing.assert_close(checkpoint(pixel_values).logits, pruner.model(pixel_values).logits)
