@@ -1,14 +1,19 @@
 """Which process this is, among those of one job, and what only one of them does."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 
 
 Result = TypeVar("Result")
+
+# How long processes wait for one that plans, solves or pushes. As long as a Trainer lets them wait; NCCL's own ten
+# minutes would end a job whose main process pushes a large model.
+TIMEOUT = timedelta(minutes=30)
 
 
 def process_state() -> PartialState:
@@ -17,7 +22,7 @@ def process_state() -> PartialState:
     Without an accelerator Accelerate must be told to use the CPU: otherwise the processes that `torchrun` starts do
     not find each other, and each takes itself for the only one.
     """
-    return PartialState(cpu=not _has_accelerator())
+    return PartialState(cpu=not _has_accelerator(), timeout=TIMEOUT)
 
 
 def run_on_main_process(work: Callable[[], Result]) -> Result:
@@ -41,6 +46,38 @@ def run_on_main_process(work: Callable[[], Result]) -> Result:
     if failure is not None:
         raise RuntimeError(f"The main process failed with {failure}")
     return result
+
+
+def tensors_of_main_process(work: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Lets one process compute tensors, as [`run_on_main_process`], and gives them to all, equal to the bit.
+
+    Processors of different make round differently, so that tensors which every process computed for itself would not
+    be the same everywhere. Each tensor is sent as it is, through the memory of the device.
+
+    Returns:
+        `dict[str, torch.Tensor]`: What `work` returned; in the other processes on the CPU.
+    """
+    state = process_state()
+    tensors: dict[str, torch.Tensor] = {}
+
+    def compute() -> list[tuple[str, torch.Size, torch.dtype]]:
+        tensors.update(work())
+        return [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+
+    layout = run_on_main_process(compute)
+    if state.num_processes == 1:
+        return tensors
+    for name, shape, dtype in layout:
+        if state.is_main_process:
+            broadcast(tensors[name].detach().to(state.device).contiguous())
+        else:
+            tensors[name] = broadcast(torch.empty(shape, dtype=dtype, device=state.device)).cpu()
+    return tensors
+
+
+def all_equal(value: str) -> bool:
+    """Whether all processes hold the same text."""
+    return len(set(gather_object([value]))) == 1
 
 
 def _has_accelerator() -> bool:

@@ -1,7 +1,7 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -10,10 +10,10 @@ from .calibration import CalibrationStatistics, collect_statistics, model_finger
 from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
 from .loading import load_image_processor, load_saved, load_source
-from .models import SNPModel
+from .models import SNPModel, build_like
 from .planning.decide import check_fits, decide
 from .planning.plan import PLAN_NAME, PruningPlan
-from .processes import run_on_main_process
+from .processes import process_state, run_on_main_process, tensors_of_main_process
 from .publishing import (
     atomic_folder,
     check_push,
@@ -28,7 +28,18 @@ from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
 from .reshaping import reshape
-from .training import CompleteCheckpoints, DistillationConfig, Recipe, build_trainer, evaluate_accuracy
+from .training import (
+    DistillationConfig,
+    Recipe,
+    build_trainer,
+    checkpoint_to_resume,
+    evaluate_accuracy,
+    trained_model,
+)
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 class SNPPruner:
@@ -236,7 +247,9 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
-        pruned = reshape(self.model, plan, self.statistics)
+        # One process solves for the weights, all load them.
+        weights = tensors_of_main_process(lambda: reshape(self.model, plan, self.statistics).state_dict())
+        pruned = build_like(self.model, type(self.model), plan.pruned_config(self.model.config), weights)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
@@ -256,7 +269,8 @@ class SNPPruner:
         recipe: Recipe | str | None = None,
         distillation: DistillationConfig | None = None,
         teacher: str | Path | PreTrainedModel | None = None,
-        resume_from_checkpoint: str | bool | None = None,
+        peft_config: "PeftConfig | None" = None,
+        resume_from_checkpoint: str | Path | bool | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **trainer_options: Any,
     ) -> TrainOutput:
@@ -281,8 +295,12 @@ class SNPPruner:
                 by the defaults of [`DistillationConfig`]. Defaults to the model as it was before this pruner first
                 pruned it. A teacher by name must prepare images as `image_processor` does; of a loaded one the caller
                 sees to that.
-            resume_from_checkpoint (`str` or `bool`, *optional*):
-                As for `Trainer.train`.
+            peft_config (`PeftConfig`, *optional*):
+                Trains adapters of the PEFT library, such as LoRA, and merges them into the model at the end.
+                Checkpoints then hold the adapters alone.
+            resume_from_checkpoint (`str`, `Path` or `bool`, *optional*):
+                A checkpoint to go on from, or `True` for the last one that was written to the end; as long as there is
+                none, `True` starts from the beginning. The result is that of a training without the break.
             callbacks (`list[TrainerCallback]`, *optional*):
                 Further callbacks of the Trainer.
             trainer_options:
@@ -293,18 +311,20 @@ class SNPPruner:
 
         Raises:
             TypeError: If the model has no classifier, or the teacher is neither name nor model.
-            ValueError: For a dataset or a teacher that cannot be used.
+            ValueError: For a dataset, a teacher or a checkpoint that cannot be used.
             ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
                 that can tell.
         """
-        push = self._push_of_training(args) if args is not None and args.push_to_hub else None
         if teacher is not None:
             distillation = distillation or DistillationConfig()
         elif distillation is not None:
             teacher = self._teacher_of_its_own()
         recipe = Recipe.from_preset(recipe) if isinstance(recipe, str) else recipe
-        if recipe is not None and args is None:
-            args = recipe.training_arguments("trainer_output")
+        if args is None:
+            options = {"output_dir": "trainer_output", "use_cpu": process_state().device.type == "cpu"}
+            args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
+        checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
+        push = self._push_of_training(args) if args.push_to_hub else None
         trainer = build_trainer(
             self.model,
             args,
@@ -316,12 +336,14 @@ class SNPPruner:
             recipe=recipe,
             distillation=distillation,
             teacher=teacher,
-            callbacks=[*(callbacks or []), CompleteCheckpoints(lambda folder: write_history(folder, self))],
+            peft_config=peft_config,
+            callbacks=callbacks,
+            write_history=lambda folder: write_history(folder, self),
             **trainer_options,
         )
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        output = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-        self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+        output = trainer.train(resume_from_checkpoint=checkpoint)
+        self.model = trained_model(trainer, self.model)
         self.statistics = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)

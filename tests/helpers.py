@@ -1,5 +1,6 @@
 """Plain functions that tests share."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,15 @@ def run_python(script, *arguments, python=sys.executable, **options):
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+def torchrun(num_processes, *arguments, timeout=300, **environment):
+    """Runs a script in so many processes, with one thread each; a job that hangs fails the test."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes),
+         *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment},
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ..models import SNPModel
-from ..processes import process_state
+from ..processes import all_equal, process_state
 from ..structure import Structure, describe
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
@@ -70,7 +70,14 @@ def collect_statistics(
 
     Raises:
         TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.calibration.data.pixel_dataset`].
+        ValueError: If the processes hold models of different weights.
     """
+    fingerprint = model_fingerprint(model)
+    if not all_equal(fingerprint):
+        raise ValueError(
+            "The processes of this job hold models of different weights. Load the same checkpoint on all of them, or "
+            "call transformers.set_seed with the same seed before a model is built."
+        )
     pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
     subset = calibration_subset(pixels, num_samples, seed)
     if len(subset) < num_samples:
@@ -112,7 +119,7 @@ def collect_statistics(
     _fill_missing(statistics, structure)
     if moments:
         complete_moments(statistics)
-    statistics.fingerprint = model_fingerprint(model)
+    statistics.fingerprint = fingerprint
     return statistics.reduce()
 
 

@@ -150,15 +150,29 @@ class PixelDataset(torch_data.Dataset):
 
 
 class PixelStream(torch_data.IterableDataset):
-    """A stream as a torch dataset of pixel values (and labels)."""
+    """A stream as a torch dataset of pixel values (and labels).
+
+    Attributes:
+        least_images (`int`): How many it must have; set it to the number of processes that it is dealt out to.
+    """
+
+    least_images = 1
 
     def __init__(self, dataset: Any, reader: _ImageReader):
         self.dataset = dataset
         self.reader = reader
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, item in enumerate(readable(self.dataset)):
-            yield self.reader.convert(item, index)
+        count = 0
+        for count, item in enumerate(readable(self.dataset), start=1):
+            yield self.reader.convert(item, count - 1)
+        if count < self.least_images and torch_data.get_worker_info() is None:  # a worker may have none of them
+            raise ValueError(
+                f"The stream has {count} images. To be dealt out to the processes of this job it needs at least "
+                f"{self.least_images}."
+                if count
+                else "The dataset is empty."
+            )
 
     def set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataset, "set_epoch"):

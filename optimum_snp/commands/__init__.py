@@ -7,6 +7,7 @@ import logging
 import sys
 from types import ModuleType
 
+from ..processes import process_state
 from . import demo, evaluate, finetune, prune, push, report
 
 
@@ -55,4 +56,5 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError, ImportError) as error:
         logger.debug("The command failed.", exc_info=True)
         sys.exit(f"error: {error}")
-    print(json.dumps(result) if args.json else text)
+    if process_state().is_main_process:
+        print(json.dumps(result) if args.json else text)

@@ -33,13 +33,23 @@ def write_model(
     pruner.model.save_pretrained(folder, **options)
     if pruner.image_processor is not None:
         pruner.image_processor.save_pretrained(folder)
-    write_history(folder, pruner)
+    write_history(folder, pruner, model_fingerprint(pruner.model))
     write_card(folder, pruner, repo_id=repo_id, previous=previous_card)
 
 
-def write_history(folder: Path, pruner: "SNPPruner") -> None:
-    """Writes how the model came about: plan and recipe, if it was pruned, and what was measured on the way."""
+def write_history(folder: Path, pruner: "SNPPruner", weights: str | None = None) -> None:
+    """Writes how the model came about: plan and recipe, if it was pruned, and what was measured on the way.
+
+    Args:
+        folder (`Path`):
+            Where to.
+        pruner ([`SNPPruner`]):
+            Of the model.
+        weights (`str`, *optional*):
+            [`~optimum_snp.calibration.model_fingerprint`] of the weights in the folder. Without, they are those of a
+            training that is going on, of which nothing was measured.
+    """
     if pruner.pruning_plan is not None:
         pruner.pruning_plan.config.save_pretrained(folder)
         pruner.pruning_plan.save(folder / PLAN_NAME)
-    pruner.measurements.of_weights(model_fingerprint(pruner.model)).save(folder / MEASUREMENTS_NAME)
+    pruner.measurements.of_weights(weights or "").save(folder / MEASUREMENTS_NAME)

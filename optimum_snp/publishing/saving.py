@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-# training_args.bin is what a Trainer writes beside weights; ours replace those.
+# training_args.bin and adapters are what a Trainer writes beside weights or instead; ours replace those.
 _MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|(pre)?processor_config\.json|snp_config\.json|pruning_plan\.json"
     r"|snp_measurements\.json|pictures/(kept_sizes|attention_spectra)\.png"
     r"|model(\.\w+)?(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index(\.\w+)?\.json"
-    r"|(configuration|modeling)_snp_\w+\.py|training_args\.bin"
+    r"|(configuration|modeling)_snp_\w+\.py|training_args\.bin|adapter_(config\.json|model\.safetensors)"
 )
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
 logger = logging.getLogger(__name__)
@@ -42,12 +41,10 @@ class WeightAverage(TrainerCallback):
         """Takes the new weights into the average."""
         self.averaged.update_parameters(self.model)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Saves the average with the checkpoint, whose own weights are the latest."""
-        checkpoint = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-        if args.should_save and checkpoint.is_dir():
-            tensors = {name: tensor.contiguous() for name, tensor in self.averaged.state_dict().items()}
-            save_file(tensors, checkpoint / AVERAGE_NAME)
+    def save(self, folder: str | Path) -> None:
+        """Writes the average beside the weights of a checkpoint, which are the latest."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.averaged.state_dict().items()}
+        save_file(tensors, Path(folder, AVERAGE_NAME))
 
     def load(self, checkpoint: str | Path) -> None:
         """Goes on from the average of a checkpoint; without one it starts anew, with a warning."""

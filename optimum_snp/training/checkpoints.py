@@ -1,38 +1,130 @@
-"""What a Trainer leaves out of the checkpoints that it saves and pushes."""
+"""Checkpoints that load, know how their model was pruned, and tell whether they were written to the end."""
 
+import contextlib
+import json
+import logging
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
-class CompleteCheckpoints(TrainerCallback):
-    """Adds its history to every checkpoint, and the modeling code to what is pushed in the course of training.
+logger = logging.getLogger(__name__)
 
-    Without them a checkpoint would not know how it was pruned, and a repository would not load before training ends.
+
+class CheckpointingTrainer(Trainer):
+    """A [`~transformers.Trainer`] with plan and history in every checkpoint, and the state of the training last.
+
+    A checkpoint is whole once its `trainer_state.json` can be read: whatever else it holds was written before.
 
     Args:
-        write_history (`Callable[[Path], None]`):
-            Writes plan, recipe and measurements into a folder.
+        write_history (`Callable[[Path], None]`, *optional*):
+            Writes plan, recipe and measurements into the folder of a checkpoint.
     """
 
-    def __init__(self, write_history: Callable[[Path], None]) -> None:
+    def __init__(self, *args: Any, write_history: Callable[[Path], None] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.write_history = write_history
+        self.add_callback(CompletePushes())
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Completes the checkpoint that was just saved."""
-        checkpoint = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-        if args.should_save and checkpoint.is_dir():
-            self.write_history(checkpoint)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, as in [`~transformers.Trainer`], and its history."""
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save:  # over an older checkpoint, if there is one, which is no longer whole
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        with _without_fsdp_class(self.model):
+            super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self.write_history is not None:
+            self.write_history(folder)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # each process writes its own; the state of the training comes after all
+
+
+class CompletePushes(TrainerCallback):
+    """Adds modeling code and history to what a Trainer pushes in the course of training: its output folder.
+
+    Without the code a repository would not load before training ends.
+    """
 
     def on_push_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Completes what is about to be pushed: the last checkpoint, and the output folder with its weights."""
-        self.on_save(args, state, control)
+        """Copies them from the checkpoint that was just saved."""
         checkpoint = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         if args.should_save and checkpoint.is_dir():
-            self.write_history(Path(args.output_dir))
-            for code in checkpoint.glob("*.py"):
-                shutil.copy(code, args.output_dir)
+            for file in (*checkpoint.glob("*.py"), *checkpoint.glob("snp_*.json"), *checkpoint.glob("pruning_*.json")):
+                shutil.copy(file, args.output_dir)
+
+
+def checkpoint_to_resume(output_dir: str | Path, resume_from_checkpoint: str | Path | bool | None) -> str | None:
+    """The checkpoint that a training goes on from.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Where the training keeps its checkpoints.
+        resume_from_checkpoint (`str`, `Path`, `bool` or `None`):
+            A checkpoint, or `True` for the last whole one of `output_dir`.
+
+    Returns:
+        `str` or `None`: Its folder; `None` for a training from the beginning, which is also what `True` means as long
+        as there is none, so that a job which may be killed at any time can always be started by the same command.
+
+    Raises:
+        ValueError: If the named checkpoint does not exist or was not written to the end.
+    """
+    if resume_from_checkpoint is None or resume_from_checkpoint is False:
+        if checkpoints := list_checkpoints(output_dir):
+            logger.warning(
+                f"{output_dir} holds checkpoints of an earlier training, up to {checkpoints[-1].name}. This one "
+                "starts from the beginning; before it is resumed, remove them."
+            )
+        return None
+    if resume_from_checkpoint is not True:
+        if not _is_whole(Path(resume_from_checkpoint)):
+            raise ValueError(
+                f"{resume_from_checkpoint} is no checkpoint that was written to the end: it has no "
+                f"{TRAINER_STATE_NAME}. With resume_from_checkpoint=True the last whole one of {output_dir} is taken."
+            )
+        return str(resume_from_checkpoint)
+    for checkpoint in reversed(list_checkpoints(output_dir)):
+        if _is_whole(checkpoint):
+            return str(checkpoint)
+        logger.warning(f"{checkpoint} was not written to the end and is skipped.")
+    logger.warning(f"{output_dir} has no checkpoint to go on from. Training starts from the beginning.")
+    return None
+
+
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The folders of all checkpoints, whole or not, the oldest first."""
+    folders = {
+        int(match.group(1)): path
+        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name)) and path.is_dir()
+    }
+    return [folders[step] for step in sorted(folders)]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _without_fsdp_class(model: nn.Module) -> Iterator[None]:
+    """While open, a model that FSDP shards is of its own class again, whose code is what must be saved with it."""
+    fsdp_class = type(model)
+    if fsdp_class.__name__.startswith("FSDP") and len(fsdp_class.__bases__) == 2:
+        model.__class__ = fsdp_class.__bases__[1]
+    try:
+        yield
+    finally:
+        model.__class__ = fsdp_class

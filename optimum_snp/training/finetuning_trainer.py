@@ -6,17 +6,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from .averaging import WeightAverage
+from .checkpoints import CheckpointingTrainer
 from .depth import layer_depths, stochastic_depth
 from .distillation import TEACHER_LOGITS, Teacher
 from .mixing import Mixing
 from .recipes import Recipe
 
 
-class FineTuningTrainer(Trainer):
+class FineTuningTrainer(CheckpointingTrainer):
     """A [`~transformers.Trainer`] for teachers and recipes. Without either it is the Trainer itself.
 
     Args:
@@ -41,8 +41,6 @@ class FineTuningTrainer(Trainer):
         if recipe is not None and recipe.ema:
             self.average = WeightAverage(self.model, recipe.ema)
             self.add_callback(self.average)
-        if teacher is not None or recipe is not None:
-            self.loss_is_scaled_for_ga = False  # ours is the mean over one batch
 
     def _check_recipe(self, recipe: Recipe) -> None:
         is_split = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -57,22 +55,31 @@ class FineTuningTrainer(Trainer):
                 "load_best_model_at_end. Use recipe.without('ema')."
             )
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """As [`~transformers.Trainer.train`]; the model ends with the average of its weights where there is one."""
-        if resume_from_checkpoint and self.average is not None:
-            checkpoint = resume_from_checkpoint
-            if checkpoint is True:
-                checkpoint = get_last_checkpoint(self.args.output_dir)
-            if checkpoint is not None:
-                self.average.load(checkpoint)
+        if resume_from_checkpoint is not None and self.average is not None:
+            self.average.load(resume_from_checkpoint)
         depth = (
-            contextlib.nullcontext() if self.recipe is None else stochastic_depth(self.model, self.recipe.drop_path)
+            contextlib.nullcontext()
+            if self.recipe is None
+            else stochastic_depth(self._snp_model, self.recipe.drop_path)
         )
         with depth:
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if self.average is not None:
             self.average.apply()
         return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As [`CheckpointingTrainer.save_model`], with the average beside the weights, which are the latest."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self.average is not None:
+            self.average.save(output_dir or self.args.output_dir)
+
+    @property
+    def _snp_model(self) -> nn.Module:
+        """The model in our architecture, with adapters in it or without."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in [`~transformers.Trainer`], of the average of the weights while training keeps one."""
@@ -102,14 +109,17 @@ class FineTuningTrainer(Trainer):
             loss = F.cross_entropy(outputs.logits.float(), labels, label_smoothing=smoothing)
         else:
             loss = self.teacher.loss(outputs, labels, teacher_logits, smoothing)
+        if num_items_in_batch is not None:  # of all batches of a step: those that are smaller weigh less
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            loss = loss * len(labels) * processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in [`~transformers.Trainer`], with a learning rate for each depth where the recipe says so."""
         optimizer = super().create_optimizer(model)
         if self.recipe is not None and self.recipe.layer_decay < 1:
-            depths = layer_depths(self.model)
-            by_weight = {id(weight): depths[name] for name, weight in self.model.named_parameters()}
+            depths = layer_depths(self._snp_model)
+            by_weight = {id(weight): depths[name] for name, weight in self._snp_model.named_parameters()}
             deepest = max(depths.values())
             groups, optimizer.param_groups = optimizer.param_groups, []
             for group in groups:

@@ -2,13 +2,15 @@
 
 import copy
 import math
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.state import AcceleratorState
-from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from ..calibration.data import PixelStream, pixel_dataset
 from ..metrics import top_labels, topk_accuracy
@@ -18,7 +20,12 @@ from .distillation import DistillationConfig, Teacher, load_teacher, with_teache
 from .finetuning_trainer import FineTuningTrainer
 from .mixing import Mixing
 from .recipes import Recipe
+from .reproducible import CountEpochs, reproducible
 from .transforms import TrainTransform
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 class _UnsavedToken(str):
@@ -40,8 +47,10 @@ def build_trainer(
     distillation: DistillationConfig | None = None,
     teacher: str | Path | PreTrainedModel | None = None,
     recipe: Recipe | None = None,
+    peft_config: "PeftConfig | None" = None,
+    write_history: Callable[[Path], None] | None = None,
     **trainer_options: Any,
-) -> Trainer:
+) -> FineTuningTrainer:
     """Makes a Trainer for an image classifier.
 
     Args:
@@ -57,18 +66,25 @@ def build_trainer(
             How the model learns from a teacher, and from whom: see [`load_teacher`].
         recipe ([`Recipe`], *optional*):
             What to train by beside `args`.
+        peft_config (`PeftConfig`, *optional*):
+            Trains adapters in a copy of the model instead of the model itself.
+        write_history (`Callable[[Path], None]`, *optional*):
+            See [`CheckpointingTrainer`].
         trainer_options:
             Further arguments of [`~transformers.Trainer`]; they overrule ours.
 
     Raises:
         TypeError: If the model has no classifier.
-        ValueError: For a dataset or a teacher that cannot be used, or a stream to train on of unknown length.
+        ValueError: For a dataset or a teacher that cannot be used, a stream to train on of unknown length, or
+            arguments that do not know the processes of this job.
     """
     if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
         raise TypeError(
             f"{type(model).__name__} has no classifier to train or evaluate. Start from a model with one, for example "
             "ViTForImageClassification."
         )
+
+    _check_processes(args)
 
     # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.
     # Left so, this one would train without autocast, and its processes without talking to each other.
@@ -82,7 +98,7 @@ def build_trainer(
     def labelled(dataset: Any, transform: TrainTransform | None = None) -> Any:
         if dataset is None:
             return None
-        return pixel_dataset(
+        pixels = pixel_dataset(
             dataset,
             model.config,
             image_processor,
@@ -91,6 +107,9 @@ def build_trainer(
             with_labels=True,
             transform=transform,
         )
+        if isinstance(pixels, PixelStream) and args is not None:
+            pixels.least_images = args.world_size
+        return pixels
 
     options = {
         "compute_metrics": topk_accuracy,
@@ -111,6 +130,16 @@ def build_trainer(
     if isinstance(train_dataset, PixelStream) and (args is None or args.max_steps <= 0):
         args = copy.copy(args) if args is not None else TrainingArguments()
         args.max_steps = steps_of_stream(train_dataset.dataset, args)
+    if train_dataset is not None:
+        train_dataset = reproducible(train_dataset, args.seed if args.data_seed is None else args.data_seed)
+        options["callbacks"] = [*(options.get("callbacks") or []), CountEpochs(train_dataset)]
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        if args.fsdp:
+            raise ValueError("Adapters are too small to be split up by FSDP. Leave out fsdp or peft_config.")
+        set_seed(args.seed)  # adapters start at random
+        model = get_peft_model(copy.deepcopy(model), peft_config)
     return FineTuningTrainer(
         model,
         args,
@@ -118,8 +147,19 @@ def build_trainer(
         eval_dataset=labelled(eval_dataset),
         teacher=frozen_teacher,
         recipe=recipe,
+        write_history=write_history,
         **options,
     )
+
+
+def _check_processes(args: TrainingArguments | None) -> None:
+    """Raises if the processes of one job would each train a model of their own, and overwrite each other's files."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if args is not None and args.world_size != started:
+        raise ValueError(
+            f"This job has {started} processes, but its TrainingArguments know of {args.world_size}. Without an "
+            "accelerator they need use_cpu=True."
+        )
 
 
 def steps_of_stream(stream: Any, args: TrainingArguments) -> int:

@@ -1,8 +1,5 @@
-"""Calibration counts every image once, on one process or several, and its statistics can be kept."""
+"""Calibration counts every image once, and its statistics can be kept."""
 
-import json
-import os
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,71 +9,6 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from optimum_snp.conversion import convert
 from tests.helpers import build_source
-
-
-# 70 images in batches of 8 on 2 or 3 processes: a short last batch, and not the same number of batches for each.
-JOB = """
-import json, sys
-import torch
-from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.processes import process_state
-from tests.helpers import build_source
-
-torch.set_num_threads(1)
-state = process_state()
-assert state.num_processes == int(sys.argv[1]), state.num_processes
-images = torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-pruner = SNPPruner.from_pretrained(build_source(sys.argv[4]))
-statistics = pruner.calibrate(images, num_samples=int(sys.argv[2]), batch_size=8)
-plan = pruner.plan(SNPConfig(qk_sparsity=0.4, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2))
-plans = [None] * state.num_processes
-if state.num_processes > 1:
-    torch.distributed.all_gather_object(plans, plan.to_dict())
-else:
-    plans = [plan.to_dict()]
-if state.is_main_process:
-    assert all(other == plans[0] for other in plans)
-    pruner.prune(plan)
-    pruner.save_pretrained(sys.argv[3])
-    sensitivities = [float(block["mlp_sensitivity"]) for block in statistics.blocks]
-    print(json.dumps({"images": statistics.num_images, "plan": plans[0], "sensitivities": sensitivities}))
-else:
-    pruner.prune(plan)
-    pruner.save_pretrained(sys.argv[3])
-"""
-
-
-def run_job(tmp_path, num_processes, num_samples, class_name):
-    import subprocess
-
-    script = tmp_path / "job.py"
-    script.write_text(JOB)
-    output = tmp_path / f"model-{num_processes}"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    arguments = [str(num_processes), str(num_samples), output, class_name]
-    process = subprocess.run(
-        [sys.executable, *(launch if num_processes > 1 else []), script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.strip().splitlines()[-1])
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "class_name"), [(70, "SwinForImageClassification"), (5, "DeiTForImageClassification")]
-)
-def test_processes_agree_with_one(tmp_path, num_samples, class_name):
-    """5 images are one batch of 8: the second process has none, and takes part all the same."""
-    alone = run_job(tmp_path, 1, num_samples, class_name)
-    together = run_job(tmp_path, 2, num_samples, class_name)
-    assert alone["images"] == together["images"] == num_samples
-    assert alone["plan"] == together["plan"]
-    assert alone["sensitivities"] == pytest.approx(together["sensitivities"])
-    weights = [(tmp_path / f"model-{count}" / "model.safetensors").read_bytes() for count in (1, 2)]
-    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification", "SwinBackbone"])

@@ -1,16 +1,14 @@
 """The Trainer over our datasets."""
 
-import os
-import subprocess
-import sys
-
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
+from optimum_snp.models import SNPViTForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer, evaluate_accuracy
 from tests.helpers import build_source
@@ -64,46 +62,6 @@ def test_precision_is_that_of_the_arguments_whatever_came_before(source, pixel_v
     assert pruner.model(pixel_values).logits.dtype == torch.float32  # nothing of the training stays wrapped around it
 
 
-def test_processes_train_together_after_an_evaluation(tmp_path):
-    """Evaluating before training must not keep the Trainer from averaging gradients over the processes."""
-    script = tmp_path / "job.py"
-    script.write_text(TWO_PROCESSES)
-    process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
-    )
-    assert process.returncode == 0, process.stderr
-
-
-TWO_PROCESSES = """
-import sys
-import torch
-import torch.distributed as dist
-from transformers import TrainingArguments
-from accelerate import PartialState
-from optimum_snp import SNPPruner
-from tests.helpers import build_source
-
-args = TrainingArguments(sys.argv[1] + "/run", report_to="none", use_cpu=True, dataloader_pin_memory=False,
-                         max_steps=3, save_strategy="no", per_device_train_batch_size=2)
-assert args.world_size == 2, args.world_size
-images = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-pairs = [(image, index % 5) for index, image in enumerate(images)]
-pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification"))
-pruner.evaluate(pairs)
-assert PartialState().num_processes == 2, PartialState().num_processes
-pruner.finetune(pairs, args=args)
-assert PartialState().num_processes == 2, PartialState().num_processes
-mine = torch.cat([weight.detach().flatten() for weight in pruner.model.parameters()])
-others = [torch.empty_like(mine) for _ in range(2)]
-dist.all_gather(others, mine)
-assert torch.equal(others[0], others[1])
-"""
-
-
 def test_evaluation_during_training_reports_accuracy(source, pixel_values, tmp_path):
     trainer = build_trainer(
         convert(source),
@@ -115,29 +73,6 @@ def test_evaluation_during_training_reports_accuracy(source, pixel_values, tmp_p
     evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
     assert len(evaluations) == 3
     assert all(entry["eval_top5_accuracy"] == 1.0 for entry in evaluations)
-
-
-def test_resuming_ends_where_an_unbroken_run_ends(source, pixel_values, tmp_path):
-    whole, broken = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(source)
-    options = {"save_steps": 2, "lr_scheduler_type": "constant"}
-    whole.finetune(pairs(pixel_values), args=arguments(tmp_path / "whole", **options))
-    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
-    broken.finetune(
-        pairs(pixel_values), args=arguments(tmp_path / "broken", **options), resume_from_checkpoint=checkpoint
-    )
-    for name, weight in whole.model.state_dict().items():
-        torch.testing.assert_close(broken.model.state_dict()[name], weight)
-
-
-def test_checkpoints_know_how_they_were_pruned(source, pixel_values, tmp_path):
-    pruner = SNPPruner.from_pretrained(source)
-    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
-    pruner.evaluate(pairs(pixel_values))
-    pruner.finetune(pairs(pixel_values), args=arguments(tmp_path, save_steps=2))
-    checkpoint = SNPPruner.from_pretrained(tmp_path / "checkpoint-2")
-    assert checkpoint.pruning_plan == pruner.pruning_plan
-    assert checkpoint.measurements == pruner.measurements
-    assert SNPConfig.from_pretrained(tmp_path / "checkpoint-2") == pruner.pruning_plan.config
 
 
 def test_stream_that_knows_its_length_is_read_as_often_as_asked(source, pixel_values, tmp_path):
@@ -157,3 +92,52 @@ def test_stream_that_knows_its_length_is_read_as_often_as_asked(source, pixel_va
 def test_images_without_labels_cannot_train(source, pixel_values, tmp_path):
     with pytest.raises(ValueError, match="has no label; training and evaluation need one"):
         SNPPruner.from_pretrained(source).finetune(pixel_values, args=arguments(tmp_path))
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_accumulated_gradients_count_every_image_once(class_name, tmp_path):
+    """Batches of 4, 4 and 2 images make the step that one batch of 10 makes."""
+    images = pairs(torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    without_chance = {"drop_path_rate": 0.0} if class_name.startswith("Swin") else {}
+    weights, losses = [], []
+    for batch_size, accumulation in ((10, 1), (4, 3)):
+        pruner = SNPPruner(build_source(class_name, **without_chance))
+        options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        result = pruner.finetune(
+            images,
+            args=arguments(tmp_path, save_strategy="no", optim="sgd", learning_rate=0.1, **options),
+        )
+        weights.append(pruner.model.state_dict())
+        losses.append(result.training_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_checkpointing_activations_leaves_the_gradients_as_they_are(class_name, pixel_values):
+    model = convert(build_source(class_name, hidden_dropout_prob=0.1)).train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model.zero_grad()
+        torch.manual_seed(0)  # of dropout
+        model(pixel_values, labels=torch.arange(6) % 5).loss.backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradient), name
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_training_leaves_no_trace(backend, source, pixel_values, tmp_path, request):
+    request.addfinalizer(torch.compiler.reset)
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(qk_sparsity=0.5), calibration_dataset=pixel_values)
+    args = arguments(tmp_path, save_steps=3, torch_compile=True, torch_compile_backend=backend)
+    pruner.finetune(pairs(pixel_values), args=args)
+    assert type(pruner.model) is SNPViTForImageClassification
+    assert not any("_orig_mod" in name for name in load_file(tmp_path / "checkpoint-3" / "model.safetensors"))
+    checkpoint = SNPPruner.from_pretrained(tmp_path / "checkpoint-3").model
+    torch.testing.assert_close(checkpoint(pixel_values).logits, pruner.model(pixel_values).logits)

@@ -366,7 +366,7 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
     base_model_prefix = "snp_swin"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SNPSwinEmbeddings", "SNPSwinStage"]
+    _no_split_modules = ["SNPSwinLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -509,6 +509,8 @@ class SNPSwinForImageClassificationOutput(ImageClassifierOutput):
 class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
     """The network with a linear classifier on the mean of its tokens."""
 
+    accepts_loss_kwargs = True  # tells a Trainer of `num_items_in_batch`
+
     def __init__(self, config):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -524,6 +526,7 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
         interpolate_pos_encoding=False,
         output_attentions=None,
         output_hidden_states=None,
+        num_items_in_batch=None,
     ):
         r"""
         Args:
@@ -531,6 +534,9 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
                 See [`SNPSwinModel.forward`].
             labels (`torch.Tensor` of shape `[batch]`, *optional*):
                 Class indices; with them the output has a `loss`.
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*):
+                What the sum of the losses is divided by, if not by the size of this batch: a Trainer that accumulates
+                gradients passes the number of images of all batches of a step.
 
         Returns:
             [`SNPSwinForImageClassificationOutput`]
@@ -543,8 +549,11 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
             return_dict=True,
         )
         logits = self.classifier(outputs.last_hidden_state.mean(dim=1))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items_in_batch)
         return SNPSwinForImageClassificationOutput(
-            loss=None if labels is None else self.loss_function(labels, logits, self.config),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -207,7 +207,7 @@ class SNPViTPreTrainedModel(PreTrainedModel):
     base_model_prefix = "snp_vit"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SNPViTEmbeddings", "SNPViTLayer"]
+    _no_split_modules = ["SNPViTLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
@@ -311,6 +311,8 @@ class SNPViTForImageClassificationOutput(ImageClassifierOutput):
 class SNPViTForImageClassification(SNPViTPreTrainedModel):
     """The network with a linear classifier on the class token, and a second one on the distillation token (DeiT)."""
 
+    accepts_loss_kwargs = True  # tells a Trainer of `num_items_in_batch`
+
     def __init__(self, config):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -330,6 +332,7 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
         interpolate_pos_encoding=False,
         output_attentions=None,
         output_hidden_states=None,
+        num_items_in_batch=None,
     ):
         r"""
         Args:
@@ -337,6 +340,9 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
                 See [`SNPViTModel.forward`].
             labels (`torch.Tensor` of shape `[batch]`, *optional*):
                 Class indices; with them the output has a `loss`.
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*):
+                What the sum of the losses is divided by, if not by the size of this batch: a Trainer that accumulates
+                gradients passes the number of images of all batches of a step.
 
         Returns:
             [`SNPViTForImageClassificationOutput`]
@@ -354,9 +360,12 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
             cls_logits = logits
             distillation_logits = self.distillation_classifier(outputs.last_hidden_state[:, 1])
             logits = (cls_logits + distillation_logits) / 2
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items_in_batch)
 
         return SNPViTForImageClassificationOutput(
-            loss=None if labels is None else self.loss_function(labels, logits, self.config),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
