@@ -7,13 +7,14 @@ import logging
 import sys
 from types import ModuleType
 
-from . import demo, evaluate, finetune, prune, push, report
+from . import demo, evaluate, export, finetune, prune, push, report
 
 
 COMMANDS: dict[str, ModuleType] = {
     "prune": prune,
     "finetune": finetune,
     "evaluate": evaluate,
+    "export": export,
     "report": report,
     "push": push,
     "demo": demo,
