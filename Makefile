@@ -30,7 +30,7 @@ format: $(VENV)/bin/python
 # Not editable: the tests of the command line see what a wheel holds.
 .PHONY: environment
 environment: $(VENV)/bin/python
-	$(INSTALL) ".[tests,demo,onnx,plots]"
+	$(INSTALL) ".[tests,demo,onnx,openvino,plots]"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ SINGULAR_WEIGHTINGS = ("uniform", "energy")
 CONFIG_NAME = "snp_config.json"
 # The budgets, with what each counts.
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
-LATENCY_BACKENDS = ("eager", "compile", "onnxruntime")
+LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
 # What goes as a whole, also within a budget.
 REMOVALS = ("head_sparsity", "dropped_blocks")
@@ -101,7 +101,9 @@ class SNPConfig:
     latency_batch_size: int = field(default=1, metadata={"help": "images per forward pass that is timed"})
     latency_backend: str = field(
         default="eager",
-        metadata={"help": "what runs the model that is timed: 'eager' PyTorch, torch 'compile', or 'onnxruntime'"},
+        metadata={
+            "help": "what runs the model that is timed: 'eager' PyTorch, torch 'compile', 'onnxruntime' or 'openvino'"
+        },
     )
     latency_threads: int | None = field(
         default=None, metadata={"help": "threads of the CPU while timing (default: as many as PyTorch uses)"}

@@ -9,6 +9,8 @@ from transformers.trainer_utils import TrainOutput
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from .configuration import SNPConfig
 from .conversion import SNP_ARCHITECTURES, convert
+from .exporting.export import export_model
+from .exporting.exported import ExportedModel
 from .loading import load_image_processor, load_saved, load_source
 from .models import SNPModel, build_like
 from .planning.decide import check_fits, decide
@@ -469,6 +471,68 @@ class SNPPruner:
                 write_model(folder, self, previous_card=previous, **options)
 
         run_on_main_process(save)
+
+    def export(
+        self,
+        save_directory: str | Path,
+        *,
+        format: str = "onnx",
+        dtype: str = "fp32",
+        calibration_dataset: Any = None,
+        num_samples: int = 64,
+        seed: int = 42,
+        image_column: str | None = None,
+        opset: int | None = None,
+    ) -> ExportedModel:
+        """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
+
+        What is written is run and compared with PyTorch before the folder appears. It holds `model.onnx` or
+        `openvino_model.xml` and `.bin`, `config.json` with the labels, the image processor's settings, and
+        `snp_export.json` with what was found.
+
+        Args:
+            save_directory (`str` or `Path`):
+                A new folder, or that of an earlier export, which is replaced.
+            format (`str`, *optional*, defaults to `"onnx"`):
+                `"onnx"` or `"openvino"`.
+            dtype (`str`, *optional*, defaults to `"fp32"`):
+                `"fp32"`, `"fp16"` (OpenVINO: of the weights) or `"int8"` (linear layers). Input and outputs are always
+                float32.
+            calibration_dataset (*optional*):
+                Unlabelled images of the kinds that `calibrate` takes: int8 takes ranges from them, and all are
+                compared on them. Without, random images are compared.
+            num_samples (`int`, *optional*, defaults to 64):
+                How many of them, chosen at random by `seed`.
+            seed (`int`, *optional*, defaults to 42):
+                Of the choice.
+            image_column (`str`, *optional*):
+                The column of images, where their feature type does not tell.
+            opset (`int`, *optional*):
+                Version of ONNX's operators; by default that of PyTorch's exporter.
+
+        Returns:
+            [`ExportedModel`]: What `snp_export.json` says, with the largest difference from PyTorch.
+
+        Raises:
+            ImportError: If a package is missing; the message says how to get it.
+            TypeError: For a dataset of no supported kind, or an `opset` that is no integer.
+            ValueError: For another format or dtype, int8 without images, a folder that holds something else, a dataset
+                that cannot be used, or if the outputs differ from PyTorch's by more than they may.
+        """
+        return run_on_main_process(
+            lambda: export_model(
+                self.model,
+                save_directory,
+                format=format,
+                dtype=dtype,
+                image_processor=self.image_processor,
+                calibration_dataset=calibration_dataset,
+                num_samples=num_samples,
+                seed=seed,
+                image_column=image_column,
+                opset=opset,
+            )
+        )
 
     def push_to_hub(
         self,

@@ -29,9 +29,9 @@ def test_share_of_one_block_out_of_range():
         ({"num_calibration_samples": 0}, "num_calibration_samples must be a positive integer, got 0"),
         ({"num_singular_directions": 0}, "num_singular_directions must be a positive integer, got 0"),
         ({"num_singular_directions": 1.5}, r"num_singular_directions as a share of the energy must be in \(0, 1\]"),
-        ({"dropped_blocks": -1}, "dropped_blocks must be a count from 0 on, a list of block numbers or 'auto', got -1"),
-        ({"dropped_blocks": 0.5}, "dropped_blocks must be a count from 0 on, a list of block numbers or 'auto', got 0.5"),
-        ({"dropped_blocks": True}, "dropped_blocks must be a count from 0 on, a list of block numbers or 'auto', got True"),
+        ({"dropped_blocks": -1}, "dropped_blocks must be .* a list of block numbers or 'auto', got -1"),
+        ({"dropped_blocks": 0.5}, "dropped_blocks must be .* a list of block numbers or 'auto', got 0.5"),
+        ({"dropped_blocks": True}, "dropped_blocks must be .* a list of block numbers or 'auto', got True"),
         ({"dropped_blocks": [1, "2"]}, "dropped_blocks must hold block numbers from 0 on, got '2'"),
         (
             {"dropped_blocks": [1, 2], "frozen_blocks": [2], "target_flops": 0.5},

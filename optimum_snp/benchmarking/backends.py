@@ -1,4 +1,4 @@
-"""What runs a model when its latency is measured: PyTorch eager, `torch.compile` or ONNX Runtime."""
+"""What runs a model when its latency is measured: PyTorch eager, `torch.compile`, ONNX Runtime or OpenVINO."""
 
 import contextlib
 import time
@@ -10,7 +10,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from tqdm.auto import tqdm
 
-from ..exporting.onnx import check_onnx_packages, onnx_session, to_onnx
+from ..exporting.onnx import onnx_session, to_onnx
+from ..exporting.openvino import openvino_request, to_openvino
+from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -26,10 +28,10 @@ def check_backend(backend: str, device: torch.device) -> None:
         ImportError: If a package is missing.
         ValueError: If the backend does not run on the device.
     """
-    if backend == "onnxruntime":
-        check_onnx_packages()
+    if backend in FORMAT_OF_RUNTIME:
+        check_packages(FORMAT_OF_RUNTIME[backend])
         if device.type != "cpu":
-            raise ValueError(f"ONNX Runtime is measured on the CPU, the model is on {device}. Move it to the CPU.")
+            raise ValueError(f"{backend} is measured on the CPU, the model is on {device}. Move it to the CPU.")
 
 
 def fair_clock(device: torch.device, num_threads: int) -> Callable[[], float]:
@@ -61,15 +63,15 @@ def prepare(
         modules (`Mapping[Key, tuple[nn.Module, torch.Tensor]]`):
             Modules in eval mode, each with its input.
         backend (`str`):
-            `"eager"`, `"compile"` or `"onnxruntime"`.
+            One of `LATENCY_BACKENDS`.
         num_threads (`int`):
-            For ONNX Runtime; PyTorch has its number from [`cpu_threads`].
+            For ONNX Runtime and OpenVINO; PyTorch has its number from [`cpu_threads`].
 
     Returns:
         `dict[Key, Callable]`: For every module a call that runs it once on its input.
     """
-    if backend == "onnxruntime":
-        return _prepare_onnx(modules, num_threads)
+    if backend in FORMAT_OF_RUNTIME:
+        return _prepare_exported(modules, backend, num_threads)
 
     def bind(module: nn.Module, example: torch.Tensor) -> Callable[[], Any]:
         run = torch.compile(module) if backend == "compile" else module
@@ -94,17 +96,24 @@ def _tensors(output: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
-def _prepare_onnx(
-    modules: Mapping[Key, tuple[nn.Module, torch.Tensor]], num_threads: int
+def _call(graph: Any, example: torch.Tensor, backend: str, num_threads: int) -> Callable[[], Any]:
+    """A call that runs a graph of one input once."""
+    pixels = example.numpy()
+    if backend == "onnxruntime":
+        session, name = onnx_session(graph, num_threads), graph.graph.input[0].name
+        return lambda: session.run(None, {name: pixels})
+    request = openvino_request(to_openvino(graph), num_threads)
+    return lambda: request.infer([pixels])
+
+
+def _prepare_exported(
+    modules: Mapping[Key, tuple[nn.Module, torch.Tensor]], backend: str, num_threads: int
 ) -> dict[Key, Callable[[], Any]]:
     from onnx.utils import Extractor
 
-    def bind(session: Any, feed: dict[str, Any]) -> Callable[[], Any]:
-        return lambda: session.run(None, feed)
-
     calls = {}
     keys = list(modules)
-    with tqdm(total=len(keys), desc="Exporting to ONNX", unit="module") as progress:
+    with tqdm(total=len(keys), desc="Exporting", unit="module") as progress:
         for start in range(0, len(keys), _MODULES_PER_GRAPH):
             chosen = keys[start : start + _MODULES_PER_GRAPH]
             parts, inputs = zip(*(modules[key] for key in chosen), strict=True)
@@ -118,7 +127,6 @@ def _prepare_onnx(
             all_names = [name for names in output_names for name in names]
             graph = Extractor(to_onnx(_SideBySide(parts), inputs, input_names, all_names))
             for key, example, read, written in zip(chosen, inputs, input_names, output_names, strict=True):
-                session = onnx_session(graph.extract_model([read], written), num_threads)
-                calls[key] = bind(session, {read: example.numpy()})
+                calls[key] = _call(graph.extract_model([read], written), example, backend, num_threads)
             progress.update(len(chosen))
     return calls

@@ -1,11 +1,13 @@
 """Measuring the latency of whole blocks of an architecture, with random weights, on a grid of their sizes.
 
-The grid is coarse and times are linear in between: the plan that comes of it is measured whole. For ONNX Runtime,
-where every point of the grid has to be exported and times are near proportional to sizes, it is coarser still.
+The grid is coarse and times are linear in between: the plan that comes of it is measured whole. For ONNX Runtime
+and OpenVINO, where every point of the grid has to be exported and times are near proportional to sizes, it is coarser
+still.
 `torch.compile` would take minutes for all the sizes; it gains much the same on all, so its table is that of eager
 PyTorch.
 """
 
+import importlib.metadata
 import itertools
 import logging
 import os
@@ -16,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from ..exporting.packages import FORMAT_OF_RUNTIME
 from ..models import SNPModel
 from ..planning.costs import skeleton
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
@@ -28,7 +31,7 @@ from .machine import machine_name
 logger = logging.getLogger(__name__)
 
 # Points of the grid: sizes of queries/keys, values and MLP each, and widths.
-_POINTS = {"eager": (5, 3), "onnxruntime": (3, 2)}
+_POINTS = {"eager": (5, 3), "onnxruntime": (3, 2), "openvino": (3, 2)}
 _NUM_RUNS, _NUM_WARMUP = 10, 2
 _FORMAT_VERSION = 1  # of the saved table
 
@@ -42,7 +45,7 @@ def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads
         model:
             A model of this architecture and these sizes, on the device to measure on.
         backend (`str`):
-            `"eager"`, `"compile"` or `"onnxruntime"`.
+            One of `LATENCY_BACKENDS`.
         batch_size (`int`):
             Images per forward pass.
         num_threads (`int`, *optional*):
@@ -78,10 +81,8 @@ def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) 
         name: [rows, list(model.get_submodule(name).weight.shape)] for name, rows in structure.linear_rows.items()
     }
     versions = {"torch": torch.__version__}
-    if backend == "onnxruntime":
-        import onnxruntime
-
-        versions["onnxruntime"] = onnxruntime.__version__
+    if backend in FORMAT_OF_RUNTIME:
+        versions[backend] = importlib.metadata.version(backend)
     return {
         "format_version": _FORMAT_VERSION,
         "machine": machine_name(model.device),

@@ -1,6 +1,1 @@
-"""Models in formats of other runtimes."""
-
-from .onnx import export_onnx
-
-
-__all__ = ["export_onnx"]
+"""Models in formats of other runtimes: ONNX for ONNX Runtime, and OpenVINO."""

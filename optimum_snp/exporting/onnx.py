@@ -1,123 +1,139 @@
-"""ONNX: graphs from PyTorch's exporter, and ONNX Runtime to run them.
-
-Packages of the extra `onnx` are imported where they are used, so that everything else works without them.
-"""
+"""ONNX: graphs from PyTorch's exporter, in float32, float16 or int8, and ONNX Runtime to run them."""
 
 import contextlib
-import importlib.util
-import logging
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
 
-from ..models import SNPModel
+from .logs import quiet
 
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The difference from PyTorch that an output may have, as a share of its largest value.
-TOLERANCE = 1e-3
-
-
-def check_onnx_packages() -> None:
-    """Tells before any work whether models can be exported and run.
-
-    Raises:
-        ImportError: If a package is missing; the message says how to get it.
-    """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"ONNX needs {', '.join(missing)}: pip install 'optimum-snp[onnx]'.")
-
-
-def export_onnx(model: SNPModel, pixel_values: torch.Tensor, path: str | Path) -> float:
-    """Writes a model to an ONNX file, for images of one shape, and checks it against PyTorch.
-
-    Args:
-        model:
-            A model of ours in eval mode, on the CPU.
-        pixel_values (`torch.Tensor` of shape `[batch, channels, height, width]`):
-            Images of the shape that the file is to take, which the check runs on.
-        path (`str` or `Path`):
-            The file. Its input is `pixel_values`; its outputs are named as those of the model, several of one name
-            with numbers.
-
-    Returns:
-        `float`: The largest difference of an output from PyTorch's.
-
-    Raises:
-        ImportError: If a package is missing.
-        ValueError: If an output differs by more than a thousandth of its largest value; nothing is written then.
-    """
-    check_onnx_packages()
-    with torch.inference_mode():
-        expected = _named_tensors(model(pixel_values))
-    graph = to_onnx(_Outputs(model), (pixel_values,), ["pixel_values"], list(expected))
-    found = onnx_session(graph).run(None, {"pixel_values": pixel_values.numpy()})
-    largest = 0.0
-    for (name, value), array in zip(expected.items(), found, strict=True):
-        difference = (value - torch.from_numpy(array)).abs().max().item()
-        if not difference <= TOLERANCE * value.abs().max().item():
-            raise ValueError(
-                f"The ONNX graph is not exported: its {name} differ from PyTorch's by up to {difference:.2g}, with "
-                f"values up to {value.abs().max().item():.2g}."
-            )
-        largest = max(largest, difference)
-    Path(path).write_bytes(graph.SerializeToString())
-    return largest
-
-
-class _Outputs(nn.Module):
-    """A model that gives its outputs as a plain tuple."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(_named_tensors(self.model(pixel_values)).values())
-
-
-def _named_tensors(outputs: ModelOutput) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, value in outputs.items():
-        several = isinstance(value, tuple)
-        tensors |= {f"{name}.{index}": part for index, part in enumerate(value)} if several else {name: value}
-    return tensors
+# Layers with weights; products of activations with each other stay in float32. See `quantize_onnx`.
+_QUANTIZED_OPERATORS = ("MatMul", "Gemm")
 
 
 def to_onnx(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], input_names: Sequence[str], output_names: Sequence[str]
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    *,
+    any_batch: bool = False,
+    opset: int | None = None,
 ) -> "onnx.ModelProto":
     """The graph of a module in eval mode, for inputs of these shapes.
 
     Attention becomes plain matrix products: what makes PyTorch's fused kernel fast, zeros beside the smaller of two
     head sizes, only costs time in ONNX Runtime.
+
+    Args:
+        module (`nn.Module`):
+            What is exported.
+        inputs (`tuple[torch.Tensor, ...]`):
+            Examples of its inputs.
+        input_names, output_names (`Sequence[str]`):
+            Names for the graph.
+        any_batch (`bool`, *optional*, defaults to `False`):
+            Whether the first dimension of the inputs may have any size; that of the examples must be 2 or more then.
+        opset (`int`, *optional*):
+            Version of ONNX's operators; by default the exporter's.
     """
+    sizes = tuple({0: torch.export.Dim("batch")} for _ in inputs) if any_batch else None
     with torch.no_grad(), _plain_attention(module), _quiet_exporter():
         program = torch.onnx.export(
-            module, inputs, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
+            module,
+            inputs,
+            dynamo=True,
+            verbose=False,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=sizes,
+            opset_version=opset,
         )
-    return program.model_proto
+    graph = program.model_proto
+    for node in graph.graph.node:  # stack traces of the exporter, with paths of this machine
+        del node.metadata_props[:]
+    return graph
 
 
-def onnx_session(graph: "onnx.ModelProto", num_threads: int | None = None) -> "onnxruntime.InferenceSession":
-    """ONNX Runtime on the CPU for a graph, with a number of threads (default: all cores)."""
+def onnx_session(graph: "onnx.ModelProto | Path", num_threads: int | None = None) -> "onnxruntime.InferenceSession":
+    """ONNX Runtime on the CPU for a graph or its file, with a number of threads (default: all cores)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or 0
     # Threads that wait for the next run of one session would take cores from the others.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source = graph if isinstance(graph, Path) else graph.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def to_half(graph: "onnx.ModelProto") -> "onnx.ModelProto":
+    """A graph with weights and activations in float16; inputs and outputs stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with quiet("onnxruntime.transformers.float16"):
+        return convert_float_to_float16(graph, keep_io_types=True)
+
+
+def quantize_onnx(graph: "onnx.ModelProto", batches: Iterable[torch.Tensor]) -> "onnx.ModelProto":
+    """A graph whose linear layers multiply in int8, by ONNX Runtime's static quantisation.
+
+    Weights are int8 with one scale per output channel; activations are unsigned, with ranges from the images. Products
+    of activations with each other, in attention, stay in float32, and so does all that comes out of a linear layer:
+    quantising these, too, was slower on a CPU (docs/speed.md) and less accurate. The patch embedding stays in float32,
+    since nothing is gained there.
+
+    Args:
+        graph:
+            In float32, with an input `pixel_values`.
+        batches (`Iterable[torch.Tensor]`):
+            Images to take the ranges from, `[batch, channels, height, width]` each.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self._batches = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"pixel_values": batch.numpy()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))
+        quant_pre_process(graph, prepared)
+        quantization.quantize_static(
+            prepared,
+            quantized,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTIZED_OPERATORS),
+            nodes_to_exclude=_products_of_activations(onnx.load(prepared)),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(_QUANTIZED_OPERATORS)},
+        )
+        return onnx.load(quantized)
+
+
+def _products_of_activations(graph: "onnx.ModelProto") -> list[str]:
+    weights = {weight.name for weight in graph.graph.initializer}
+    products = (node for node in graph.graph.node if node.op_type == "MatMul")
+    return [node.name for node in products if weights.isdisjoint(node.input)]
 
 
 @contextlib.contextmanager
@@ -136,12 +152,6 @@ def _plain_attention(module: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Without the exporter's remarks on packages that it does not need."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    try:
-        exporter.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        exporter.setLevel(level)
+    with quiet("torch.onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

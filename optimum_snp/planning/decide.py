@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
-from ..exporting.onnx import check_onnx_packages
+from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
 from ..models import SNPModel
 from ..reshaping.remove import remove
 from ..scoring import Scores, check_moments, compute_scores
@@ -156,8 +156,8 @@ def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
             number in `frozen_blocks` or `dropped_blocks`, or too few blocks would stay.
         ImportError: If a latency is to be measured on a backend that is not installed.
     """
-    if config.target_latency is not None and config.latency_backend == "onnxruntime":
-        check_onnx_packages()
+    if config.target_latency is not None and config.latency_backend in FORMAT_OF_RUNTIME:
+        check_packages(FORMAT_OF_RUNTIME[config.latency_backend])
     sizes_of_shares(config, model_config)
     kept_head_counts(config, model_config)
     check_dropped_blocks(config, model_config)

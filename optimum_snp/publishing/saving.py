@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -56,10 +56,16 @@ def check_save_directory(save_directory: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_folder(save_directory: str | Path) -> Iterator[Path]:
+def atomic_folder(save_directory: str | Path, is_replaced: Callable[[str], bool] = is_model_file) -> Iterator[Path]:
     """Gives an empty folder to fill, which becomes `save_directory` when the block ends without an error.
 
     A model that is saved there already is replaced as a whole; other files of that folder are kept.
+
+    Args:
+        save_directory (`str` or `Path`):
+            The folder.
+        is_replaced (`Callable`, *optional*, defaults to [`is_model_file`]):
+            Which files of a folder that is there already go, by their paths in it.
 
     Raises:
         ValueError: As [`check_save_directory`].
@@ -72,14 +78,14 @@ def atomic_folder(save_directory: str | Path) -> Iterator[Path]:
         yield staging
         _give_usual_rights(staging)
         if folder.exists():
-            _replace(folder, staging)
+            _replace(folder, staging, is_replaced)
         else:
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _replace(folder: Path, staging: Path) -> None:
+def _replace(folder: Path, staging: Path, is_replaced: Callable[[str], bool]) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
     folder.rename(old)
     try:
@@ -91,7 +97,7 @@ def _replace(folder: Path, staging: Path) -> None:
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         for path in (Path(parent) / name for name in files + links):
             kept = folder / path.relative_to(old)
-            if not is_model_file(path.relative_to(old).as_posix()) and not kept.exists():
+            if not is_replaced(path.relative_to(old).as_posix()) and not kept.exists():
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(kept)
     shutil.rmtree(old)

@@ -169,6 +169,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(stopwatch, tmp_path, ca
         ("ViTForImageClassification", "eager"),
         ("SwinForImageClassification", "eager"),
         ("ViTForImageClassification", "onnxruntime"),
+        ("ViTForImageClassification", "openvino"),
     ],
 )
 def test_real_times(class_name, backend, monkeypatch, tmp_path):

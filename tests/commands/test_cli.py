@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, constants
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
 from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands import COMMANDS, build_parser, main
+from optimum_snp.exporting import packages
 from tests.helpers import build_source
 
 
@@ -132,10 +133,24 @@ def test_prune_within_a_latency(model, image_folder, tmp_path, capsys, monkeypat
 
 
 def test_a_missing_package_is_a_message(model, image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("optimum_snp.exporting.onnx._PACKAGES", ("no_such_package",))
+    monkeypatch.setitem(packages._PACKAGES, "onnx", ("no_such_package",))
     where = ["--dataset", str(image_folder), "--output", str(tmp_path / "small")]
     with pytest.raises(SystemExit, match=r"error: ONNX needs no_such_package: pip install 'optimum-snp\[onnx\]'"):
         main(["prune", str(model), *where, "--target-latency", "0.5", "--latency-backend", "onnxruntime"])
+
+
+def test_export(model, image_folder, tmp_path, capsys):
+    output = tmp_path / "exported"
+    options = ["--format", "openvino", "--dtype", "int8", "--calibration-dataset", image_folder, "--num-samples", 8]
+    result = run(capsys, "export", model, "--output", output, *options, "--json")
+    assert (result["format"], result["dtype"], result["check"]["num_images"]) == ("openvino", "int8", 8)
+    assert result["bytes"] == sum((output / f"openvino_model.{kind}").stat().st_size for kind in ("xml", "bin"))
+    assert (output / "preprocessor_config.json").is_file()
+
+
+def test_export_names_its_mistakes_before_loading(tmp_path):
+    with pytest.raises(SystemExit, match="Pass a calibration_dataset"):
+        main(["export", "/no/model", "--dtype", "int8", "--output", str(tmp_path / "out")])
 
 
 def test_report(model, image_folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ from huggingface_hub import constants
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.benchmarking import backends, block_latency
+from optimum_snp.exporting import packages
 from optimum_snp.planning import latency
 from optimum_snp.planning.costs import count_parameters
 from tests.helpers import build_source
@@ -125,7 +126,7 @@ def test_plans_from_before_have_no_latency(calibrated):
 
 
 def test_a_missing_package_is_told_before_calibration(source, pixel_values, monkeypatch):
-    monkeypatch.setattr("optimum_snp.exporting.onnx._PACKAGES", ("no_such_package",))
+    monkeypatch.setitem(packages._PACKAGES, "onnx", ("no_such_package",))
     pruner = SNPPruner.from_pretrained(source)
     with pytest.raises(ImportError, match="ONNX needs no_such_package: pip install"):
         pruner.prune(SNPConfig(target_latency=0.5, latency_backend="onnxruntime"), calibration_dataset=pixel_values)

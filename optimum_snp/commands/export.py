@@ -1,0 +1,60 @@
+"""Export a model for ONNX Runtime or OpenVINO, checked against PyTorch before anything is written.
+
+Examples:
+  optimum-cli snp export small --output small-onnx
+  optimum-cli snp export small --format openvino --dtype int8 --calibration-dataset my/images --output small-int8
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from ..exporting.export import DTYPES, FORMATS, check_export
+from ..pruner import SNPPruner
+from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add_model_argument(parser)
+    parser.add_argument(
+        "--output", required=True, metavar="FOLDER", help="where the model is written; replaces an earlier export"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="fp32", help="int8 needs images to calibrate on (default: %(default)s)"
+    )
+    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: PyTorch's)")
+    images = parser.add_argument_group("images for int8, and to compare with PyTorch on (else random ones)")
+    add_dataset_arguments(images, "calibration-dataset", "unlabelled images", required=False, split="train")
+    images.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
+    images.add_argument("--seed", type=int, default=42, metavar="N", help="of their choice (default: %(default)s)")
+    images.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Exports and prints how close the result is to the model in PyTorch."""
+    has_images = args.calibration_dataset is not None
+    check_export(args.output, args.format, args.dtype, has_images=has_images, opset=args.opset)
+    dataset = load_named_dataset(args.calibration_dataset, args.calibration_dataset_split) if has_images else None
+    exported = SNPPruner.from_pretrained(args.model).export(
+        args.output,
+        format=args.format,
+        dtype=args.dtype,
+        calibration_dataset=dataset,
+        num_samples=args.num_samples,
+        seed=args.seed,
+        image_column=args.image_column,
+        opset=args.opset,
+    )
+    check, model = exported.check, Path(args.output, exported.file)
+    size = sum(path.stat().st_size for path in model.parent.glob(f"{model.stem}.*"))  # OpenVINO writes two
+    lines = [
+        f"{exported.file}  {size / 1e6:.1f} MB, {exported.dtype}",
+        f"difference from PyTorch on {check.num_images} images: at most {check.largest_difference:.2g}, "
+        f"{check.relative_error:.2%} on the whole",
+    ]
+    if check.top1_agreement is not None:
+        lines.append(f"same class  {check.top1_agreement:.1%} of the images")
+    lines.append(f"Saved in {args.output}")
+    return {"output": args.output, "bytes": size, **asdict(exported)}, "\n".join(lines)

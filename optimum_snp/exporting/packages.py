@@ -1,0 +1,29 @@
+"""The optional packages of each format. They are imported where they are used: everything else works without them."""
+
+import importlib.util
+
+
+_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
+# By format, which is also the name of the extra. OpenVINO reads the graph that PyTorch exports as ONNX.
+_PACKAGES = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino", "nncf"),
+}
+
+# The format that each runtime reads.
+FORMAT_OF_RUNTIME = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def check_packages(format: str) -> None:
+    """Tells before any work whether models can be exported to a format and run.
+
+    Args:
+        format (`str`):
+            `"onnx"` or `"openvino"`.
+
+    Raises:
+        ImportError: If a package is missing; the message says how to get it.
+    """
+    missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{_TITLES[format]} needs {', '.join(missing)}: pip install 'optimum-snp[{format}]'.")
