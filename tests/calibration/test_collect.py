@@ -97,7 +97,7 @@ def test_statistics_of_another_version_are_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as other_version:
         other_version.setattr("optimum_snp.calibration.statistics.FORMAT_VERSION", 0)
         statistics.save(path)
-    with pytest.raises(ValueError, match=r"format_version of the statistics in .* must be 1, got 0. Calibrate again"):
+    with pytest.raises(ValueError, match=r"format_version of the statistics in .* must be 2, got 0. Calibrate again"):
         CalibrationStatistics.load(path)
     statistics.save(path)
     assert CalibrationStatistics.load(path).num_images == 3
