@@ -1,16 +1,20 @@
-"""Time and peak memory of pruning, beside one forward pass over the same images.
+"""Time and peak memory of calibration and pruning, beside one forward pass over the same images.
 
     python scripts/benchmark_pruning_cost.py --models deit-base swin-tiny --output results/pruning_cost
+    python scripts/benchmark_pruning_cost.py --models deit-small --works calibration --num-images 64 256 1024
 
-For every method: convert, calibrate, plan and prune with 64 images of 224 px, for a dense model with random weights,
-since time and memory depend on shapes only. Every measurement runs in a process of its own, because the peak of a
-process never falls; repeats of the methods take turns, so that a slow spell of the machine meets all alike. Times are
-medians; CPU time, over all threads, is what to compare on a machine that others use too.
+For every method: convert, calibrate, plan and prune with images of 224 px, for a dense model with random weights,
+since time and memory depend on shapes only. Also calibration alone, with what the scores of SNP need, with second
+moments as well, and with the sensitivities that budgets need as well; and planning from ready statistics. Every
+measurement runs in a process of its own, because the peak of a process never falls; repeats take turns, so that a slow
+spell of the machine meets all alike. Times are medians; CPU time, over all threads, is what to compare on a machine
+that others use too.
 
 Writes `pruning_cost.md` (the table, also printed) and `pruning_cost.json`.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import resource
@@ -35,6 +39,15 @@ logger = logging.getLogger("benchmark_pruning_cost")
 
 BATCH_SIZE = 16
 FORWARD = "one forward pass"
+# Calibration alone, with what it sums.
+CALIBRATIONS = {
+    "calibrate: scores": {"moments": False},
+    "calibrate: scores, moments": {"sensitivities": False},
+    "calibrate: scores, moments, sensitivities": {},
+}
+# Plans by a budget from statistics that are there.
+PLANNING = "plan from statistics: half the FLOPs"
+WORKS = {"calibration": tuple(CALIBRATIONS), "pruning": METHODS, "planning": (PLANNING,)}
 MEASURED = ("seconds", "cpu_seconds", "peak", "start")
 PACKAGES = ("optimum-snp", "torch", "transformers")
 MEGABYTE = 2**20
@@ -53,9 +66,16 @@ def measure_here(shape: str, work: str, num_images: int, threads: int) -> dict[s
     images = torch.randn(num_images, 3, 224, 224)
     with torch.inference_mode():
         model(images[:1])  # first calls are slow
+    pruner = SNPPruner(model) if work in (*CALIBRATIONS, PLANNING) else None
+    if work == PLANNING:
+        pruner.calibrate(images, num_images, batch_size=BATCH_SIZE)
     start, wall, cpu = _peak_memory(), time.perf_counter(), time.process_time()
     if work == FORWARD:
         run_forward(model, images)
+    elif work == PLANNING:
+        pruner.plan(SNPConfig(target_flops=0.5))
+    elif work in CALIBRATIONS:
+        pruner.calibrate(images, num_images, batch_size=BATCH_SIZE, **CALIBRATIONS[work])
     else:
         run_pruning(model, images, work)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
@@ -81,14 +101,14 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure_in_new_process(shape: str, work: str, args: argparse.Namespace) -> dict[str, float]:
+def measure_in_new_process(shape: str, work: str, num_images: int, args: argparse.Namespace) -> dict[str, float]:
     """[`measure_here`] in a process of its own.
 
     Raises:
         RuntimeError: If the process fails; the message holds what it printed.
     """
     command = [sys.executable, __file__, "--models", shape, "--child", work]
-    command += ["--num-images", str(args.num_images), "--threads", str(args.threads)]
+    command += ["--num-images", str(num_images), "--threads", str(args.threads)]
     process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if process.returncode:
         raise RuntimeError(f"Measuring {work} on {shape} failed:\n{process.stderr}")
@@ -96,40 +116,46 @@ def measure_in_new_process(shape: str, work: str, args: argparse.Namespace) -> d
 
 
 def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record per shape and kind of work: medians, and every repeat."""
-    works = (FORWARD, *(args.methods or METHODS))
-    runs: dict[tuple[str, str], list[dict[str, float]]] = {(s, w): [] for s in args.models for w in works}
+    """One record per shape, number of images and kind of work: medians, and every repeat."""
+    works = (FORWARD, *(work for kind in args.works for work in WORKS[kind]))
+    runs: dict[tuple[str, int, str], list[dict[str, float]]] = {
+        key: [] for key in itertools.product(args.models, args.num_images, works)
+    }
     turns = [key for _ in range(args.repeats) for key in runs]
-    for shape, work in tqdm(turns, desc="Measuring", unit="process"):
-        runs[shape, work].append(measure_in_new_process(shape, work, args))
+    for shape, num_images, work in tqdm(turns, desc="Measuring", unit="process"):
+        runs[shape, num_images, work].append(measure_in_new_process(shape, work, num_images, args))
     return [
         {
             "model": shape,
+            "num_images": num_images,
             "work": work,
             **{name: statistics.median(run[name] for run in repeats) for name in MEASURED},
             "repeats": repeats,
         }
-        for (shape, work), repeats in runs.items()
+        for (shape, num_images, work), repeats in runs.items()
     ]
 
 
 def format_table(records: list[dict[str, Any]]) -> str:
     """A markdown table; CPU time and memory also beside those of the forward pass."""
-    forward = {record["model"]: record for record in records if record["work"] == FORWARD}
+    forward = {(record["model"], record["num_images"]): record for record in records if record["work"] == FORWARD}
     lines = [
-        "| model | work | time (s) | CPU time (s) | beside forward | peak memory (MB) | beside forward (MB) |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| model | images | work | time (s) | CPU time (s) | beside forward: time | CPU time | peak memory (MB) | "
+        "beside forward |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for record in records:
-        base = forward[record["model"]]
+        base = forward[record["model"], record["num_images"]]
         cells = (
             record["model"],
+            str(record["num_images"]),
             record["work"],
             f"{record['seconds']:.1f}",
             f"{record['cpu_seconds']:.1f}",
+            f"{record['seconds'] / base['seconds']:.2f}x",
             f"{record['cpu_seconds'] / base['cpu_seconds']:.2f}x",
             f"{record['peak'] / MEGABYTE:.0f}",
-            f"{(record['peak'] - base['peak']) / MEGABYTE:+.0f}",
+            f"{record['peak'] / base['peak']:.2f}x",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -138,9 +164,9 @@ def format_table(records: list[dict[str, Any]]) -> str:
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=["deit-base", "swin-tiny"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all")
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=["calibration", "pruning"])
     parser.add_argument("--output", type=Path, help="folder for table and JSON (default: only print)")
-    parser.add_argument("--num-images", type=int, default=64)
+    parser.add_argument("--num-images", type=int, nargs="+", default=[64])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -150,7 +176,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.child:
-        print(json.dumps(measure_here(args.models[0], args.child, args.num_images, args.threads)))
+        print(json.dumps(measure_here(args.models[0], args.child, args.num_images[0], args.threads)))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     records = measure_all(args)

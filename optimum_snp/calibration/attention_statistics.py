@@ -63,7 +63,7 @@ def _directions(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, t
     # Directions beyond the rank are arbitrary and carry nothing; without this they would add noise.
     found = singular_values > RANK_TOLERANCE * singular_values[..., :1]
     right = (left @ gram) / torch.where(found, singular_values, 1.0).unsqueeze(-1)  # v_j . k_i
-    norms = torch.linalg.vector_norm(query, dim=-2) * torch.linalg.vector_norm(key, dim=-2)
+    norms = torch.linalg.vector_norm(factor, dim=-2) * gram.diagonal(dim1=-2, dim2=-1).sqrt()  # |q_i| |k_i|
     # A neuron that is zero on every token adds nothing to the scores: its cosine counts as 0.
     cosines = ((left * right).abs() / norms.unsqueeze(-2)).nan_to_num(0.0, 0.0, 0.0)
     return torch.where(found.unsqueeze(-1), cosines, 0.0), torch.where(found, singular_values, 0.0)

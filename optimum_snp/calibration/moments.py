@@ -45,7 +45,7 @@ RIDGE = 1e-3
 _STRIP = 192
 
 # From so many channels on, products cost enough to be worth rounding; see [`add_outer_products`].
-ROUNDED_FROM = 512
+ROUNDED_FROM = 256
 
 
 def moment_hooks(structure: Structure, model: nn.Module, statistics: CalibrationStatistics) -> list[Any]:
@@ -163,7 +163,13 @@ def complete_moments(statistics: CalibrationStatistics) -> None:
     """Mirrors the upper triangles that [`moment_hooks`] summed, once all images have passed."""
     for sums in [*statistics.blocks, *statistics.norms.values()]:
         for name in {"context_moment", "mlp_moment", "moment"} & sums.keys():
-            sums[name] = sums[name].triu() + sums[name].triu(1).mT
+            moment = sums[name].clone()  # what was made in inference mode cannot be changed outside of it
+            for start in range(0, len(moment), _STRIP):
+                stop = start + _STRIP
+                diagonal = moment[start:stop, start:stop]
+                diagonal.copy_(diagonal.triu() + diagonal.triu(1).mT)
+                moment[stop:, start:stop] = moment[start:stop, stop:].mT
+            sums[name] = moment
 
 
 def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, torch.Tensor]:
