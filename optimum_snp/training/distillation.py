@@ -38,7 +38,7 @@ class DistillationConfig:
             `"soft"`: the teacher's probabilities; `"hard"`: the class that it finds most likely.
         temperature (`float`, *optional*, defaults to 2.0):
             Divides the logits of both before the softmax of soft targets; higher ones tell more of unlikely classes.
-        weight (`float`, *optional*, defaults to 0.5):
+        weight (`float`, *optional*, defaults to 0.9):
             The share of the teacher in the loss, in (0, 1]; the rest are the labels.
         teacher_dtype (`str`, *optional*, defaults to `"student"`):
             `"student"`: the teacher computes in the precision of the training; `"own"`: as it was loaded.
@@ -52,7 +52,7 @@ class DistillationConfig:
 
     kind: str = "soft"
     temperature: float = 2.0
-    weight: float = 0.5
+    weight: float = 0.9
     teacher_dtype: str = "student"
     cache_logits: bool = False
 
