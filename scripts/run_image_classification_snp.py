@@ -22,7 +22,6 @@ from typing import Any
 import datasets
 import transformers
 from transformers import HfArgumentParser, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
 from optimum_snp.calibration.data import load_image_folder
@@ -30,6 +29,7 @@ from optimum_snp.commands.common import SHUFFLE_BUFFER
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.publishing import check_push, check_save_directory
+from optimum_snp.training import checkpoint_to_resume
 from optimum_snp.training.distillation import KINDS
 from optimum_snp.training.recipes import PARTS, RECIPES
 
@@ -236,9 +236,8 @@ def main(arguments: list[str]) -> dict[str, float]:
             results.update({f"{stage}_{name}": value for name, value in measured.items()})
             logger.info(f"{stage}: accuracy {measured['accuracy']:.2%}")
 
-    checkpoint = training_args.resume_from_checkpoint
-    if checkpoint in ("True", "true"):
-        checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
+    resume = training_args.resume_from_checkpoint
+    checkpoint = checkpoint_to_resume(training_args.output_dir, True if resume in ("True", "true") else resume)
     teacher = recovery_args.teacher_name_or_path
     if checkpoint:
         logger.info(f"Going on from {checkpoint}, which is pruned.")
