@@ -28,6 +28,7 @@ from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands.common import SHUFFLE_BUFFER
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.planning.presets import PRESETS
+from optimum_snp.processes import run_on_main_process
 from optimum_snp.publishing import check_push, check_save_directory
 from optimum_snp.training import checkpoint_to_resume
 from optimum_snp.training.distillation import KINDS
@@ -236,8 +237,9 @@ def main(arguments: list[str]) -> dict[str, float]:
             results.update({f"{stage}_{name}": value for name, value in measured.items()})
             logger.info(f"{stage}: accuracy {measured['accuracy']:.2%}")
 
-    resume = training_args.resume_from_checkpoint
-    checkpoint = checkpoint_to_resume(training_args.output_dir, True if resume in ("True", "true") else resume)
+    asked = training_args.resume_from_checkpoint
+    asked = True if asked in ("True", "true") else asked
+    checkpoint = run_on_main_process(lambda: checkpoint_to_resume(training_args.output_dir, asked))
     teacher = recovery_args.teacher_name_or_path
     if checkpoint:
         logger.info(f"Going on from {checkpoint}, which is pruned.")
