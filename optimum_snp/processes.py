@@ -1,5 +1,6 @@
 """Which process this is, among those of one job, and what only one of them does."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -21,8 +22,18 @@ def process_state() -> PartialState:
 
     Without an accelerator Accelerate must be told to use the CPU: otherwise the processes that `torchrun` starts do
     not find each other, and each takes itself for the only one.
+
+    Raises:
+        ValueError: If that has happened already: each would work alone, and overwrite what the others save.
     """
-    return PartialState(cpu=not _has_accelerator(), timeout=TIMEOUT)
+    state = PartialState(cpu=not _has_accelerator(), timeout=TIMEOUT)
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if started > state.num_processes:
+        raise ValueError(
+            f"{started} processes were started, but Accelerate was set up for {state.num_processes}. Without an "
+            "accelerator, TrainingArguments need use_cpu=True and an Accelerator needs cpu=True."
+        )
+    return state
 
 
 def run_on_main_process(work: Callable[[], Result]) -> Result:
@@ -77,7 +88,7 @@ def tensors_of_main_process(work: Callable[[], dict[str, torch.Tensor]]) -> dict
 
 def all_equal(value: str) -> bool:
     """Whether all processes hold the same text."""
-    return len(set(gather_object([value]))) == 1
+    return process_state().num_processes == 1 or len(set(gather_object([value]))) == 1
 
 
 def _has_accelerator() -> bool:

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_push, check_save_directory
-from ..training import DistillationConfig, Recipe
+from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
 from .common import SHUFFLE_BUFFER, Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
@@ -58,7 +58,9 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument(
         "--training-arguments", metavar="FILE", help="JSON file with further fields of transformers.TrainingArguments"
     )
-    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint, or start as long as there is none"
+    )
 
 
 def _add_teacher_arguments(group: Any) -> None:
@@ -99,6 +101,12 @@ def run(args: argparse.Namespace) -> Result:
     output = check_save_directory(args.output)
     repo_id = check_push(args.push_to_hub) if args.push_to_hub else None
     training_arguments = _training_arguments(args, output, recipe)
+    if not args.resume and list_checkpoints(training_arguments.output_dir):
+        # Else a later --resume might go on from the checkpoints of the other training.
+        raise ValueError(
+            f"{training_arguments.output_dir} holds checkpoints of an earlier training. Add --resume to go on from "
+            "the last, or remove that folder to start anew."
+        )
     pruner = SNPPruner.from_pretrained(args.model)
     columns = {"image_column": args.image_column, "label_column": args.label_column}
 

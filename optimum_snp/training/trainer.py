@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +83,7 @@ def build_trainer(
             "ViTForImageClassification."
         )
 
-    _check_processes(args)
+    process_state()  # raises if the arguments let the processes of this job lose each other
 
     # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.
     # Left so, this one would train without autocast, and its processes without talking to each other.
@@ -150,16 +149,6 @@ def build_trainer(
         write_history=write_history,
         **options,
     )
-
-
-def _check_processes(args: TrainingArguments | None) -> None:
-    """Raises if the processes of one job would each train a model of their own, and overwrite each other's files."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if args is not None and args.world_size != started:
-        raise ValueError(
-            f"This job has {started} processes, but its TrainingArguments know of {args.world_size}. Without an "
-            "accelerator they need use_cpu=True."
-        )
 
 
 def steps_of_stream(stream: Any, args: TrainingArguments) -> int:

@@ -281,3 +281,15 @@ def test_unreadable_image_of_a_stream_is_named(image_folder, config, image_proce
 def test_byte_arrays_with_channels_first_are_refused(config, image_processor):
     with pytest.raises(ValueError, match=r"an image is an array of uint8, \[H, W\] or \[H, W, C\]"):
         pixel_dataset([np.zeros((3, 32, 32), dtype=np.uint8)], config, image_processor)[0]
+
+
+def test_streams_that_are_too_short_to_share_are_refused(config):
+    items = [{"pixel_values": torch.zeros(3, 32, 32)}] * 2
+    stream = pixel_dataset(datasets.IterableDataset.from_generator(lambda: iter(items)), config)
+    assert len(list(stream)) == 2
+    stream.least_images = 4
+    with pytest.raises(ValueError, match="The stream has 2 images"):
+        list(stream)
+    empty = pixel_dataset(datasets.IterableDataset.from_generator(lambda: iter([])), config)
+    with pytest.raises(ValueError, match=r"The dataset is empty\."):
+        list(empty)

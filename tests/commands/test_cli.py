@@ -58,6 +58,20 @@ def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     assert list((tmp_path / "tuned-checkpoints").glob("checkpoint-*/modeling_snp_vit.py"))
 
 
+def test_finetune_goes_on_from_its_checkpoints_or_starts(model, image_folder, tmp_path, capsys):
+    options = ["--output", tmp_path / "tuned", "--train-dataset", image_folder, "--epochs", 2, "--batch-size", 5]
+    run(capsys, "finetune", model, *options, "--resume", "--json")  # there is none yet
+    weights = (tmp_path / "tuned" / "model.safetensors").read_bytes()
+    checkpoint = tmp_path / "tuned-checkpoints" / "checkpoint-4"
+    with pytest.raises(SystemExit, match="Add --resume to go on from the last, or remove that folder"):
+        run(capsys, "finetune", model, *options, "--json")
+    shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-5"))
+    (checkpoint.with_name("checkpoint-5") / "trainer_state.json").unlink()  # killed while writing it
+    shutil.rmtree(tmp_path / "tuned")
+    run(capsys, "finetune", model, *options, "--resume", "--json")
+    assert (tmp_path / "tuned" / "model.safetensors").read_bytes() == weights
+
+
 def test_finetune_with_recipe_and_teacher(model, image_folder, tmp_path, capsys, monkeypatch):
     seen = {}
     finetune = SNPPruner.finetune

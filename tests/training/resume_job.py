@@ -33,7 +33,7 @@ class Augmented(torch.utils.data.Dataset):
         return self.images[index] + 0.1 * noise, index % 5
 
 
-def train(output, resume_from_checkpoint=None, **options):
+def train(output, resume_from_checkpoint=None, recipe=None, **options):
     """Twelve steps, five to an epoch, of a pruned model with dropout; gives it back with its plan."""
     args = TrainingArguments(
         output,
@@ -49,7 +49,7 @@ def train(output, resume_from_checkpoint=None, **options):
     )
     pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification", hidden_dropout_prob=0.1))
     pruner.prune(SNPConfig(qk_sparsity=0.5), calibration_dataset=Augmented.images)
-    pruner.finetune(Augmented(), args=args, resume_from_checkpoint=resume_from_checkpoint)
+    pruner.finetune(Augmented(), args=args, recipe=recipe, resume_from_checkpoint=resume_from_checkpoint)
     return pruner
 
 

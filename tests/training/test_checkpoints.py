@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
-from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp import Recipe, SNPConfig, SNPPruner
 from optimum_snp.calibration import model_fingerprint
 from optimum_snp.training import checkpoint_to_resume
 from tests.helpers import torchrun
@@ -33,8 +33,14 @@ def test_a_resumed_training_ends_as_one_without_a_break(whole, step, tmp_path):
     assert_same_weights(resumed.model, pruner.model)
 
 
-@pytest.mark.parametrize("options", [{"dataloader_num_workers": 2}, {"gradient_accumulation_steps": 2}])
-def test_workers_and_accumulation_resume_as_well(options, tmp_path):
+# All that draws while a model is trained, and the average of its weights.
+RECIPE = Recipe.from_preset("deit-20").without("crop", "flip", "rand_augment", "color_jitter", "random_erasing")
+
+
+@pytest.mark.parametrize(
+    "options", [{"dataloader_num_workers": 2}, {"gradient_accumulation_steps": 2}, {"recipe": RECIPE}]
+)
+def test_workers_accumulation_and_recipes_resume_as_well(options, tmp_path):
     pruner = resume_job.train(tmp_path / "whole", **options)
     resumed = resume_job.train(tmp_path / "resumed", tmp_path / "whole" / "checkpoint-4", **options)
     assert_same_weights(resumed.model, pruner.model)

@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp import Recipe, SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
 from optimum_snp.models import SNPViTForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer, evaluate_accuracy
+from optimum_snp.training.recipes import PARTS
 from tests.helpers import build_source
 
 
@@ -94,8 +95,13 @@ def test_images_without_labels_cannot_train(source, pixel_values, tmp_path):
         SNPPruner.from_pretrained(source).finetune(pixel_values, args=arguments(tmp_path))
 
 
+# Which computes the loss itself, and draws nothing.
+SMOOTHING = Recipe(epochs=1, learning_rate=0.1).without(*set(PARTS) - {"label_smoothing"})
+
+
+@pytest.mark.parametrize("recipe", [None, SMOOTHING], ids=["plain", "recipe"])
 @pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
-def test_accumulated_gradients_count_every_image_once(class_name, tmp_path):
+def test_accumulated_gradients_count_every_image_once(class_name, recipe, tmp_path):
     """Batches of 4, 4 and 2 images make the step that one batch of 10 makes."""
     images = pairs(torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
     without_chance = {"drop_path_rate": 0.0} if class_name.startswith("Swin") else {}
@@ -106,6 +112,7 @@ def test_accumulated_gradients_count_every_image_once(class_name, tmp_path):
         result = pruner.finetune(
             images,
             args=arguments(tmp_path, save_strategy="no", optim="sgd", learning_rate=0.1, **options),
+            recipe=recipe,
         )
         weights.append(pruner.model.state_dict())
         losses.append(result.training_loss)
