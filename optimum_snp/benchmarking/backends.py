@@ -1,7 +1,6 @@
 """What runs a model when its latency is measured: PyTorch eager, `torch.compile`, ONNX Runtime or OpenVINO."""
 
 import contextlib
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -32,15 +31,6 @@ def check_backend(backend: str, device: torch.device) -> None:
         check_packages(FORMAT_OF_RUNTIME[backend])
         if device.type != "cpu":
             raise ValueError(f"{backend} is measured on the CPU, the model is on {device}. Move it to the CPU.")
-
-
-def fair_clock(device: torch.device, num_threads: int) -> Callable[[], float]:
-    """The clock to compare models by.
-
-    What runs on one thread of the CPU is timed by what it gets of that CPU: on an idle machine that is the time that
-    passes, and on a busy one it is still right. Everything else is timed by the time that passes.
-    """
-    return time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
 
 
 @contextlib.contextmanager

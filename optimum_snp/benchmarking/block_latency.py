@@ -22,10 +22,11 @@ from ..exporting.packages import FORMAT_OF_RUNTIME
 from ..models import SNPModel
 from ..planning.costs import skeleton
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
-from .backends import cpu_threads, fair_clock, prepare
+from .backends import cpu_threads, prepare
 from .latency import random_images, random_model, time_in_turn
 from .latency_table import Grid, LatencyTable, block_kinds, table_path
 from .machine import machine_name
+from .stopwatch import fair_stopwatch
 
 
 logger = logging.getLogger(__name__)
@@ -114,8 +115,8 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
         modules[position] = random_model(model, _config(model, structure, shapes)), images
     # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
     calls = prepare(modules, backend, num_threads)
-    clock = fair_clock(model.device, num_threads)
-    seconds = time_in_turn(calls, num_runs=_NUM_RUNS, num_warmup=_NUM_WARMUP, clock=clock, summary=min)
+    stopwatch = fair_stopwatch(model.device, num_threads)
+    seconds = time_in_turn(calls, stopwatch, num_runs=_NUM_RUNS, num_warmup=_NUM_WARMUP, summary=min)
 
     attention, mlp, rest = {}, {}, {}
     for kind, (query_key, value, mlp_sizes, widths) in axes.items():

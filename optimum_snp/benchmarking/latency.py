@@ -1,7 +1,6 @@
 """Latency of models side by side, in one process and in turn, so that a slow moment of the machine hits all alike."""
 
 import statistics
-import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -10,8 +9,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
+from .stopwatch import Stopwatch, fair_stopwatch
+
 
 Key = TypeVar("Key", bound=Hashable)
+Summary = TypeVar("Summary")
 
 
 def measure_latency(
@@ -37,41 +39,39 @@ def measure_latency(
         return lambda: model(pixel_values)
 
     calls = {name: bind(model) for name, model in models.items()}
-    return time_in_turn(calls, num_runs=num_runs, num_warmup=num_warmup)
+    stopwatch = fair_stopwatch(pixel_values.device, torch.get_num_threads())
+    return time_in_turn(calls, stopwatch, num_runs=num_runs, num_warmup=num_warmup)
 
 
 @torch.inference_mode()
 def time_in_turn(
     calls: Mapping[Key, Callable[[], Any]],
+    stopwatch: Stopwatch,
     *,
     num_runs: int,
     num_warmup: int,
-    clock: Callable[[], float] = time.perf_counter,
-    summary: Callable[[list[float]], float] = statistics.median,
-) -> dict[Key, float]:
+    summary: Callable[[list[float]], Summary] = statistics.median,
+) -> dict[Key, Summary]:
     """The time of each call, in seconds; all are made once per run, one after the other.
 
     Args:
         calls (`Mapping[Key, Callable]`):
             What to time.
+        stopwatch (`Callable`):
+            Makes a call and tells the seconds; see [`fair_stopwatch`].
         num_runs (`int`):
             Timed calls of each.
         num_warmup (`int`):
             Calls before, not timed.
-        clock (`Callable`, *optional*, defaults to `time.perf_counter`):
-            Tells the time in seconds.
         summary (`Callable`, *optional*, defaults to the median):
-            From the times of all runs to one.
+            What is told of the times of all runs.
     """
     times: dict[Key, list[float]] = {name: [] for name in calls}
     for run in tqdm(range(num_warmup + num_runs), desc="Measuring latency", unit="run"):
         for name, call in calls.items():
-            start = clock()
-            call()
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
+            seconds = stopwatch(call)
             if run >= num_warmup:
-                times[name].append(clock() - start)
+                times[name].append(seconds)
     return {name: summary(values) for name, values in times.items()}
 
 

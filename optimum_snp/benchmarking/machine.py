@@ -1,10 +1,16 @@
 """What a measurement is made on."""
 
+import importlib.metadata
+import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from ..exporting.packages import FORMAT_OF_RUNTIME
 
 
 def machine_name(device: torch.device) -> str:
@@ -17,3 +23,29 @@ def machine_name(device: torch.device) -> str:
         if found:
             return found.group(1).strip()
     return platform.processor() or platform.machine()
+
+
+def describe_machine(device: torch.device, backends: Iterable[str]) -> dict[str, Any]:
+    """What a report says of the machine.
+
+    Args:
+        device (`torch.device`):
+            What the models ran on.
+        backends (`Iterable[str]`):
+            What ran them.
+
+    Returns:
+        `dict`: `processor`, `cores` of the CPU, `system`, the `load` of the last minute (`None` where the system does
+        not tell), and `versions` of Python and the packages.
+    """
+    packages = ["torch", "transformers", *sorted(set(backends) & set(FORMAT_OF_RUNTIME))]
+    return {
+        "processor": machine_name(device),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+    }

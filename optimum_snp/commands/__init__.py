@@ -8,13 +8,14 @@ import sys
 from types import ModuleType
 
 from ..processes import process_state
-from . import demo, evaluate, export, finetune, prune, push, report
+from . import benchmark, demo, evaluate, export, finetune, prune, push, report
 
 
 COMMANDS: dict[str, ModuleType] = {
     "prune": prune,
     "finetune": finetune,
     "evaluate": evaluate,
+    "benchmark": benchmark,
     "export": export,
     "report": report,
     "push": push,

@@ -53,3 +53,16 @@ def dataset_name(name: str, split: str) -> str:
     if not Path(name).exists():
         return name
     return folder_name(name) if split == "train" else f"{folder_name(name)}/{split}"
+
+
+def short_names(models: list[str]) -> dict[str, str]:
+    """Short, different names for models: the last part of the path, numbered where it comes again."""
+    names: dict[str, str] = {}
+    for model in dict.fromkeys(models):
+        name = base = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base}-{number}"
+        names[name] = model
+    return names

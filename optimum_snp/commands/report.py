@@ -5,11 +5,10 @@ Example:
 """
 
 import argparse
-from pathlib import Path
 
 from ..pruner import SNPPruner
 from ..publishing.report import check_report, write_report
-from .common import Result, add_dataset_arguments, dataset_name, load_named_dataset
+from .common import Result, add_dataset_arguments, dataset_name, load_named_dataset, short_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> Result:
     check_report(args.output, args.num_images)
     if args.images and not args.original:
         raise ValueError("--images shows the attention before and after pruning. Name the original with --original.")
-    names = _names(([args.original] if args.original else []) + args.models)
+    names = short_names(([args.original] if args.original else []) + args.models)
     images = load_named_dataset(args.images, args.images_split) if args.images else None
     dataset = load_named_dataset(args.evaluate, args.evaluate_split) if args.evaluate else None
     models = {name: SNPPruner.from_pretrained(model) for name, model in names.items()}
@@ -58,16 +57,3 @@ def run(args: argparse.Namespace) -> Result:
         image_column=args.image_column,
     )
     return result, f"Report in {result['report']}"
-
-
-def _names(models: list[str]) -> dict[str, str]:
-    """Short, different names for models: the last part of the path, numbered where it comes again."""
-    names: dict[str, str] = {}
-    for model in dict.fromkeys(models):
-        name = base = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
-        number = 1
-        while name in names:
-            number += 1
-            name = f"{base}-{number}"
-        names[name] = model
-    return names

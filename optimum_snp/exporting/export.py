@@ -270,7 +270,7 @@ def _write_settings(model: SNPModel, image_processor: BaseImageProcessor | None,
     if image_processor is not None:
         image_processor.save_pretrained(folder)
     else:
-        logger.warning("The model has no image processor, so the export does not say how to prepare images.")
+        logger.info("The model has no image processor, so the export does not say how to prepare images.")
 
 
 def _is_exported_file(path: str) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from ..benchmarking.backends import check_backend, cpu_threads, fair_clock, prepare
+from ..benchmarking.backends import check_backend, cpu_threads, prepare
 from ..benchmarking.block_latency import latency_table
 from ..benchmarking.latency import random_images, random_model, time_in_turn
 from ..benchmarking.machine import machine_name
+from ..benchmarking.stopwatch import fair_stopwatch
 from ..configuration import SNPConfig
 from ..models import SNPModel
 from .budget import allocate
@@ -135,9 +136,9 @@ class _Measurement:
             pruned = self._prepare(random_model(self._model, config))
             seconds = time_in_turn(
                 {"dense": self._dense, "pruned": pruned},
+                fair_stopwatch(self._model.device, self._num_threads),
                 num_runs=_NUM_RUNS,
                 num_warmup=_NUM_WARMUP,
-                clock=fair_clock(self._model.device, self._num_threads),
             )
         return seconds["pruned"] / seconds["dense"]
 

@@ -63,7 +63,7 @@ def stopwatch(monkeypatch, tmp_path):
     """Every module takes a second per parameter; tells how many were timed in each measurement."""
     timed = []
 
-    def time_in_turn(modules, **_):
+    def time_in_turn(modules, *_, **__):
         timed.append(len(modules))
         return {key: float(count_parameters(module)) for key, module in modules.items()}
 

@@ -167,6 +167,18 @@ def test_export_names_its_mistakes_before_loading(tmp_path):
         main(["export", "/no/model", "--dtype", "int8", "--output", str(tmp_path / "out")])
 
 
+def test_benchmark(model, tmp_path, capsys):
+    options = ["--batch-sizes", 1, 2, "--num-runs", 2, "--no-memory", "--plot", tmp_path / "speed.png"]
+    result = run(capsys, "benchmark", model, model, *options, "--json")
+    assert [(row["model"], row["backend"], row["batch_size"]) for row in result["rows"]] == [
+        ("dense", "eager", 1), ("dense", "eager", 2),
+    ]  # fmt: skip
+    assert result["rows"][0]["speed_up"] == 1 and result["rows"][0]["peak_memory"] is None
+    assert (tmp_path / "speed.png").is_file()
+    with pytest.raises(SystemExit, match=r"name a .png, .svg or .pdf file"):
+        main(["benchmark", "/no/model", "--plot", str(tmp_path / "speed.xls")])
+
+
 def test_report(model, image_folder, tmp_path, capsys):
     small = tmp_path / "small"
     options = ["--dataset", image_folder, "--output", small, "--mlp-sparsity", 0.5, "--json"]

@@ -25,10 +25,10 @@ def stopwatch(monkeypatch, tmp_path):
         def slowdown(share):
             return share
 
-    def of_blocks(modules, **_):
+    def of_blocks(modules, *_, **__):
         return {key: float(count_parameters(module)) for key, module in modules.items()}
 
-    def of_models(models, **_):
+    def of_models(models, *_, **__):
         Machine.rounds += 1
         dense, pruned = (count_parameters(models[name]) for name in ("dense", "pruned"))
         return {"dense": 1.0, "pruned": Machine.slowdown(pruned / dense)}

@@ -1,0 +1,160 @@
+"""Several models on several backends, in turn: how long a batch takes, with what spread, and how much memory."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..configuration import LATENCY_BACKENDS
+from ..conversion import convert
+from ..exporting.export import export_model
+from ..exporting.exported import EXPORT_NAME, ExportedModel
+from ..exporting.packages import FORMAT_OF_RUNTIME
+from ..loading import load_source
+from .backends import check_backend, cpu_threads
+from .benchmark_report import BenchmarkReport, Row, quartiles
+from .contender import PRECISIONS, Contender
+from .latency import time_in_turn
+from .machine import describe_machine
+from .memory import MemoryProbe, gpu_memory
+from .stopwatch import fair_stopwatch
+
+
+logger = logging.getLogger(__name__)
+
+_RUNTIMES = {format: runtime for runtime, format in FORMAT_OF_RUNTIME.items()}
+
+
+def benchmark(
+    models: Mapping[str, str | Path],
+    *,
+    backends: Sequence[str] = ("eager",),
+    precisions: Sequence[str] = ("fp32",),
+    batch_sizes: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1,),
+    device: str = "cpu",
+    num_runs: int = 30,
+    num_warmup: int = 5,
+    memory: bool = True,
+) -> BenchmarkReport:
+    """Measures models on random images; for every batch size and number of threads all of them in turn.
+
+    A dense checkpoint is measured as it is, in transformers' own code, on `"eager"` and `"compile"`: that is what one
+    has without this library. For ONNX Runtime and OpenVINO models are exported as [`SNPPruner.export`] does it.
+
+    Args:
+        models (`Mapping[str, str | Path]`):
+            By name: folders of saved models, Hub ids or short names, and folders of exported models, which are
+            measured on their own runtime whatever `backends` says.
+        backends (`Sequence[str]`, *optional*, defaults to `("eager",)`):
+            Of `"eager"`, `"compile"`, `"onnxruntime"`, `"openvino"`.
+        precisions (`Sequence[str]`, *optional*, defaults to `("fp32",)`):
+            What is computed in: `"fp32"` or `"bf16"`, which ONNX Runtime does not have on a CPU.
+        batch_sizes (`Sequence[int]`, *optional*, defaults to `(1, 8)`):
+            Images per pass.
+        threads (`Sequence[int]`, *optional*, defaults to `(1,)`):
+            Threads on the CPU.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            `"cpu"`, or a GPU such as `"cuda"` for the backends of PyTorch.
+        num_runs, num_warmup (`int`, *optional*, default to 30 and 5):
+            Timed passes of each, and those before.
+        memory (`bool`, *optional*, defaults to `True`):
+            Whether to measure peak memory, too; on a CPU every model runs in a process of its own for that.
+
+    Returns:
+        [`BenchmarkReport`]: Ratios are to the first model on the first backend in the first precision.
+
+    Raises:
+        ImportError: If a package is missing.
+        ValueError: If there is nothing to measure, or a backend, precision or number is none of those allowed.
+        OSError: If a model cannot be found; from transformers.
+    """
+    place = _check(models, backends, precisions, device)
+    for name, values in (("batch_sizes", batch_sizes), ("threads", threads), ("num_runs", [num_runs])):
+        if not values or any(value < 1 for value in values):
+            raise ValueError(f"{name} must be 1 or more, got {', '.join(map(str, values)) or 'none'}.")
+    rows = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        contenders = list(_contenders(models, backends, precisions, folder))
+        probe = stack.enter_context(MemoryProbe()) if memory and place.type == "cpu" else None
+        loaded: dict[tuple[str, str], Any] = {}
+        for contender in contenders:  # one copy of the weights for eager and compiled
+            key = contender.source, contender.precision
+            loaded[key] = loaded.get(key) or contender.load(place)
+        for num_threads in threads if place.type == "cpu" else [1]:
+            for batch_size in batch_sizes:
+                with cpu_threads(num_threads), _compiling_all(len(contenders)):
+                    calls = {
+                        each: each.ready(loaded[each.source, each.precision], batch_size, num_threads)
+                        for each in contenders
+                    }
+                    spreads = time_in_turn(
+                        calls,
+                        fair_stopwatch(place, num_threads),
+                        num_runs=num_runs,
+                        num_warmup=num_warmup,
+                        summary=quartiles,
+                    )
+                    peaks = {}
+                    if memory and place.type == "cuda":
+                        peaks = {each: gpu_memory(call) for each, call in calls.items()}
+                if probe is not None:
+                    peaks = {each: probe.measure(each, batch_size, num_threads) for each in contenders}
+                count = num_threads if place.type == "cpu" else None
+                first = spreads[contenders[0]][1]
+                for each, spread in spreads.items():
+                    rows.append(Row.of(each, batch_size, count, spread, first, peaks.get(each)))
+    return BenchmarkReport(rows, describe_machine(place, {each.backend for each in contenders}))
+
+
+def _check(
+    models: Mapping[str, str | Path], backends: Sequence[str], precisions: Sequence[str], device: str
+) -> torch.device:
+    for name, values, allowed in (("backend", backends, LATENCY_BACKENDS), ("precision", precisions, PRECISIONS)):
+        for value in values:
+            if value not in allowed:
+                raise ValueError(f"A {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"There is no {device!r}: PyTorch finds no GPU. Use the device 'cpu'.")
+    exported = [ExportedModel.load(path) for path in models.values() if _is_export(path)]
+    for backend in {*backends, *(_RUNTIMES[model.format] for model in exported)}:
+        check_backend(backend, place)
+    if not models or (not exported and set(backends) <= {"onnxruntime"} and "fp32" not in precisions):
+        raise ValueError("There is nothing to measure: name models, and 'fp32' for ONNX Runtime.")
+    return place
+
+
+def _is_export(path: str | Path) -> bool:
+    return (Path(path) / EXPORT_NAME).is_file()
+
+
+def _contenders(
+    models: Mapping[str, str | Path], backends: Sequence[str], precisions: Sequence[str], folder: Path
+) -> Iterator[Contender]:
+    """What is measured; exports go into the folder."""
+    for number, (name, path) in enumerate(models.items()):
+        exported = ExportedModel.load(path) if _is_export(path) else None
+        for backend in [_RUNTIMES[exported.format]] if exported else backends:
+            source = str(path)
+            if backend in FORMAT_OF_RUNTIME and not exported:
+                source = str(folder / f"{number}-{backend}")
+                export_model(convert(load_source(path)), source, format=FORMAT_OF_RUNTIME[backend])
+            for precision in precisions:
+                if precision == "fp32" or backend != "onnxruntime":
+                    yield Contender(name, backend, source, precision, exported.dtype if exported else precision)
+
+
+@contextlib.contextmanager
+def _compiling_all(count: int) -> Iterator[None]:
+    """`torch.compile` starts anew, and does not give up after some models of one class."""
+    torch.compiler.reset()
+    settings = torch._dynamo.config
+    name = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"  # torch < 2.6
+    with settings.patch({name: max(getattr(settings, name), 2 * count)}):
+        yield
