@@ -1,13 +1,16 @@
 """Measure top-1 and top-5 accuracy on labelled images.
 
 Example:
-  optimum-cli snp evaluate small --dataset my/images --dataset-split test
+  optimum-cli snp evaluate small --dataset my/images --dataset-split test --update-card
 """
 
 import argparse
+from pathlib import Path
 
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from ..publishing import check_save_directory
+from ..publishing.measurements import MEASUREMENTS_NAME
+from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,14 +20,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--update-card",
+        action="store_true",
+        help="also state the figures in the card of MODEL, a folder that this library saved, so that `push` shows them",
+    )
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Evaluates and prints."""
+    """Evaluates, and saves the figures where that is asked for."""
+    if args.update_card:
+        if not (Path(args.model) / MEASUREMENTS_NAME).is_file():
+            raise ValueError(f"--update-card needs a folder that this library saved, and {args.model} is none.")
+        check_save_directory(args.model)
     dataset = load_named_dataset(args.dataset, args.dataset_split)
-    accuracy = SNPPruner.from_pretrained(args.model).evaluate(
-        dataset, batch_size=args.batch_size, image_column=args.image_column, label_column=args.label_column
+    pruner = SNPPruner.from_pretrained(args.model)
+    accuracy = pruner.evaluate(
+        dataset,
+        batch_size=args.batch_size,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        dataset_name=dataset_name(args.dataset, args.dataset_split),
     )
+    if args.update_card:
+        pruner.save_pretrained(args.model)
     lines = [
         f"{'top-5' if name.startswith('top5') else 'top-1'} accuracy  {value:.2%}" for name, value in accuracy.items()
     ]
