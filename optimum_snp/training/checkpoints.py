@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -32,6 +34,24 @@ class CheckpointingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.write_history = write_history
         self.add_callback(CompletePushes())
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in [`~transformers.Trainer`], drawing nothing from the generator of the process."""
+        return self._with_generator(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in [`~transformers.Trainer`], drawing nothing from the generator of the process."""
+        return self._with_generator(super().get_eval_dataloader(eval_dataset))
+
+    def _with_generator(self, loader: DataLoader) -> DataLoader:
+        """Gives a loader a generator of its own, from which it draws the seed of its workers each time they start.
+
+        A training that is resumed starts them at other times than one without a break, and would change all later
+        draws, of dropout for example.
+        """
+        generator = torch.Generator().manual_seed(self.args.seed + self.args.process_index)
+        getattr(loader, "base_dataloader", loader).generator = generator
+        return loader
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model, as in [`~transformers.Trainer`], and its history."""

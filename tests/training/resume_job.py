@@ -43,13 +43,15 @@ def train(output, resume_from_checkpoint=None, recipe=None, **options):
         disable_tqdm=True,
         max_steps=12,
         save_steps=2,
+        eval_strategy="epoch",
         per_device_train_batch_size=4 // process_state().num_processes,
         learning_rate=1e-3,
         **options,
     )
     pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification", hidden_dropout_prob=0.1))
     pruner.prune(SNPConfig(qk_sparsity=0.5), calibration_dataset=Augmented.images)
-    pruner.finetune(Augmented(), args=args, recipe=recipe, resume_from_checkpoint=resume_from_checkpoint)
+    plain = [(image, index % 5) for index, image in enumerate(Augmented.images)]
+    pruner.finetune(Augmented(), plain, args, recipe=recipe, resume_from_checkpoint=resume_from_checkpoint)
     return pruner
 
 

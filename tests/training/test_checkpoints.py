@@ -38,7 +38,12 @@ RECIPE = Recipe.from_preset("deit-20").without("crop", "flip", "rand_augment", "
 
 
 @pytest.mark.parametrize(
-    "options", [{"dataloader_num_workers": 2}, {"gradient_accumulation_steps": 2}, {"recipe": RECIPE}]
+    "options",
+    [
+        {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+        {"gradient_accumulation_steps": 2},
+        {"recipe": RECIPE},
+    ],
 )
 def test_workers_accumulation_and_recipes_resume_as_well(options, tmp_path):
     pruner = resume_job.train(tmp_path / "whole", **options)
