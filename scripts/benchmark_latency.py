@@ -3,10 +3,10 @@
     python scripts/benchmark_latency.py --threads 1 --output latency
     python scripts/benchmark_latency.py --from latency/results.json --output latency
 
-Time depends on sizes only, so weights and images are random. For each preset there are two plans: `published`, and
-`friendly` with the same FLOPs, where queries, keys and values have one size and all sizes are multiples of 8. Dense
-models run in transformers' own code on eager PyTorch and torch.compile. Writes results.json, tables.md and speed.png
-into the output folder.
+Time depends on sizes only, so weights and images are random. For each preset there are three plans of the same FLOPs:
+`published`; `multiples of 8`, where queries, keys and values also have one size; and `fewer heads`, where besides as
+many neurons lie in heads of about 48. Dense models run in transformers' own code on eager PyTorch and torch.compile.
+Writes results.json, tables.md and speed.png into the output folder.
 """
 
 import argparse
@@ -27,14 +27,15 @@ from optimum_snp.conversion import convert
 from optimum_snp.exporting.export import export_model
 from optimum_snp.planning.costs import count_macs, skeleton
 from optimum_snp.planning.presets import PRESETS
-from optimum_snp.planning.sizes import PART_SIZES, WIDTH, Sizes, sizes_of_shares
+from optimum_snp.planning.sizes import PART_SIZES, WIDTH, sizes_of_shares
 from optimum_snp.structure import block_sizes, resized_config
 
 
-# What is also measured in int8, and against transformers' dense model.
-INT8 = "deit-small-1.3g"
-STEP = 8
+PUBLISHED = "published"
+INT8 = "deit-small-1.3g"  # is measured in int8, too
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 CALIBRATION_IMAGES = 16
+WIDE_HEAD = 48
 
 
 def main() -> None:
@@ -85,14 +86,13 @@ def save_models(shape: str, presets: list[str], args: argparse.Namespace, folder
     ours = convert(dense)
     models = {shape: (folder / shape, count_macs(ours))}
     for preset in presets:
-        published = sizes_of_shares(SNPConfig.from_preset(preset), ours.config)
-        for kind, sizes in (("published", published), ("friendly", friendly_sizes(ours, published))):
+        for kind, config in plans(ours, preset).items():
             name = f"{preset} {kind}"
-            model = type(ours)(config_of(ours.config, sizes)).eval()
+            model = type(ours)(config).eval()
             model.save_pretrained(folder / name)
             models[name] = folder / name, count_macs(model)
-            if (preset, kind) == (INT8, "friendly"):
-                for format, runtime in (("onnx", "onnxruntime"), ("openvino", "openvino")):
+            if preset == INT8 and kind != PUBLISHED:
+                for format, runtime in RUNTIMES.items():
                     if runtime in args.backends:
                         path = folder / f"{name} {runtime}"
                         images = torch.randn(CALIBRATION_IMAGES, 3, 224, 224)
@@ -101,47 +101,51 @@ def save_models(shape: str, presets: list[str], args: argparse.Namespace, folder
     return models
 
 
-def config_of(config: PretrainedConfig, sizes: Sizes) -> PretrainedConfig:
-    """The config of a ViT with these sizes."""
-    blocks = [
+def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
+    """Configs of the published sizes, and of others with as many FLOPs or hardly fewer."""
+    sizes = sizes_of_shares(SNPConfig.from_preset(preset), model.config)
+    published = [
         {**block, **{name: sizes[part, index] for part, name in PART_SIZES.items()}}
-        for index, block in enumerate(block_sizes(config))
+        for index, block in enumerate(block_sizes(model.config))
     ]
-    return resized_config(config, blocks, [sizes[WIDTH, 0]], method="snp")
+    width, narrow = sizes[WIDTH, 0], nearest(sizes[WIDTH, 0])
+    configs = {PUBLISHED: resized_config(model.config, published, [width], method="snp")}
+    most = macs(model, configs[PUBLISHED])
+    for kind, attention in {"multiples of 8": equal_sizes, "fewer heads": wide_heads}.items():
+        # The largest MLPs that the FLOPs allow, all by one factor.
+        for percent in range(150, 49, -1):
+            blocks = [
+                {**block, **attention(block), "intermediate_size": nearest(block["intermediate_size"] * percent / 100)}
+                for block in published
+            ]
+            configs[kind] = resized_config(model.config, blocks, [narrow], method="snp")
+            if macs(model, configs[kind]) <= most:
+                break
+    return configs
 
 
-def friendly_sizes(model: PreTrainedModel, sizes: Sizes) -> Sizes:
-    """Multiples of 8 with one size for queries, keys and values, and at most the FLOPs of `sizes`.
-
-    Each size goes to the nearest multiple, that of a head from the mean of its two; then all MLPs by one factor, as
-    large as the FLOPs allow.
-    """
-    heads = {
-        index: (size + sizes["v_sparsity", index]) / 2
-        for (part, index), size in sizes.items()
-        if part == "qk_sparsity"
-    }
-
-    def scaled(factor: float) -> Sizes:
-        return {
-            (part, index): nearest(
-                heads[index] if part in ("qk_sparsity", "v_sparsity") else size,
-                factor if part == "mlp_sparsity" else 1.0,
-            )
-            for (part, index), size in sizes.items()
-        }
-
-    def macs(chosen: Sizes) -> int:
-        return count_macs(skeleton(type(model), config_of(model.config, chosen)))
-
-    most = macs(sizes)
-    candidates = [scaled(percent / 100) for percent in range(150, 49, -1)]
-    return next(candidate for candidate in candidates if macs(candidate) <= most)
+def equal_sizes(block: dict[str, Any]) -> dict[str, int]:
+    """Queries, keys and values of the mean of their sizes."""
+    size = nearest((block["qk_head_dim"] + block["v_head_dim"]) / 2)
+    return {"qk_head_dim": size, "v_head_dim": size}
 
 
-def nearest(size: float, factor: float) -> int:
-    """The multiple of 8 nearest to the product, at least 8."""
-    return STEP * max(1, round(size * factor / STEP))
+def wide_heads(block: dict[str, Any]) -> dict[str, int]:
+    """As many neurons in all, in fewer heads: attention maps cost time that FLOPs do not count."""
+    neurons = block["num_attention_heads"] * (block["qk_head_dim"] + block["v_head_dim"]) / 2
+    heads = max(1, round(neurons / WIDE_HEAD))
+    size = nearest(neurons / heads)
+    return {"num_attention_heads": heads, "qk_head_dim": size, "v_head_dim": size}
+
+
+def macs(model: PreTrainedModel, config: PretrainedConfig) -> int:
+    """Those of a model of the same class with another config."""
+    return count_macs(skeleton(type(model), config))
+
+
+def nearest(size: float) -> int:
+    """The nearest multiple of 8, at least 8."""
+    return 8 * max(1, round(size / 8))
 
 
 if __name__ == "__main__":
