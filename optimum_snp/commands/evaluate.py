@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--update-card",
         action="store_true",
-        help="also state the figures in the card of MODEL, a folder that this library saved, so that `push` shows them",
+        help="also state the figures in the card of MODEL, a folder that this library saved",
     )
 
 
