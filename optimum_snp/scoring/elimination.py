@@ -80,8 +80,8 @@ def _remove_panel(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Removes `count` neurons: which, and the rise of each. Both matrices change in place."""
     size = len(inverse)
-    # inverse' = inverse - U U^T;  gram' = gram - A B^T - B A^T
-    u, a, b = (torch.zeros(size, count, dtype=torch.float64) for _ in range(3))
+    # inverse' = inverse - U^T U;  gram' = gram - A^T B - B^T A. Rows, since those lie together in memory.
+    u, a, b = (torch.zeros(count, size, dtype=torch.float64) for _ in range(3))
     inverse_diagonal, gram_diagonal = inverse.diagonal().clone(), gram.diagonal().clone()
     removed = torch.zeros(count, dtype=torch.long)
     rises = torch.zeros(count, dtype=torch.float64)
@@ -93,15 +93,15 @@ def _remove_panel(
         neuron = int(rise.argmin())
         removed[step], rises[step], gone[neuron] = neuron, rise[neuron], True
         pivot = inverse_diagonal[neuron].clamp_min(torch.finfo(torch.float64).tiny)
-        column = inverse[:, neuron] - u[:, :step] @ u[neuron, :step]
-        share = column / pivot  # how much of the neuron each other one takes over
-        products = gram[:, neuron] - a[:, :step] @ b[neuron, :step] - b[:, :step] @ a[neuron, :step]
-        u[:, step] = column / pivot.sqrt()
-        a[:, step], b[:, step] = share, products - share * gram_diagonal[neuron] / 2
-        inverse_diagonal = inverse_diagonal - u[:, step].square()
-        gram_diagonal = gram_diagonal - 2 * a[:, step] * b[:, step]
-    inverse.addmm_(u, u.T, alpha=-1)
-    gram.addmm_(torch.cat((a, b), dim=1), torch.cat((b, a), dim=1).T, alpha=-1)
+        row = inverse[neuron] - u[:step, neuron] @ u[:step]
+        share = row / pivot  # how much of the neuron each other one takes over
+        products = gram[neuron] - b[:step, neuron] @ a[:step] - a[:step, neuron] @ b[:step]
+        u[step] = row / pivot.sqrt()
+        a[step], b[step] = share, products - share * gram_diagonal[neuron] / 2
+        inverse_diagonal = inverse_diagonal - u[step].square()
+        gram_diagonal = gram_diagonal - 2 * a[step] * b[step]
+    inverse.addmm_(u.T, u, alpha=-1)
+    gram.addmm_(torch.cat((a, b)).T, torch.cat((b, a)), alpha=-1)
     return removed, rises
 
 
