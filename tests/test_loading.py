@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from optimum_snp import SNPPruner
+from optimum_snp.calibration import model_fingerprint
 from optimum_snp.loading import SHORT_NAMES, load_source, resolve_name
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
 from tests.hub_server import HubServer
@@ -89,29 +90,31 @@ def test_folder_without_image_processor_warns(source, tmp_path, caplog):
 HUB_SCRIPT = """
 import sys, torch
 from optimum_snp import SNPConfig, SNPPruner
-from safetensors.torch import save_file
+from optimum_snp.calibration import model_fingerprint
 
-pruner = SNPPruner.from_pretrained(sys.argv[1])
 images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-assert pruner.image_processor is not None
+for name in ("deit-small", "facebook/deit-small", "facebook/deit-small-patch16-224"):
+    pruner = SNPPruner.from_pretrained(name)
+    assert pruner.image_processor is not None
+    print("loaded", pruner.model.config._name_or_path, model_fingerprint(pruner.model))
 pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=images)
-pruner.save_pretrained(sys.argv[2])
-print("pruned", pruner.model.config._name_or_path)
+pruner.save_pretrained(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("name", ["facebook/deit-small-patch16-224", "facebook/deit-small", "deit-small"])
-def test_hub_id_and_short_names_over_http(name, tmp_path, image_processor):
+def test_hub_id_and_short_names_over_http(tmp_path, image_processor):
     repo = tmp_path / "hub" / "facebook" / "deit-small-patch16-224"
-    build_source("ViTForImageClassification").save_pretrained(repo)
+    source = build_source("ViTForImageClassification")
+    source.save_pretrained(repo)
     image_processor.save_pretrained(repo)
     (repo / "README.md").write_text("---\nlicense: mit\n---\nA model.\n")
     with HubServer(tmp_path / "hub") as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         environment["PYTHONPATH"] = os.getcwd()
-        output = run_python(HUB_SCRIPT, name, tmp_path / "pruned", env=environment)
-        assert "pruned facebook/deit-small-patch16-224" in output
+        output = run_python(HUB_SCRIPT, tmp_path / "pruned", env=environment)
         assert any(path.endswith("/model.safetensors") for _, path in hub.requests)
+    expected = f"loaded facebook/deit-small-patch16-224 {model_fingerprint(SNPPruner(source).model)}"
+    assert output.count(expected) == 3
     config = json.loads((tmp_path / "pruned" / "config.json").read_text())
     assert [block["intermediate_size"] for block in config["block_configs"]] == [48] * 3
     card = ModelCard.load(tmp_path / "pruned" / "README.md")
