@@ -54,8 +54,8 @@ def quantize_openvino(model: "openvino.Model", images: Iterable[torch.Tensor]) -
 
     Three of its defaults are not used; docs/speed.md has the measurements. Ranges of activations are symmetric: that
     is faster, as accurate, and OpenVINO 2026.4 crashes on some Swins with others. Products of activations with each
-    other, in attention, stay in float: the error is half as large and the speed the same. There is no SmoothQuant,
-    which multiplied the error of a Swin by ten.
+    other, in attention, stay in float: the error of a DeiT is half as large, for hardly any time. There is no
+    SmoothQuant, with which the outputs of a Swin were useless.
 
     Args:
         model:

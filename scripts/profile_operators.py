@@ -1,0 +1,77 @@
+"""What time goes into, dense and planned: PyTorch's operators on one thread, and how much faster each got.
+
+    python scripts/profile_operators.py --preset deit-small-1.3g
+
+Weights and images are random. What pruning makes smaller in proportion to the FLOPs gains their ratio;
+what it does not, such as attention maps whose number of heads stays, holds the whole back.
+"""
+
+import argparse
+from collections import defaultdict
+
+import torch
+from benchmark_latency import plans
+from shapes import build_dense
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from optimum_snp.conversion import convert
+from optimum_snp.planning.costs import count_macs
+from optimum_snp.planning.presets import PRESETS
+
+
+NUM_RUNS = 5
+# What operators are, by what their names hold; the first that fits.
+PARTS = {
+    "linear layers": ("addmm", "mm", "linear"),
+    "attention": ("attention", "softmax"),
+    "GELU": ("gelu",),
+    "norms": ("norm",),
+    "patch embedding": ("conv",),
+    "copies and padding": ("copy", "cat", "fill", "constant_pad", "clone", "contiguous"),
+}
+
+
+def main() -> None:
+    """Prints a table with one row per kind of operator."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="deit-small-1.3g", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    images = torch.randn(args.batch_size, 3, 224, 224)
+    dense = build_dense(args.preset.rsplit("-", 1)[0])
+    ours = convert(dense)
+    models = {kind: type(ours)(config).eval() for kind, config in plans(ours, args.preset).items()}
+    times = {"dense": milliseconds(dense, images)} | {
+        kind: milliseconds(each, images) for kind, each in models.items()
+    }
+
+    print(f"| batch {args.batch_size}, ms | {' | '.join(times)} |\n|---|{'---:|' * len(times)}")
+    for part in (*PARTS, "rest", "all"):
+        before = times["dense"][part]
+        cells = [f"{spent[part]:.1f} ({before / max(spent[part], 1e-9):.2f}x)" for spent in times.values()]
+        print(f"| {part} | {' | '.join(cells)} |")
+    ratios = [count_macs(ours) / count_macs(each) for each in (ours, *models.values())]
+    print(f"| FLOPs ratio | {' | '.join(f'{ratio:.2f}x' for ratio in ratios)} |")
+
+
+@torch.inference_mode()
+def milliseconds(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """Of one pass, by part."""
+    model(images)
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(NUM_RUNS):
+            model(images)
+    spent: dict[str, float] = defaultdict(float)
+    for event in found.key_averages():
+        part = next((part for part, names in PARTS.items() if any(name in event.key for name in names)), "rest")
+        for each in (part, "all"):
+            spent[each] += event.self_cpu_time_total / NUM_RUNS / 1e3
+    return spent
+
+
+if __name__ == "__main__":
+    main()
