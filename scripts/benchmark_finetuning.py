@@ -14,7 +14,8 @@ random, and 1,000 to test on, so that differences of half a point between two ru
 trainings in another order of the images.
 
 Writes `finetuning.md` (the tables, also printed), `finetuning.png` (accuracy over epochs) and `finetuning.json`, the
-latter after every training: what is in it is not trained again.
+latter after every training: what is in it is not trained again. There is the cross-entropy on the test images, too,
+which tells settings apart whose accuracies differ by chance.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from baselines.scores import l2_norm, plan_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
 from benchmark_budgets import NO_WIDTH
 from benchmark_one_shot import PACKAGES, shares_for_reduction, title
-from digits import Images, choose, load_digits, measure_accuracy
+from digits import Images, choose, load_digits, measure_accuracy, measure_cross_entropy
 from reporting import COLOURS, collect_versions
 from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
@@ -129,6 +130,7 @@ def train(
     return {
         "before": start,
         "accuracy": measure_accuracy(pruner.model, subject.test),
+        "cross_entropy": measure_cross_entropy(pruner.model, subject.test),
         "flops": count_macs(pruner.model) / count_macs(subject.dense),
         "steps": steps,
         "epochs": epochs,
