@@ -10,6 +10,7 @@ from transformers.utils import cached_file
 
 from . import models
 from .conversion import check_supported
+from .exporting.exported import EXPORT_NAME
 
 
 logger = logging.getLogger(__name__)
@@ -53,18 +54,32 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
             For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
 
     Raises:
-        ValueError: If a folder has no config.json or the architecture is not supported; nothing is downloaded then
-            but the config.
+        ValueError: As [`source_class`]; nothing is downloaded then but the config.
+    """
+    return source_class(name_or_path, **options).from_pretrained(resolve_name(name_or_path), **options)
+
+
+def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedModel]:
+    """The class of a model that can be pruned, by its config alone; takes what [`load_source`] does.
+
+    Raises:
+        ValueError: If a folder has no config.json or holds an export, or the architecture is not supported.
+        OSError: If there is no such model on the Hub; from transformers.
     """
     name = resolve_name(name_or_path)
-    if Path(name).exists() and not (Path(name) / options.get("subfolder", "") / "config.json").is_file():
+    folder = Path(name) / options.get("subfolder", "")
+    if Path(name).exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
+    if (folder / EXPORT_NAME).is_file():
+        raise ValueError(
+            f"{name_or_path} holds an exported model, which runs on another runtime and cannot be loaded into PyTorch. "
+            "Name the model that it was exported from."
+        )
     # No model that this package can prune needs code from its repository.
     config = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(options))
     architecture = (config.architectures or [None])[0]
     check_supported(architecture)
-    model_class = getattr(models, architecture, None) or getattr(transformers, architecture)
-    return model_class.from_pretrained(name, **options)
+    return getattr(models, architecture, None) or getattr(transformers, architecture)
 
 
 def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageProcessor | None:

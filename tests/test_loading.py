@@ -10,6 +10,7 @@ from transformers import ViTMAEConfig, ViTMAEModel
 
 from optimum_snp import SNPPruner
 from optimum_snp.calibration import model_fingerprint
+from optimum_snp.exporting.exported import EXPORT_NAME
 from optimum_snp.loading import SHORT_NAMES, load_source, resolve_name
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
 from tests.hub_server import HubServer
@@ -120,3 +121,10 @@ def test_hub_id_and_short_names_over_http(tmp_path, image_processor):
     card = ModelCard.load(tmp_path / "pruned" / "README.md")
     assert (card.data.license, card.data.base_model) == ("mit", "facebook/deit-small-patch16-224")
     assert card.data.tags[-1] == "deit"
+
+
+def test_an_exported_model_is_refused_by_name(tmp_path):
+    build_source("ViTModel").config.save_pretrained(tmp_path)
+    (tmp_path / EXPORT_NAME).write_text("{}")
+    with pytest.raises(ValueError, match="holds an exported model.*Name the model that it was exported from"):
+        SNPPruner.from_pretrained(tmp_path)
