@@ -70,10 +70,10 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     folder = Path(name) / options.get("subfolder", "")
     if Path(name).exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
-    if (folder / EXPORT_NAME).is_file():
+    if (folder / EXPORT_NAME).is_file() and not list(folder.glob("*.safetensors")):
         raise ValueError(
-            f"{name_or_path} holds an exported model, which runs on another runtime and cannot be loaded into PyTorch. "
-            "Name the model that it was exported from."
+            f"{name_or_path} holds an exported model, which PyTorch cannot load. Name the "
+            "model that it was exported from."
         )
     # No model that this package can prune needs code from its repository.
     config = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(options))

@@ -126,5 +126,5 @@ def test_hub_id_and_short_names_over_http(tmp_path, image_processor):
 def test_an_exported_model_is_refused_by_name(tmp_path):
     build_source("ViTModel").config.save_pretrained(tmp_path)
     (tmp_path / EXPORT_NAME).write_text("{}")
-    with pytest.raises(ValueError, match="holds an exported model.*Name the model that it was exported from"):
+    with pytest.raises(ValueError, match=r"holds an exported model.*Name the model that it was exported from"):
         SNPPruner.from_pretrained(tmp_path)

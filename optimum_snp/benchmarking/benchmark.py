@@ -14,7 +14,7 @@ from ..conversion import convert
 from ..exporting.export import export_model
 from ..exporting.exported import EXPORT_NAME, ExportedModel
 from ..exporting.packages import FORMAT_OF_RUNTIME
-from ..loading import load_source
+from ..loading import load_source, source_class
 from .backends import check_backend, cpu_threads
 from .benchmark_report import BenchmarkReport, Row, quartiles
 from .contender import PRECISIONS, Contender
@@ -70,13 +70,14 @@ def benchmark(
 
     Raises:
         ImportError: If a package is missing.
-        ValueError: If there is nothing to measure, or a backend, precision or number is none of those allowed.
+        ValueError: If there is nothing to measure, or a backend, precision, number or device is none of those allowed,
+            or a model none that can be measured; all models are looked for before the first is loaded.
         OSError: If a model cannot be found; from transformers.
     """
-    place = _check(models, backends, precisions, device)
     for name, values in (("batch_sizes", batch_sizes), ("threads", threads), ("num_runs", [num_runs])):
         if not values or any(value < 1 for value in values):
             raise ValueError(f"{name} must be 1 or more, got {', '.join(map(str, values)) or 'none'}.")
+    place = _check(models, backends, precisions, device)
     rows = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -102,7 +103,7 @@ def benchmark(
                     )
                     peaks = {}
                     if memory and place.type == "cuda":
-                        peaks = {each: gpu_memory(call) for each, call in calls.items()}
+                        peaks = {each: gpu_memory(call, place) for each, call in calls.items()}
                 if probe is not None:
                     peaks = {each: probe.measure(each, batch_size, num_threads) for each in contenders}
                 count = num_threads if place.type == "cpu" else None
@@ -119,15 +120,36 @@ def _check(
         for value in values:
             if value not in allowed:
                 raise ValueError(f"A {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"There is no {device!r}: PyTorch finds no GPU. Use the device 'cpu'.")
-    exported = [ExportedModel.load(path) for path in models.values() if _is_export(path)]
-    for backend in {*backends, *(_RUNTIMES[model.format] for model in exported)}:
+    place = _device(device)
+    measured = set()
+    for path in models.values():
+        measured |= {_RUNTIMES[ExportedModel.load(path).format]} if _is_export(path) else set(backends)
+    for backend in measured:
         check_backend(backend, place)
-    if not models or (not exported and set(backends) <= {"onnxruntime"} and "fp32" not in precisions):
-        raise ValueError("There is nothing to measure: name models, and 'fp32' for ONNX Runtime.")
+    if not any(_runs(backend, precision) for backend in measured for precision in precisions):
+        raise ValueError("There is nothing to measure: name models and backends, and 'fp32' for ONNX Runtime.")
+    for path in models.values():
+        if not _is_export(path):
+            source_class(path)
     return place
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or a GPU such as 'cuda', got {name!r}.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"There is no {name!r}: PyTorch finds {count or 'no'} GPU{'s' * (count > 1)}.")
+    return device
+
+
+def _runs(backend: str, precision: str) -> bool:
+    """Whether a backend computes in a precision."""
+    return precision == "fp32" or backend != "onnxruntime"
 
 
 def _is_export(path: str | Path) -> bool:
@@ -146,7 +168,7 @@ def _contenders(
                 source = str(folder / f"{number}-{backend}")
                 export_model(convert(load_source(path)), source, format=FORMAT_OF_RUNTIME[backend])
             for precision in precisions:
-                if precision == "fp32" or backend != "onnxruntime":
+                if _runs(backend, precision):
                     yield Contender(name, backend, source, precision, exported.dtype if exported else precision)
 
 

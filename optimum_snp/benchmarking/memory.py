@@ -61,13 +61,13 @@ class MemoryProbe:
 
 
 @torch.inference_mode()
-def gpu_memory(call: Callable[[], Any]) -> int:
-    """Bytes that a call takes on the GPU above what was held before, the weights not counted."""
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
+def gpu_memory(call: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that a call takes on a GPU above what was held before, the weights not counted."""
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
     call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _can_measure() -> bool:

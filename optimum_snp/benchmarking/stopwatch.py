@@ -1,5 +1,6 @@
 """What one call takes."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ def fair_stopwatch(device: torch.device, num_threads: int) -> Stopwatch:
             Of the CPU.
     """
     if device.type == "cuda":
-        return _gpu_seconds
+        return functools.partial(_gpu_seconds, device)
     clock = time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
 
     def seconds(call: Callable[[], Any]) -> float:
@@ -36,11 +37,12 @@ def fair_stopwatch(device: torch.device, num_threads: int) -> Stopwatch:
     return seconds
 
 
-def _gpu_seconds(call: Callable[[], Any]) -> float:
-    torch.cuda.synchronize()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
+def _gpu_seconds(device: torch.device, call: Callable[[], Any]) -> float:
+    with torch.cuda.device(device):  # events are those of the current GPU
+        torch.cuda.synchronize()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
     return start.elapsed_time(end) / 1000  # it tells milliseconds

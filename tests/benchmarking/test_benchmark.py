@@ -15,6 +15,7 @@ from optimum_snp.benchmarking.benchmark_report import BenchmarkReport, Row, quar
 from optimum_snp.benchmarking.contender import Contender
 from optimum_snp.benchmarking.memory import MemoryProbe
 from optimum_snp.benchmarking.plot import plot_benchmark
+from optimum_snp.exporting.exported import Check, ExportedModel
 from tests.helpers import build_source
 
 
@@ -107,7 +108,9 @@ def test_peak_memory_is_that_of_the_model_alone(tmp_path):
         ({"batch_sizes": [1, 0]}, "batch_sizes must be 1 or more, got 1, 0"),
         ({"threads": []}, "threads must be 1 or more, got none"),
         ({"num_runs": 0}, "num_runs must be 1 or more, got 0"),
-        ({"device": "cuda"}, "There is no 'cuda'"),
+        ({"device": "cuda"}, "There is no 'cuda': PyTorch finds no GPU"),
+        ({"device": "mps"}, "device must be 'cpu' or a GPU such as 'cuda', got 'mps'"),
+        ({"device": "gpu"}, "device must be 'cpu' or a GPU such as 'cuda', got 'gpu'"),
         ({"backends": ["onnxruntime"], "precisions": ["bf16"]}, "nothing to measure"),
         ({"models": {}}, "nothing to measure"),
     ],
@@ -116,6 +119,19 @@ def test_mistakes_are_named_before_loading(options, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=message):
         benchmark(**{"models": {"a": "/no/such/model"}, **options})
+
+
+def test_all_models_are_looked_for_before_the_first_is_loaded(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_source", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        benchmark({"a": models["dense"], "b": tmp_path}, backends=["openvino"])
+
+
+def test_an_export_for_onnx_runtime_has_no_bf16(tmp_path):
+    check = Check(1, 0.0, 0.0, None)
+    ExportedModel("onnx", "int8", "model.onnx", 20, [3, 32, 32], ["logits"], {}, check).save(tmp_path)
+    with pytest.raises(ValueError, match="nothing to measure"):
+        benchmark({"a": tmp_path}, backends=["openvino"], precisions=["bf16"])
 
 
 def test_quartiles():
