@@ -5,6 +5,7 @@ which has imported everything and done nothing: what it holds at most while the 
 the model was loaded. A helper process makes these by forking, which costs no time for imports; this needs Linux.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -12,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +45,8 @@ class MemoryProbe:
 
     def __exit__(self, *_: Any) -> None:
         if self._helper is not None:
-            self._helper.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._helper.stdin.close()
             self._helper.stdout.close()
             self._helper.wait()
 
@@ -52,8 +55,11 @@ class MemoryProbe:
         if self._helper is None:
             return None
         request = {"contender": asdict(contender), "batch_size": batch_size, "num_threads": num_threads}
-        print(json.dumps(request), file=self._helper.stdin, flush=True)
-        answer = self._helper.stdout.readline()
+        try:
+            print(json.dumps(request), file=self._helper.stdin, flush=True)
+            answer = self._helper.stdout.readline()
+        except BrokenPipeError:  # the helper has ended
+            answer = ""
         peak = json.loads(answer) if answer else None
         if peak is None:
             logger.warning(f"The peak memory of {contender.model} on {contender.backend} could not be measured.")
@@ -106,6 +112,8 @@ def _serve() -> None:
                 request["contender"] = Contender(**request["contender"])
                 os.write(answers, f"{_peak(**request)}\n".encode())
                 status = 0
+            except Exception:
+                traceback.print_exc()  # the parent can only tell that there is no answer
             finally:
                 os._exit(status)
         _, status = os.waitpid(child, 0)

@@ -1,6 +1,7 @@
 """Models side by side on several backends."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def test_peak_memory_is_that_of_the_model_alone(tmp_path):
     assert weights == pytest.approx(21.5e6, rel=0.05)
     assert small > 0
     assert 0.8 * weights < large - small < 2 * weights
+
+
+def test_without_its_helper_memory_is_left_out(caplog, monkeypatch):
+    monkeypatch.setattr("sys.executable", shutil.which("true"))  # ends at once
+    with MemoryProbe() as probe:
+        probe._helper.wait()
+        assert [probe.measure(Contender("a", "eager", "", "fp32", "fp32"), 1, 1) for _ in range(2)] == [None, None]
+    assert "The peak memory of a on eager could not be measured" in caplog.text
 
 
 @pytest.mark.parametrize(
