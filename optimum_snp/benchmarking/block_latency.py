@@ -7,7 +7,6 @@ still.
 PyTorch.
 """
 
-import importlib.metadata
 import itertools
 import logging
 import os
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from ..exporting.packages import FORMAT_OF_RUNTIME
+from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
 from ..models import SNPModel
 from ..planning.costs import skeleton
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
@@ -83,7 +82,7 @@ def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) 
     }
     versions = {"torch": torch.__version__}
     if backend in FORMAT_OF_RUNTIME:
-        versions[backend] = importlib.metadata.version(backend)
+        versions[backend] = package_version(backend)
     return {
         "format_version": _FORMAT_VERSION,
         "machine": machine_name(model.device),

@@ -1,6 +1,5 @@
 """What a measurement is made on."""
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..exporting.packages import FORMAT_OF_RUNTIME
+from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
 
 
 def machine_name(device: torch.device) -> str:
@@ -46,6 +45,6 @@ def describe_machine(device: torch.device, backends: Iterable[str]) -> dict[str,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
+            **{name: package_version(name) for name in packages},
         },
     }

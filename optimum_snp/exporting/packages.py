@@ -1,6 +1,7 @@
 """The optional packages of each format. They are imported where they are used: everything else works without them."""
 
 import importlib.util
+from importlib import metadata
 
 
 _TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
@@ -27,3 +28,11 @@ def check_packages(format: str) -> None:
     missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"{_TITLES[format]} needs {', '.join(missing)}: pip install 'optimum-snp[{format}]'.")
+
+
+def package_version(module: str) -> str:
+    """The version of the package that a module came with; ONNX Runtime has several, such as onnxruntime-gpu."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        return metadata.version(metadata.packages_distributions()[module][0])

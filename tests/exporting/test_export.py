@@ -145,6 +145,11 @@ def test_a_missing_package_is_named(format, title, pruner, tmp_path, monkeypatch
         pruner.export(tmp_path / "out", format=format)
 
 
+def test_a_package_of_another_name_than_its_module(monkeypatch):
+    monkeypatch.setattr(packages.metadata, "packages_distributions", lambda: {"odd_module": ["numpy"]})
+    assert packages.package_version("odd_module") == packages.package_version("numpy") == np.__version__
+
+
 def test_a_model_that_is_too_large_for_a_file(pruner, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_MOST_BYTES", 10_000)
     with pytest.raises(ValueError, match="more than 2 GiB"):
