@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> Result:
         image_column=args.image_column,
         opset=args.opset,
     )
-    check, model = exported.check, Path(args.output, exported.file)
+    check, model = exported.check, Path(args.output).expanduser() / exported.file
     size = sum(path.stat().st_size for path in model.parent.glob(f"{model.stem}.*"))  # OpenVINO writes two
     lines = [
         f"{exported.file}  {size / 1e6:.1f} MB, {exported.dtype}",

@@ -27,7 +27,7 @@ class Check:
         num_images (`int`): Images that both computed.
         largest_difference (`float`): Of any output.
         relative_error (`float`): Root mean square of the differences over that of the values, of the worst output.
-        top1_agreement (`float`, *optional*): Share of images with the same class; of classifiers.
+        top1_agreement (`float`, *optional*): Share of images with the same class; of several classes.
     """
 
     num_images: int

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def to_openvino(graph: "onnx.ModelProto") -> "openvino.Model":
     """The model of an ONNX graph.
 
-    From PyTorch it can be converted directly, too, but the result is no faster (docs/speed.md).
+    OpenVINO can convert models of PyTorch directly, too. From the graph, both formats hold the same operations.
     """
     import openvino
 
