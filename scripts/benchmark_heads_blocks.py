@@ -5,7 +5,7 @@
     python scripts/benchmark_heads_blocks.py --models demo-output/deit/dense demo-output/swin/dense
 
 All from the same 64 unlabelled images. In brackets the mean squared change of the logits, as `benchmark_budgets.py`
-measures it. "One head" of every block that has more than one.
+measures it. "One head" of every block that has more than one; "heads" and "blocks" are those that the budget chooses.
 """
 
 import argparse
@@ -17,11 +17,8 @@ from benchmark_budgets import Subject
 from benchmark_one_shot import title
 from digits import load_digits, measure_accuracy
 
-from optimum_snp.configuration import METHODS
+from optimum_snp.configuration import AUTO, METHODS
 from optimum_snp.structure import block_sizes
-
-
-TARGETS = (0.7, 0.5, 0.35, 0.25)
 
 
 def removals(subject: Subject) -> dict[str, dict[str, Any]]:
@@ -40,8 +37,8 @@ def removals(subject: Subject) -> dict[str, dict[str, Any]]:
     }
 
 
-def print_tables(subject: Subject) -> None:
-    """Markdown, as `docs/heads-and-blocks.md` shows it."""
+def print_tables(subject: Subject, targets: list[float]) -> None:
+    """Markdown; docs/budgets.md has some of the rows and columns."""
     options = removals(subject)
     accuracy = measure_accuracy(subject.dense, subject.test)
     print(f"**{title(subject.source, subject.dense)}**: dense accuracy {accuracy:.1%}\n")
@@ -50,12 +47,14 @@ def print_tables(subject: Subject) -> None:
     for name, option in list(options.items())[1:]:
         results = [subject.prune(method=method, **option) for method in METHODS]
         print(f"| {name} | {results[0]['flops']:.1%} | " + " | ".join(map(cell, results)) + " |", flush=True)
-    columns = [name for name in options if name not in ("half of the heads", "one head, 1 block")]
-    print("\n| method | budget | " + " | ".join(columns) + " |")
-    print("|---|---:|" + "---:|" * len(columns))
+    for name in ("half of the heads", "one head, 1 block"):
+        del options[name]
+    options |= {"heads": {"head_sparsity": AUTO}, "blocks": {"dropped_blocks": AUTO}}
+    print("\n| method | budget | " + " | ".join(options) + " |")
+    print("|---|---:|" + "---:|" * len(options))
     for method in METHODS:
-        for target in TARGETS:
-            results = [subject.prune(method=method, target_flops=target, **options[name]) for name in columns]
+        for target in targets:
+            results = [subject.prune(method=method, target_flops=target, **option) for option in options.values()]
             print(f"| `{method}` | {target:.0%} | " + " | ".join(map(cell, results)) + " |", flush=True)
     print()
 
@@ -69,6 +68,9 @@ def main() -> None:
     """Prints the tables of all models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser.add_argument(
+        "--targets", nargs="+", type=float, default=[0.7, 0.5, 0.35, 0.25], help="shares of the FLOPs that may remain"
+    )
     parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of their choice")
     parser.add_argument("--threads", type=int, help="threads of torch")
@@ -78,7 +80,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     train, test = load_digits()
     for folder in args.models:
-        print_tables(Subject(folder, train, test, args.num_calibration, args.seed))
+        print_tables(Subject(folder, train, test, args.num_calibration, args.seed), args.targets)
 
 
 if __name__ == "__main__":
