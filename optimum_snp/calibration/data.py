@@ -17,6 +17,8 @@ from PIL import Image
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from .labels import label_ids
+
 
 LABEL_NAMES = ("label", "labels", "fine_label")
 
@@ -54,7 +56,8 @@ class _ImageReader:
         features = _features(dataset)
         self.image_column = _find_image_column(features, image_column)
         self.label_column = _find_label_column(features, label_column) if with_labels else None
-        self.label_ids = _label_ids(features, self.label_column, config.label2id)
+        self.label_names: list[str] = getattr((features or {}).get(self.label_column), "names", [])
+        self.label_ids = label_ids(self.label_names, config)
 
     def read(self, dataset: Any, index: int) -> dict[str, Any]:
         with _naming_unreadable(index):
@@ -347,22 +350,16 @@ def _find_label_column(features: datasets.Features | None, label_column: str | N
     found = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     found = found or [name for name in LABEL_NAMES if name in features]
     if len(found) != 1:
+        if list(features) == ["image"]:  # what a folder without classes is read as
+            raise ValueError(
+                "These images have no labels; training and evaluation need them. A folder of images needs a subfolder "
+                "for each class, at least two."
+            )
         raise ValueError(
             f"The column of labels is not clear; the columns are {', '.join(map(repr, features))}. "
             "Name one with label_column."
         )
     return found[0]
-
-
-def _label_ids(
-    features: datasets.Features | None, label_column: str | None, label2id: dict[str, int]
-) -> dict[int, int]:
-    """The model's number for each label of the dataset, where both name the same classes; they may count differently.
-
-    A folder of images counts its classes by the alphabet, for example.
-    """
-    names = getattr((features or {}).get(label_column), "names", [])
-    return {index: label2id[name] for index, name in enumerate(names)} if set(names) <= label2id.keys() else {}
 
 
 def _array_to_image(array: np.ndarray, index: int) -> Image.Image:

@@ -6,7 +6,6 @@ the other from the labels; else the one head learns from both.
 """
 
 import copy
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers import AutoModelForImageClassification, BaseImageProcessor, Pr
 from transformers.utils import ModelOutput
 
 from ..calibration.data import PixelDataset
+from ..calibration.labels import has_names
 from ..loading import load_image_processor, resolve_name
 from ..processes import process_state
 
@@ -221,18 +221,13 @@ def _check_labels(student: Any, teacher: Any, class_name: str) -> None:
             "Fine-tune the teacher on the student's labels first."
         )
     ours, theirs = student.id2label, teacher.id2label
-    if _are_names(ours) and _are_names(theirs):
+    if has_names(ours) and has_names(theirs):
         for index, name in ours.items():
             if theirs.get(index) != name:
                 raise ValueError(
                     f"Label {index} is {name!r} to the student and {theirs.get(index)!r} to the teacher; both need "
                     "the same labels in the same order."
                 )
-
-
-def _are_names(labels: dict[int, str]) -> bool:
-    """Whether labels are more than the numbers that transformers gives them where nobody named them."""
-    return not all(re.fullmatch(r"LABEL_\d+", str(name)) for name in labels.values())
 
 
 def _check_preparation(ours: BaseImageProcessor | None, theirs: BaseImageProcessor | None) -> None:

@@ -11,7 +11,8 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from ..calibration.data import PixelStream, pixel_dataset
+from ..calibration.data import PixelDataset, PixelStream, pixel_dataset
+from ..calibration.labels import has_names
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
@@ -120,7 +121,10 @@ def build_trainer(
     if distillation is not None:
         args = copy.copy(args) if args is not None else TrainingArguments()
         frozen_teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
+    eval_dataset = labelled(eval_dataset)
     train_dataset = labelled(train_dataset, TrainTransform.of(recipe, image_processor, model.config.image_size))
+    if train_dataset is not None and eval_dataset is not None and not has_names(model.config.id2label):
+        _check_same_names(train_dataset, eval_dataset)
     if distillation is not None and distillation.cache_logits:
         if "data_collator" in options or Mixing.of(recipe, model.num_labels):
             raise ValueError("cache_logits=True does not go with a data_collator or mixing, which change the images.")
@@ -143,12 +147,22 @@ def build_trainer(
         model,
         args,
         train_dataset=train_dataset,
-        eval_dataset=labelled(eval_dataset),
+        eval_dataset=eval_dataset,
         teacher=frozen_teacher,
         recipe=recipe,
         write_history=write_history,
         **options,
     )
+
+
+def _check_same_names(train_dataset: PixelDataset | PixelStream, eval_dataset: PixelDataset | PixelStream) -> None:
+    """Where the model has no names for its labels, both datasets must count them alike."""
+    ours, theirs = train_dataset.reader.label_names, eval_dataset.reader.label_names
+    if ours and theirs and ours != theirs:
+        raise ValueError(
+            f"The classes to train on are {', '.join(ours)}, those to evaluate on {', '.join(theirs)}, and the model "
+            "has no names that tell which is which. Both need the same classes, or the model an id2label."
+        )
 
 
 def steps_of_stream(stream: Any, args: TrainingArguments) -> int:
