@@ -37,7 +37,7 @@ class _UnsavedToken(str):
 
 def build_trainer(
     model: SNPViTForImageClassification | SNPSwinForImageClassification,
-    args: TrainingArguments | None,
+    args: TrainingArguments,
     train_dataset: Any = None,
     eval_dataset: Any = None,
     *,
@@ -56,8 +56,8 @@ def build_trainer(
     Args:
         model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
             The model to train or evaluate; the Trainer works on it in place.
-        args (`TrainingArguments` or `None`):
-            As for [`~transformers.Trainer`].
+        args (`TrainingArguments`):
+            As for [`~transformers.Trainer`]; they stay as they are.
         train_dataset, eval_dataset (*optional*):
             Labelled datasets of any kind that [`optimum_snp.calibration.data`] lists.
         image_processor, image_column, label_column:
@@ -91,8 +91,8 @@ def build_trainer(
     model.__dict__.pop("_is_accelerate_prepared", None)
     AcceleratorState._reset_state()
 
-    if args is not None and args.hub_token is not None:
-        args = copy.copy(args)
+    args = copy.copy(args)
+    if args.hub_token is not None:
         args.hub_token = _UnsavedToken(args.hub_token)
 
     def labelled(dataset: Any, transform: TrainTransform | None = None) -> Any:
@@ -107,7 +107,7 @@ def build_trainer(
             with_labels=True,
             transform=transform,
         )
-        if isinstance(pixels, PixelStream) and args is not None:
+        if isinstance(pixels, PixelStream):
             pixels.least_images = args.world_size
         return pixels
 
@@ -117,21 +117,24 @@ def build_trainer(
         "processing_class": image_processor,  # saved with every checkpoint
         **trainer_options,
     }
+    transform = TrainTransform.of(recipe, image_processor, model.config.image_size)
+    caches_logits = distillation is not None and distillation.cache_logits
+    if caches_logits and (transform or "data_collator" in options or Mixing.of(recipe, model.num_labels)):
+        raise ValueError(
+            "cache_logits=True needs images that are the same every time; it does not go with a data_collator, nor "
+            "with a recipe that changes or mixes them."
+        )
     frozen_teacher = None
     if distillation is not None:
-        args = copy.copy(args) if args is not None else TrainingArguments()
         frozen_teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
     eval_dataset = labelled(eval_dataset)
-    train_dataset = labelled(train_dataset, TrainTransform.of(recipe, image_processor, model.config.image_size))
+    train_dataset = labelled(train_dataset, transform)
     if train_dataset is not None and eval_dataset is not None and not has_names(model.config.id2label):
         _check_same_names(train_dataset, eval_dataset)
-    if distillation is not None and distillation.cache_logits:
-        if "data_collator" in options or Mixing.of(recipe, model.num_labels):
-            raise ValueError("cache_logits=True does not go with a data_collator or mixing, which change the images.")
+    if caches_logits:
         train_dataset = with_teacher_logits(train_dataset, frozen_teacher, args.per_device_train_batch_size)
         args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
-    if isinstance(train_dataset, PixelStream) and (args is None or args.max_steps <= 0):
-        args = copy.copy(args) if args is not None else TrainingArguments()
+    if isinstance(train_dataset, PixelStream) and args.max_steps <= 0:
         args.max_steps = steps_of_stream(train_dataset.dataset, args)
     if train_dataset is not None:
         train_dataset = reproducible(train_dataset, args.seed if args.data_seed is None else args.data_seed)
