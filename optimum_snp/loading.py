@@ -44,6 +44,12 @@ def resolve_name(name_or_path: str | Path) -> str:
     return name
 
 
+def check_path(name_or_path: str | Path) -> None:
+    """Raises a `ValueError` for what can only be a path, such as `./small`, where there is nothing."""
+    if str(name_or_path).startswith((".", "~", "/")) and not Path(name_or_path).expanduser().exists():
+        raise ValueError(f"There is no folder {name_or_path}.")
+
+
 def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     """Loads a model that can be pruned, from a folder or the Hub, with the class that its config names.
 
@@ -63,9 +69,11 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     """The class of a model that can be pruned, by its config alone; takes what [`load_source`] does.
 
     Raises:
-        ValueError: If a folder has no config.json or holds an export, or the architecture is not supported.
+        ValueError: If a folder is missing, has no config.json or holds an export, or the architecture is not
+            supported.
         OSError: If there is no such model on the Hub; from transformers.
     """
+    check_path(name_or_path)
     name = resolve_name(name_or_path)
     folder = Path(name) / options.get("subfolder", "")
     if Path(name).exists() and not (folder / "config.json").is_file():

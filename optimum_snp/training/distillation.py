@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 
 from ..calibration.data import PixelDataset
 from ..calibration.labels import has_names
-from ..loading import load_image_processor, resolve_name
+from ..loading import check_path, load_image_processor, resolve_name
 from ..processes import process_state
 
 
@@ -155,12 +155,20 @@ def load_teacher(
 
     Raises:
         TypeError: If `teacher` is neither.
-        ValueError: If it is no classifier, or has other labels, another image size or another preparation.
+        ValueError: If there is no such folder, it is no trained classifier, or has other labels, another image size or
+            another preparation.
     """
     if isinstance(teacher, (str, Path)):
+        check_path(teacher)
         teacher_processor = load_image_processor(teacher)
         _check_preparation(image_processor, teacher_processor)
-        teacher = AutoModelForImageClassification.from_pretrained(resolve_name(teacher))
+        name, options = teacher, {"output_loading_info": True}
+        teacher, loaded = AutoModelForImageClassification.from_pretrained(resolve_name(name), **options)
+        if loaded["missing_keys"]:  # transformers fills them with random numbers
+            raise ValueError(
+                f"{name} has no weights for {', '.join(sorted(loaded['missing_keys']))}, so it cannot teach. "
+                "Fine-tune it first, or name a trained classifier."
+            )
     if not isinstance(teacher, PreTrainedModel):
         raise TypeError(f"A teacher is a name or a loaded image classifier, got {type(teacher).__name__}.")
     _check_labels(student.config, teacher.config, type(teacher).__name__)

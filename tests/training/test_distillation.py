@@ -12,8 +12,9 @@ from transformers import DeiTImageProcessorPil, ResNetConfig, ResNetForImageClas
 
 from optimum_snp import DistillationConfig, SNPConfig, SNPPruner
 from optimum_snp.conversion import convert
-from optimum_snp.training import build_trainer
+from optimum_snp.training import Recipe, build_trainer
 from optimum_snp.training.distillation import Teacher, distillation_loss, load_teacher
+from optimum_snp.training.recipes import PARTS
 from tests.helpers import build_source
 
 
@@ -177,7 +178,7 @@ class Noisy(Dataset):
         return torch.randn(3, 32, 32), 0
 
 
-def test_logits_of_images_that_change_are_not_cached(source, pixel_values, tmp_path):
+def test_logits_of_images_that_change_are_not_cached(source, pixel_values, image_processor, tmp_path):
     options = {"distillation": DistillationConfig(cache_logits=True), "teacher": source, "args": arguments(tmp_path)}
     pruner = SNPPruner.from_pretrained(source)
     with pytest.raises(ValueError, match="same every time; image 0 of the training set is not"):
@@ -185,8 +186,16 @@ def test_logits_of_images_that_change_are_not_cached(source, pixel_values, tmp_p
     stream = datasets.IterableDataset.from_generator(lambda: iter([{"pixel_values": pixel_values[0], "label": 0}]))
     with pytest.raises(ValueError, match="not a stream"):
         pruner.finetune(stream, **options)
-    with pytest.raises(ValueError, match="does not go with a data_collator or mixing"):
+    message = "does not go with a data_collator, nor with a recipe that changes or mixes"
+    with pytest.raises(ValueError, match=message):
         pruner.finetune(pairs(pixel_values), data_collator=lambda items: items, **options)
+    recipe = Recipe(epochs=1, learning_rate=0.1)
+    mixing = recipe.without(*set(PARTS) - {"mixup"})
+    flipping = recipe.without(*set(PARTS) - {"flip"})  # which may leave the few images alone that are tried
+    for recipe in (mixing, flipping):
+        pruner = SNPPruner.from_pretrained(source, image_processor=image_processor)
+        with pytest.raises(ValueError, match=message):
+            pruner.finetune(pairs(pixel_values), recipe=recipe, **options)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +255,14 @@ def test_teacher_that_sees_other_pixels_is_refused(change, message, source, imag
 def test_teacher_of_another_task_is_refused(teacher, message, source):
     with pytest.raises(ValueError, match=message):
         load_teacher(teacher(), convert(source), None)
+
+
+def test_teacher_without_a_trained_classifier_is_refused(tmp_path):
+    build_source("ViTModel", num_labels=5).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no weights for classifier\.bias, classifier\.weight, so it cannot teach"):
+        load_teacher(tmp_path, convert(build_source("ViTForImageClassification")), None)
+    with pytest.raises(ValueError, match=r"There is no folder \./dens"):
+        load_teacher("./dens", convert(build_source("ViTForImageClassification")), None)
 
 
 def test_labels_are_compared_by_name_where_both_have_names():
