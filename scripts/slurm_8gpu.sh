@@ -4,6 +4,10 @@
 #     sbatch scripts/slurm_8gpu.sh                                    # from the root of this repository
 #     RECIPE=deit-20 EXTRA="--distill" sbatch scripts/slurm_8gpu.sh   # the short one, with a teacher
 #
+# ImageNet is gated: accept its terms on the Hub and log in (hf auth login), or name your own folders of its synsets:
+#
+#     EXTRA="--train_dir imagenet/train --validation_dir imagenet/val" DATASET= sbatch scripts/slurm_8gpu.sh
+#
 # A job that is started again goes on from its last checkpoint.
 #SBATCH --job-name=optimum-snp
 #SBATCH --nodes=1
@@ -19,15 +23,16 @@ MODEL=${MODEL:-facebook/deit-small-patch16-224}
 PRESET=${PRESET:-deit-small-2.0g}
 METHOD=${METHOD:-snp}
 RECIPE=${RECIPE:-deit-300}
-DATASET=${DATASET:-imagenet-1k}
+DATASET=${DATASET-imagenet-1k}
 OUTPUT=${OUTPUT:-runs/$PRESET-$METHOD-$RECIPE}
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
 
+# Said again, since the srun of newer versions of Slurm does not take it from the job.
 # shellcheck disable=SC2086  # EXTRA is several words
-srun accelerate launch --config_file scripts/accelerate_8gpu.yaml scripts/run_image_classification_snp.py \
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" accelerate launch --config_file scripts/accelerate_8gpu.yaml scripts/run_image_classification_snp.py \
     --model_name_or_path "$MODEL" \
-    --dataset_name "$DATASET" \
+    ${DATASET:+--dataset_name "$DATASET"} \
     --preset "$PRESET" \
     --method "$METHOD" \
     --recipe "$RECIPE" \
