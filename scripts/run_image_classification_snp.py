@@ -3,9 +3,11 @@ r"""Prunes an image classifier and fine-tunes it, in the manner of the examples 
 From a model to a smaller one that is saved, and pushed if asked: calibrate, plan, prune, fine-tune, evaluate. On a
 folder of images:
 
-    python scripts/run_image_classification_snp.py --model_name_or_path facebook/deit-small-patch16-224 \
+    python scripts/run_image_classification_snp.py --model_name_or_path my/classifier \
         --train_dir my/images/train --validation_dir my/images/val --target_flops 0.5 --distill \
-        --do_train --do_eval --num_train_epochs 20 --output_dir deit-small-half
+        --do_train --do_eval --num_train_epochs 20 --output_dir small
+
+The model knows the classes of the images; one for other classes gets a new classifier by --ignore_mismatched_sizes.
 
 The paper's setting on eight GPUs is scripts/slurm_8gpu.sh. All options of `transformers.TrainingArguments` are options
 of this script; with `--recipe` those that are not given come from the recipe. `--resume_from_checkpoint True` goes on
@@ -25,13 +27,14 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
 from optimum_snp.calibration.data import load_image_folder
+from optimum_snp.calibration.labels import are_same_classes, has_names
 from optimum_snp.commands.common import SHUFFLE_BUFFER
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.processes import run_on_main_process
 from optimum_snp.publishing import check_push, check_save_directory
 from optimum_snp.training import checkpoint_to_resume
-from optimum_snp.training.distillation import KINDS
+from optimum_snp.training.distillation import KINDS, load_teacher
 from optimum_snp.training.recipes import PARTS, RECIPES
 
 
@@ -62,7 +65,8 @@ class DataArguments:
     train_dir: str | None = field(default=None, metadata={"help": "folder with a subfolder of images for each class"})
     validation_dir: str | None = field(default=None, metadata={"help": "the same, to evaluate on"})
     train_val_split: float = field(
-        default=0.15, metadata={"help": "share of the folder to train on that is held out without --validation_dir"}
+        default=0.15,
+        metadata={"help": "share of the folder to train on that --do_eval holds out without --validation_dir"},
     )
     streaming: bool = field(default=False, metadata={"help": "read a data set of the Hub as it is needed"})
     image_column_name: str | None = field(default=None, metadata={"help": "where its type does not tell"})
@@ -73,6 +77,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         if bool(self.dataset_name) == bool(self.train_dir):
             raise ValueError("Give either --dataset_name or --train_dir.")
+        if not 0 < self.train_val_split < 1:
+            raise ValueError(f"--train_val_split must be between 0 and 1, got {self.train_val_split}.")
         if self.streaming and not self.dataset_name:
             raise ValueError("--streaming reads a data set of the Hub; name it with --dataset_name.")
         if self.streaming and self.max_train_samples is not None:
@@ -122,14 +128,19 @@ class RecoveryArguments:
 
     def distillation(self) -> DistillationConfig | None:
         """How to learn from the teacher, if there is one."""
-        if not (self.distill or self.teacher_name_or_path):
-            return None
-        return DistillationConfig(
+        config = DistillationConfig(
             self.distillation_kind,
             temperature=self.temperature,
             weight=self.teacher_weight,
             cache_logits=self.cache_logits,
         )
+        if self.distill or self.teacher_name_or_path:
+            return config
+        if config != DistillationConfig():
+            raise ValueError(
+                "Options of a teacher were given, but no teacher; say --distill or --teacher_name_or_path."
+            )
+        return None
 
     def chosen_recipe(self) -> Recipe | None:
         """The recipe, less what is left out."""
@@ -156,29 +167,37 @@ def parse(arguments: list[str]) -> Arguments:
     return parsed
 
 
-def load_images(args: DataArguments, seed: int) -> tuple[Any, Any]:
-    """Images to train and to evaluate on; `None` where there are none of these."""
-    if args.train_dir:
-        train = load_image_folder(args.train_dir)
-        if args.validation_dir:
-            validation = load_image_folder(args.validation_dir)
-        else:
-            parts = train.train_test_split(args.train_val_split, seed=seed, stratify_by_column="label")
-            train, validation = parts["train"], parts["test"]
-    else:
-        train, validation = (
-            datasets.load_dataset(args.dataset_name, args.dataset_config_name, split=split, streaming=args.streaming)
-            for split in (args.train_split, args.validation_split)
+def load_images(args: DataArguments, seed: int, do_eval: bool) -> tuple[Any, Any]:
+    """Images to train and calibrate on and, if asked for, to evaluate on."""
+
+    def load(folder: str | None, split: str) -> Any:
+        if folder:
+            return load_image_folder(folder)
+        return datasets.load_dataset(
+            args.dataset_name, args.dataset_config_name, split=split, streaming=args.streaming
         )
-    return _first(train, args.max_train_samples, seed), _first(validation, args.max_eval_samples, seed)
+
+    train = load(args.train_dir, args.train_split)
+    if do_eval and args.train_dir and not args.validation_dir:
+        if "label" not in train.features:
+            raise ValueError(f"{args.train_dir} has no subfolders for classes, at least two, to evaluate on.")
+        parts = train.train_test_split(args.train_val_split, seed=seed, stratify_by_column="label")
+        train, validation = parts["train"], parts["test"]
+    elif do_eval:
+        validation = load(args.validation_dir, args.validation_split)
+    validation = _first(validation, args.max_eval_samples, seed) if do_eval else None
+    if isinstance(train, datasets.IterableDataset):  # in random order within its buffer
+        return train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER), validation
+    return _first(train, args.max_train_samples, seed), validation
 
 
 def _first(images: Any, count: int | None, seed: int) -> Any:
-    """A random choice of `count`; a stream comes in random order within its buffer."""
+    """A random choice of `count`, of a stream within its buffer."""
+    if count is None:
+        return images
     if isinstance(images, datasets.IterableDataset):
-        images = images.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        return images if count is None else images.take(count)
-    return images if count is None else images.shuffle(seed=seed).select(range(min(count, len(images))))
+        return images.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).take(count)
+    return images.shuffle(seed=seed).select(range(min(count, len(images))))
 
 
 def label_names(images: Any, column: str | None) -> list[str] | None:
@@ -198,9 +217,13 @@ def load_model(args: ModelArguments, names: list[str] | None) -> tuple[SNPPruner
     options = {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": args.token}
     pruner = SNPPruner.from_pretrained(args.model_name_or_path, **options)
     config = pruner.model.config
-    if names is None or set(names) <= config.label2id.keys():
+    if names is None:
         return pruner, False
-    if len(names) == config.num_labels and all(name.startswith("LABEL_") for name in config.label2id):
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    if len(names) == config.num_labels and not has_names(config.id2label):
+        config.id2label, config.label2id = labels["id2label"], labels["label2id"]
+        return pruner, False
+    if set(names) <= config.label2id.keys() or are_same_classes(names, config.id2label):
         return pruner, False
     if not args.ignore_mismatched_sizes:
         unknown = next(name for name in names if name not in config.label2id)
@@ -208,7 +231,6 @@ def load_model(args: ModelArguments, names: list[str] | None) -> tuple[SNPPruner
             f"The data set has labels that the model does not know, such as {unknown!r}."
             " With --ignore_mismatched_sizes it gets a new classifier for them."
         )
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     options |= {"ignore_mismatched_sizes": True, **labels}
     return SNPPruner.from_pretrained(args.model_name_or_path, **options), True
 
@@ -223,7 +245,7 @@ def main(arguments: list[str]) -> dict[str, float]:
     push = _push(training_args)
     set_seed(training_args.seed)
     with training_args.main_process_first(desc="loading the images"):
-        train_images, eval_images = load_images(data_args, training_args.seed)
+        train_images, eval_images = load_images(data_args, training_args.seed, training_args.do_eval)
     names = label_names(train_images, data_args.label_column_name)
     columns = {"image_column": data_args.image_column_name, "label_column": data_args.label_column_name}
     results: dict[str, float] = {}
@@ -238,13 +260,19 @@ def main(arguments: list[str]) -> dict[str, float]:
             logger.info(f"{stage}: accuracy {measured['accuracy']:.2%}")
 
     asked = training_args.resume_from_checkpoint
-    asked = True if asked in ("True", "true") else asked
+    asked = {"true": True, "false": False}.get(str(asked).lower(), asked)
     checkpoint = run_on_main_process(lambda: checkpoint_to_resume(training_args.output_dir, asked))
     teacher = recovery_args.teacher_name_or_path
     if checkpoint:
         logger.info(f"Going on from {checkpoint}, which is pruned.")
         pruner = SNPPruner.from_pretrained(checkpoint)
-        teacher = teacher or (model_args.model_name_or_path if distillation else None)
+        if pruner.pruning_plan is None or pruner.pruning_plan.config != config:
+            raise ValueError(
+                f"{checkpoint} was pruned otherwise than is asked for now. Ask for the same, or name another "
+                "--output_dir."
+            )
+        if distillation and not teacher:
+            teacher = load_model(model_args, names)[0].model
     else:
         pruner, is_new = load_model(model_args, names)
         if is_new and distillation and not teacher:
@@ -252,6 +280,8 @@ def main(arguments: list[str]) -> dict[str, float]:
                 "The model before pruning has a new classifier and cannot teach. Fine-tune it first, or name another "
                 "teacher with --teacher_name_or_path."
             )
+        if teacher:  # here, so that one that will not do is told before the work
+            teacher = load_teacher(teacher, pruner.model, pruner.image_processor)
         evaluate("dense")
         calibration = {"image_column": data_args.image_column_name, "seed": config.seed}
         pruner.calibrate(train_images, config.num_calibration_samples, **calibration)

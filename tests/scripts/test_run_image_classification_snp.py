@@ -58,7 +58,7 @@ def test_from_a_folder_to_a_model(script, model, image_folder, tmp_path):
     assert json.loads((tmp_path / "small" / "all_results.json").read_text()) == results
     pruner = SNPPruner.from_pretrained(tmp_path / "small")
     assert pruner.pruning_plan.config.target_flops == 0.6
-    images = script.load_images(script.DataArguments(train_dir=image_folder, train_val_split=0.2), 42)[1]
+    images = script.load_images(script.DataArguments(train_dir=image_folder, train_val_split=0.2), 42, do_eval=True)[1]
     assert pruner.evaluate(images)["accuracy"] == results["finetuned_accuracy"]
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "small" / "checkpoint-4")
 
@@ -70,6 +70,8 @@ def test_going_on_from_a_checkpoint_ends_where_an_unbroken_run_ends(script, mode
     script.main(options(model, image_folder, tmp_path / "broken", *training))
     whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(weight.equal(broken[name]) for name, weight in whole.items())
+    with pytest.raises(ValueError, match="checkpoint-4 was pruned otherwise than is asked for now"):
+        script.main(options(model, image_folder, tmp_path / "broken", *training, "--method", "snp"))
 
 
 def test_recipe_gives_what_is_not_given(script):
@@ -90,8 +92,33 @@ def test_other_labels_need_a_new_classifier(script, model, image_folder, tmp_pat
         script.main(options(model, image_folder, tmp_path / "small"))
     with pytest.raises(ValueError, match="has a new classifier and cannot teach"):
         script.main(options(model, image_folder, tmp_path / "small", "--ignore_mismatched_sizes", "--distill"))
+    teacher = ("--teacher_name_or_path", str(model))
+    with pytest.raises(ValueError, match="Label 0 is 'cat' to the student and '0' to the teacher"):
+        script.main(options(model, image_folder, tmp_path / "small", "--ignore_mismatched_sizes", *teacher))
     script.main(options(model, image_folder, tmp_path / "small", "--ignore_mismatched_sizes"))
     assert SNPPruner.from_pretrained(tmp_path / "small").model.config.id2label == {0: "cat", 1: "dog"}
+
+
+def test_classes_are_those_of_the_model(script, image_folder, image_processor, tmp_path):
+    """A model without names for its labels gets them; else the classes of other images would be counted anew."""
+    build_source("ViTForImageClassification", num_labels=2).save_pretrained(tmp_path / "unnamed")
+    image_processor.save_pretrained(tmp_path / "unnamed")
+    other = tmp_path / "other"
+    shutil.copytree(image_folder, other)
+    (other / "0").rename(other / "dog")
+    arguments = options(tmp_path / "unnamed", image_folder, tmp_path / "small", "--validation_dir", str(other))
+    with pytest.raises(ValueError, match="the model with its 2 does not know 'dog'"):
+        script.main(arguments)
+    model_args = script.ModelArguments(model_name_or_path=str(tmp_path / "unnamed"))
+    pruner, is_new = script.load_model(model_args, ["n01440764", "n01443537"])
+    assert (pruner.model.config.id2label[1], is_new) == ("n01443537", False)
+    model_args = script.ModelArguments(model_name_or_path=str(tmp_path / "unnamed"), ignore_mismatched_sizes=True)
+    assert script.load_model(model_args, ["cat", "dog", "ox"])[1]
+
+
+def test_without_evaluation_all_images_train(script, image_folder):
+    train, validation = script.load_images(script.DataArguments(train_dir=image_folder), 42, do_eval=False)
+    assert (len(train), validation) == (sum(1 for _ in image_folder.glob("*/*")), None)
 
 
 def test_streams_are_read_as_they_come(script, model, tmp_path, monkeypatch):
@@ -114,6 +141,8 @@ def test_streams_are_read_as_they_come(script, model, tmp_path, monkeypatch):
         (["--target_params", "0.5"], "Say how much may remain with one of --target_flops"),
         (["--without", "mixup"], "name the recipe with --recipe"),
         (["--dataset_name", "imagenet-1k"], "Give either --dataset_name or --train_dir"),
+        (["--train_val_split", "0"], "--train_val_split must be between 0 and 1, got 0.0"),
+        (["--distillation_kind", "hard"], "no teacher; say --distill"),
         (["--streaming"], "--streaming reads a data set of the Hub"),
         (["--distill", "--temperature", "0"], "temperature must be a positive number"),
     ],
