@@ -49,6 +49,12 @@ class FineTuningTrainer(CheckpointingTrainer):
                 "FSDP and DeepSpeed split the weights up, so that the recipe can neither average them nor tell their "
                 "layers. Use recipe.without('ema') with layer_decay=1.0, or neither of the two."
             )
+        dtypes = {parameter.dtype for parameter in self.model.parameters()}
+        if recipe.ema and dtypes & {torch.bfloat16, torch.float16}:
+            raise ValueError(
+                "An average of weights in bfloat16 or float16 soon stands still, since its steps round to nothing. "
+                "Load the model in float32 and set bf16=True or fp16=True, or use recipe.without('ema')."
+            )
         if recipe.ema and self.args.load_best_model_at_end:
             raise ValueError(
                 "The recipe ends with the average of the weights over the whole training, which does not go with "

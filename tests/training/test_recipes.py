@@ -211,6 +211,14 @@ def test_average_does_not_go_with_the_best_checkpoint(source, pixel_values, tmp_
         build_trainer(convert(source), args, pairs(pixel_values), pairs(pixel_values), recipe=recipe)
 
 
+def test_average_needs_more_digits_than_those_of_half_precision(source, pixel_values, tmp_path):
+    recipe = Recipe(1, 1.0).without(*set(PARTS) - {"ema"})
+    model = convert(source).to(torch.bfloat16)
+    with pytest.raises(ValueError, match="Load the model in float32 and set bf16=True"):
+        build_trainer(model, arguments(tmp_path), pairs(pixel_values), recipe=recipe)
+    build_trainer(model, arguments(tmp_path), pairs(pixel_values), recipe=recipe.without("ema"))
+
+
 def test_everything_off_is_a_plain_training(source, pixel_values, tmp_path):
     trained = []
     for recipe in (None, PLAIN):
