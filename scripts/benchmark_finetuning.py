@@ -54,6 +54,9 @@ SCRATCH, SCRATCH_WHOLE = "from scratch", "from scratch, all epochs"
 
 EVALUATIONS = 8
 
+# What all trainings of one output have in common.
+SETTINGS = ("epochs", "share", "learning_rate", "temperature", "weight", "num_calibration")
+
 
 class Subject:
     """A calibrated dense model with its images."""
@@ -277,6 +280,10 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "finetuning.json"
     results = json.loads(path.read_text()) if path.is_file() else {"models": {}}
+    settings = {name: vars(args)[name] for name in SETTINGS}
+    other = {name: value for name, value in results.get("settings", {}).items() if settings.get(name, value) != value}
+    if other:
+        parser.error(f"{path} holds trainings with other settings, {other}. Say these, or name another --output.")
     train_images, test_images = load_digits()
     digits = AugmentedDigits(load_demo_digits(seed=0)[0])
     for folder in args.models:
