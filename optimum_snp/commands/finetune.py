@@ -6,7 +6,9 @@ Examples:
 """
 
 import argparse
+import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
 from .common import SHUFFLE_BUFFER, Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
+
+logger = logging.getLogger(__name__)
 
 # Options that a recipe has values for, too; given ones overrule it.
 _SCHEDULE = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "weight_decay": 0.05}
@@ -117,6 +121,8 @@ def run(args: argparse.Namespace) -> Result:
     if isinstance(train_dataset, datasets.IterableDataset):
         train_dataset = train_dataset.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
     eval_dataset = load(args.eval_dataset, args.eval_dataset_split) if args.eval_dataset else None
+    if (args.eval_dataset, args.eval_dataset_split) == (args.train_dataset, args.train_dataset_split):
+        logger.warning("Evaluation is on the images of the training; --eval-dataset-split names others.")
     trained = pruner.finetune(
         train_dataset,
         eval_dataset,
@@ -168,8 +174,23 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
         "report_to": "none",
         "use_cpu": process_state().device.type == "cpu",
         "dataloader_pin_memory": torch.cuda.is_available(),
-        **(json.loads(Path(args.training_arguments).read_text()) if args.training_arguments else {}),
+        **(_further_arguments(args.training_arguments) if args.training_arguments else {}),
     }
     # Beside the output, since saving replaces it as a whole.
     checkpoints = str(output.with_name(f"{output.name}-checkpoints"))
     return (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
+
+
+def _further_arguments(path: str) -> dict[str, Any]:
+    try:
+        options = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    known = {field.name for field in dataclasses.fields(TrainingArguments)} - {"output_dir"}
+    unknown = [repr(name) for name in options if name not in known] if isinstance(options, dict) else ["no object"]
+    if unknown:
+        raise ValueError(
+            f"{path} must hold an object of fields of TrainingArguments other than output_dir, "
+            f"got {', '.join(unknown)}."
+        )
+    return options

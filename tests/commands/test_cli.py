@@ -79,6 +79,23 @@ def test_finetune_goes_on_from_its_checkpoints_or_starts(model, image_folder, tm
     assert (tmp_path / "tuned" / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"learning_rat": 1}', "other than output_dir, got 'learning_rat'"),
+        ('{"output_dir": "here"}', "got 'output_dir'"),
+        ("[1]", "must hold an object of fields of TrainingArguments"),
+        ("[1", "is no JSON file"),
+    ],
+)
+def test_files_that_hold_no_training_arguments(text, message, tmp_path):
+    path = tmp_path / "arguments.json"
+    path.write_text(text)
+    options = ["--train-dataset", "none", "--output", str(tmp_path / "out"), "--training-arguments", str(path)]
+    with pytest.raises(SystemExit, match=message):
+        main(["finetune", "none", *options])
+
+
 def test_finetune_with_recipe_and_teacher(model, image_folder, tmp_path, capsys, monkeypatch):
     seen = {}
     finetune = SNPPruner.finetune
