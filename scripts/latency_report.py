@@ -111,10 +111,15 @@ def plot_speed_ups(results: dict[str, Any], path: Path) -> None:
             axes.hlines(
                 ratio, plan - 0.4, plan + 0.4, "black", "dashed", linewidth=1, label="FLOPs" if not plan else None
             )
-        axes.set_xticks(range(len(speed_ups)), [plan.replace(" ", "\n", 1) for plan in speed_ups], fontsize=7)
+        axes.set_xticks(range(len(speed_ups)), [_label(plan) for plan in speed_ups], fontsize=7)
         axes.set_title(f"batch {batch_size}, {threads} thread{'s' * (threads > 1)}", loc="left", fontsize=10)
         axes.set_ylabel("speed-up over dense")
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes_of[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _label(plan: str) -> str:
+    preset, kind = plan.split(" ", 1)
+    return "\n".join((*preset.rsplit("-", 1), kind.replace(" of", "\nof")))
