@@ -244,8 +244,7 @@ def plot_curves(reports: Sequence[dict[str, Any]], names: Sequence[str], marks: 
                     axis.plot(epochs, [100 * x for x in accuracies], line, color=colour, label=label, linewidth=1.8)
             whole = mean_of(report, mark, SCRATCH_WHOLE, False)
             if whole:
-                label = f"{SCRATCH_WHOLE} ({whole['epochs']:g})"
-                axis.axhline(100 * whole["accuracy"], color="#555555", linestyle=":", label=label)
+                axis.axhline(100 * whole["accuracy"], color="#555555", linestyle=":", label=SCRATCH_WHOLE)
             axis.axhline(100 * report["dense_accuracy"], color="black", linewidth=0.8, label="dense")
             axis.set(title=f"{report['model']}\nFLOPs {mark - 1:+.0%}", xlabel="epochs after pruning", ylim=(70, 100))
             axis.grid(alpha=0.3)
