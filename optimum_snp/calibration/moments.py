@@ -30,7 +30,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..linear_algebra import double
 from ..structure import Norm, Structure
 from .statistics import CalibrationStatistics
 
@@ -92,7 +91,7 @@ def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
     sums |= _start("context_", attention.o_proj.in_features) | _start("mlp_", layer.mlp.fc2.in_features)
 
     def add(name: str, states: torch.Tensor) -> None:
-        by_head = double(states).flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
+        by_head = states.float().flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
         sums[name] += (by_head.mT @ by_head).cpu()
 
     def add_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
