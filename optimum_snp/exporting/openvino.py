@@ -1,6 +1,7 @@
 """OpenVINO: its models from ONNX graphs, in float32, float16 or int8, and its runtime on the CPU."""
 
 import contextlib
+import functools
 import io
 import sys
 from collections.abc import Iterable
@@ -22,9 +23,7 @@ def to_openvino(graph: "onnx.ModelProto") -> "openvino.Model":
 
     OpenVINO can convert models of PyTorch directly, too. From the graph, both formats hold the same operations.
     """
-    import openvino
-
-    return openvino.Core().read_model(io.BytesIO(graph.SerializeToString()))
+    return _core().read_model(io.BytesIO(graph.SerializeToString()))
 
 
 def openvino_request(
@@ -41,12 +40,22 @@ def openvino_request(
             What float32 operations are computed in: `"f32"` or `"bf16"`. OpenVINO itself takes `"bf16"` where the CPU
             multiplies it fast; here float32 means float32 unless it is asked for.
     """
-    import openvino
-
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if num_threads:
         settings["INFERENCE_NUM_THREADS"] = num_threads
-    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return _core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+@functools.cache
+def _core() -> "openvino.Core":
+    """One for the life of the process.
+
+    OpenVINO 2026.4 gives the thread that runs a model a stack for its signals. Once no core was left, that stack was
+    seen to be gone, and the next signal, such as the end of a worker that loads data, ended the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def quantize_openvino(model: "openvino.Model", images: Iterable[torch.Tensor]) -> "openvino.Model":

@@ -127,7 +127,7 @@ def test_logits_of_transformed_images_are_not_cached(source, image, image_proces
     options = {"args": args, "distillation": DistillationConfig(cache_logits=True), "teacher": source}
     with pytest.raises(ValueError, match="same every time"):
         pruner.finetune([(image, 0)], recipe=RECIPE.without("mixup", "cutmix"), **options)
-    with pytest.raises(ValueError, match="data_collator or mixing"):
+    with pytest.raises(ValueError, match="nor with a recipe that changes or mixes them"):
         pruner.finetune([(image, 0)], recipe=RECIPE, **options)
 
 
