@@ -83,10 +83,7 @@ def add_sensitivities(
             name: torch.zeros_like(states[name]) if gradient is None else gradient
             for name, gradient in zip(names, gradients, strict=True)
         }
-        _add(structure, model, statistics, found, len(chunk))
-        for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-            answers = (found[f"{block.name}.mlp.fc2"] * added[block.name]).flatten(1).sum(dim=1)
-            sums["removal_change"] += answers.double().square().sum().cpu()
+        _add(structure, model, statistics, found, added)
 
 
 @contextlib.contextmanager
@@ -149,8 +146,9 @@ def _add(
     model: nn.Module,
     statistics: CalibrationStatistics,
     gradients: dict[str, torch.Tensor],
-    num_images: int,
+    added: dict[str, torch.Tensor],
 ) -> None:
+    num_images = len(next(iter(added.values())))
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         heads = block.module.attention.num_attention_heads
         queries = gradients[f"{block.name}.attention.q_proj"].float().flatten(0, 1)
@@ -159,6 +157,9 @@ def _add(
         sums["query_sensitivity"] += (by_head.mT @ by_head).cpu().double()
         sums["attention_sensitivity"] += _energy(gradients[f"{block.name}.attention.o_proj"])
         sums["mlp_sensitivity"] += _energy(gradients[f"{block.name}.mlp.fc2"])
+        sums["removal_change"] += _energy(
+            (gradients[f"{block.name}.mlp.fc2"] * added[block.name]).flatten(1).sum(dim=1)
+        )
     for stream in structure.streams:
         for norm in stream.norms:
             sums = statistics.norms[norm.name]
