@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import torch
 
 from ..calibration import CalibrationStatistics
-from ..calibration.moments import RIDGE, covariance_and_mean
 from ..configuration import AUTO, BUDGETS, SNPConfig
 from ..models import SNPModel
-from ..scoring import Scores, head_elimination, snp_head_scores
+from ..scoring import Scores, eliminate_heads, snp_head_scores
 from ..structure import block_stages, describe
 from .budget import ROUNDS, best_attention, best_size, search_price, size_choices
 from .losses import Losses, nested_errors, per_channel
@@ -115,15 +114,14 @@ def compute_whole_losses(
     of_blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, strict=True)
     for block, sums, query_key, value in of_blocks:
         readers = block.module.attention.o_proj.weight.detach().cpu()
-        num_heads, head_dim = value.shape
+        head_dim = value.shape[1]
         if config.method == "snp":
             order = snp_head_scores(query_key, value).argsort(descending=True, stable=True)
             neurons = (order.unsqueeze(1) * head_dim + torch.arange(head_dim)).flatten()
             moment = sums["context_moment"] / sums["context_num_tokens"].clamp_min(1)
             errors = nested_errors(moment, readers, neurons, refit=False)[::head_dim]
         else:
-            covariance, _ = covariance_and_mean(sums, "context_")
-            removed = head_elimination(covariance, readers, num_heads, RIDGE).errors
+            removed = eliminate_heads(block.module.attention, sums).errors
             errors = torch.cat((removed.flip(0), removed.new_zeros(1)))
         losses.heads.append(errors * per_channel(sums, "attention_sensitivity", readers))
         losses.blocks.append(float(sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)))

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..calibration.statistics import CalibrationStatistics
 from ..configuration import SNPConfig
 from ..linear_algebra import parallel_map
@@ -14,7 +12,7 @@ from ..structure import describe
 from .attention_scores import query_key_scores
 from .blocks import block_scores
 from .elimination import elimination_scores
-from .heads import head_elimination, snp_head_scores
+from .heads import eliminate_heads, snp_head_scores
 from .redundancy import redundancy_scores
 from .residual import residual_scores
 
@@ -73,14 +71,10 @@ def compute_head_scores(model: SNPModel, statistics: CalibrationStatistics, conf
     if config.method == "snp":
         return [snp_head_scores(*scores) for scores in zip(*_attention_scores(model, statistics, config), strict=True)]
 
-    def eliminate(block: tuple[nn.Module, Sums]) -> torch.Tensor:
-        attention, sums = block
-        covariance, _ = covariance_and_mean(sums, "context_")
-        weight = attention.o_proj.weight.detach().cpu()
-        return head_elimination(covariance, weight, attention.num_attention_heads, RIDGE).scores()
-
     attentions = [block.module.attention for block in describe(model).blocks]
-    return parallel_map(eliminate, zip(attentions, statistics.blocks, strict=True))
+    return parallel_map(
+        lambda block: eliminate_heads(*block).scores(), zip(attentions, statistics.blocks, strict=True)
+    )
 
 
 def _attention_scores(
@@ -117,6 +111,6 @@ __all__ = [
     "check_moments",
     "compute_head_scores",
     "compute_scores",
-    "head_elimination",
+    "eliminate_heads",
     "snp_head_scores",
 ]

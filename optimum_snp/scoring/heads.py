@@ -15,7 +15,9 @@ two to four times less (squared) by this order than by SNP's scores.
 """
 
 import torch
+from torch import nn
 
+from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..linear_algebra import ridge_cholesky
 from .elimination import Elimination
 
@@ -76,3 +78,16 @@ def head_elimination(covariance: torch.Tensor, weight: torch.Tensor, num_heads: 
         weight = weight[:, ~gone] - weight[:, gone] @ shares
         inverse = inverse[~gone][:, ~gone] - inverse[~gone][:, gone] @ shares
     return Elimination(torch.tensor(order), torch.stack(rises).cumsum(0))
+
+
+def eliminate_heads(attention: nn.Module, sums: Sums) -> Elimination:
+    """[`head_elimination`] of one block.
+
+    Args:
+        attention (`nn.Module`):
+            Of the block.
+        sums (`dict[str, torch.Tensor]`):
+            The block's statistics; see [`optimum_snp.calibration.moments`].
+    """
+    covariance, _ = covariance_and_mean(sums, "context_")
+    return head_elimination(covariance, attention.o_proj.weight.detach().cpu(), attention.num_attention_heads, RIDGE)
