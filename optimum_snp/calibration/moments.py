@@ -41,10 +41,23 @@ Sums = dict[str, torch.Tensor]
 RIDGE = 1e-3
 
 # Only what lies right of the diagonal is multiplied, in strips of so many channels: as many as keep the products fast.
-_STRIP = 192
+_STRIP = 256
 
 # From so many channels on, products cost enough to be worth rounding; see [`add_outer_products`].
 ROUNDED_FROM = 256
+
+
+class Scratch:
+    """Memory for what is needed only for a moment, used again: taking it anew can take longer than the work on it."""
+
+    def __init__(self) -> None:
+        self._values = torch.empty(0)
+
+    def empty_like(self, rows: torch.Tensor) -> torch.Tensor:
+        """A float32 tensor of the shape of `rows`, on its device, that holds until the next call."""
+        if self._values.numel() < rows.numel() or self._values.device != rows.device:
+            self._values = rows.new_empty(rows.numel(), dtype=torch.float32)
+        return self._values[: rows.numel()].view(rows.shape)
 
 
 def moment_hooks(structure: Structure, model: nn.Module, statistics: CalibrationStatistics) -> list[Any]:
@@ -63,26 +76,26 @@ def moment_hooks(structure: Structure, model: nn.Module, statistics: Calibration
     Returns:
         The handles of the hooks; remove them to stop.
     """
-    handles = []
+    handles, scratch = [], Scratch()
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        handles += _block_hooks(block.module, sums)
+        handles += _block_hooks(block.module, sums, scratch)
     for stream in structure.streams:
         for norm in stream.norms:
             sums = statistics.norms[norm.name] = _start("", norm.repeats * stream.width)
-            handles.append(_norm_hook(norm, model.get_submodule(norm.name), sums))
+            handles.append(_norm_hook(norm, model.get_submodule(norm.name), sums, scratch))
     return handles
 
 
-def _norm_hook(norm: Norm, module: nn.Module, sums: Sums) -> Any:
+def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> Any:
     def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         hidden_states = inputs[0].float()
         states = F.layer_norm(hidden_states, module.normalized_shape, eps=module.eps)
-        _add(sums, "", norm.read(states).flatten(0, -2))
+        _add(sums, "", norm.read(states).flatten(0, -2), scratch)
 
     return module.register_forward_pre_hook(add)
 
 
-def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
+def _block_hooks(layer: nn.Module, sums: Sums, scratch: Scratch) -> list[Any]:
     attention = layer.attention
     heads, head_dim = attention.num_attention_heads, attention.qk_head_dim
     sums["query_num_tokens"] = _zeros()
@@ -102,7 +115,7 @@ def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
         add("key_moment", output - output.mean(dim=1, keepdim=True))
 
     def add_input(name: str) -> Any:
-        return lambda _module, inputs: _add(sums, name, inputs[0].flatten(0, -2))
+        return lambda _module, inputs: _add(sums, name, inputs[0].flatten(0, -2), scratch)
 
     return [
         attention.q_proj.register_forward_hook(add_query),
@@ -112,7 +125,7 @@ def _block_hooks(layer: nn.Module, sums: Sums) -> list[Any]:
     ]
 
 
-def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Tensor) -> None:
+def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Tensor, scratch: Scratch) -> None:
     """Adds `sum x x^T` of the rows to the upper triangle of `moment`, and `sum x` to `total`.
 
     The product runs on the rows less their mean, and the mean is put back in float64: a large mean then costs the
@@ -127,19 +140,21 @@ def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Te
             Float64, on the CPU, changed in place.
         rows (`torch.Tensor` of shape `[n, channels]`):
             Of any floating dtype, on any device.
+        scratch ([`Scratch`]):
+            For the rows less their mean.
     """
     if not len(rows):
         return
     rows = rows.float()
     mean = rows.mean(dim=0)
-    centred = rows - mean
+    centred = torch.sub(rows, mean, out=scratch.empty_like(rows))
+    mean = mean.cpu().double()
     with _fast_products() if rows.shape[1] >= ROUNDED_FROM else contextlib.nullcontext():
         for start in range(0, rows.shape[1], _STRIP):
             stop = start + _STRIP
-            moment[start:stop, start:] += (centred[:, start:stop].mT @ centred[:, start:]).cpu()
-    # Float64 from here on, with what rounding of the mean left.
-    mean = mean.cpu().double() + centred.sum(dim=0).cpu().double() / len(rows)
-    moment.addr_(mean, mean, alpha=len(rows))
+            strip = moment[start:stop, start:]
+            strip += (centred[:, start:stop].mT @ centred[:, start:]).cpu()
+            strip.addr_(mean[start:stop], mean[start:], alpha=len(rows))
     total += len(rows) * mean
 
 
@@ -158,17 +173,17 @@ def _fast_products() -> Iterator[None]:
         settings.fp32_precision = before
 
 
+@torch.inference_mode()
 def complete_moments(statistics: CalibrationStatistics) -> None:
     """Mirrors the upper triangles that [`moment_hooks`] summed, once all images have passed."""
     for sums in [*statistics.blocks, *statistics.norms.values()]:
         for name in {"context_moment", "mlp_moment", "moment"} & sums.keys():
-            moment = sums[name].clone()  # what was made in inference mode cannot be changed outside of it
+            moment = sums[name]
             for start in range(0, len(moment), _STRIP):
                 stop = start + _STRIP
                 diagonal = moment[start:stop, start:stop]
                 diagonal.copy_(diagonal.triu() + diagonal.triu(1).mT)
                 moment[stop:, start:stop] = moment[start:stop, stop:].mT
-            sums[name] = moment
 
 
 def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,9 +197,9 @@ def _start(prefix: str, size: int) -> Sums:
     return {f"{prefix}num_tokens": _zeros(), f"{prefix}moment": _zeros(size, size), f"{prefix}sum": _zeros(size)}
 
 
-def _add(sums: Sums, prefix: str, rows: torch.Tensor) -> None:
+def _add(sums: Sums, prefix: str, rows: torch.Tensor, scratch: Scratch) -> None:
     sums[f"{prefix}num_tokens"] += len(rows)
-    add_outer_products(sums[f"{prefix}moment"], sums[f"{prefix}sum"], rows)
+    add_outer_products(sums[f"{prefix}moment"], sums[f"{prefix}sum"], rows, scratch)
 
 
 def _zeros(*shape: int) -> torch.Tensor:
