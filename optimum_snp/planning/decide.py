@@ -55,16 +55,22 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             "calibrate(dataset) again, without moments=False or sensitivities=False."
         )
     check_moments(statistics, config)
-    heads = choose_heads(model, statistics, config, _head_counts(model, statistics, config))
+    dense_minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
+    counts = fixed_head_counts(model.config, statistics, config)
+    weighed = None
+    if AUTO in (config.head_sparsity, config.dropped_blocks):
+        weighed = _scores_and_losses(model, statistics, config)
+        counts = choose_head_counts(model, statistics, *weighed, config, counts, dense_minimum, round_to)
+    heads = choose_heads(model, statistics, config, counts)
     rest, rest_statistics = remove(model, heads, config.method, statistics)
-    scores = compute_scores(rest, rest_statistics, config)
+    if weighed is None or rest is not model:
+        weighed = _scores_and_losses(rest, rest_statistics, config)
+    scores, losses = weighed
     if budget is None:
         return make_plan(model, scores, config, heads=heads)
-    losses = compute_losses(rest, rest_statistics, scores, config)
     # What is left counts its blocks anew: for each of its parts that of the dense model.
     kept = [index for index, of_block in enumerate(heads) if of_block]
     dense_parts = {(name, i): (name, i if name == WIDTH else kept[i]) for name, i in dense_sizes(rest.config)}
-    dense_minimum = _minimum_sizes(config, model.config)
     minimum = {part: dense_minimum[dense_part] for part, dense_part in dense_parts.items()}
 
     def plan_of(sizes: Sizes) -> PruningPlan:
@@ -73,8 +79,8 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
 
     if budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, rest, config, losses, minimum, _round_to(config), plan_of)
-    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, _round_to(config), plan_of)
+            return plan_within_latency(model, rest, config, losses, minimum, round_to, plan_of)
+    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, round_to, plan_of)
 
 
 def make_plan(
@@ -174,19 +180,12 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[in
     return [keep_highest(head, size) for head in scores]
 
 
-def _round_to(config: SNPConfig) -> int:
-    return config.round_to or BUDGET_ROUND_TO
-
-
-def _head_counts(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[int]:
-    """How many heads every block keeps, 0 for a block that goes."""
-    counts = fixed_head_counts(model.config, statistics, config)
-    if AUTO not in (config.head_sparsity, config.dropped_blocks):
-        return counts
+def _scores_and_losses(
+    model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
+) -> tuple[Scores, Losses | None]:
+    """The scores of all parts, and with a budget the losses of all sizes."""
     scores = compute_scores(model, statistics, config)
-    losses = compute_losses(model, statistics, scores, config)
-    minimum = _minimum_sizes(config, model.config)
-    return choose_head_counts(model, statistics, scores, losses, config, counts, minimum, _round_to(config))
+    return scores, compute_losses(model, statistics, scores, config) if config.budget else None
 
 
 def _plan_within(

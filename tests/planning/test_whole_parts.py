@@ -171,6 +171,19 @@ def test_every_stage_keeps_the_block_that_is_worth_most(pixel_values, monkeypatc
     assert [count > 0 for count in counts] == [False, True, False, True, False]
 
 
+def test_what_is_not_removed_is_scored_once(pixel_values, monkeypatch):
+    pruner, scored = calibrated("ViTForImageClassification", pixel_values), []
+
+    def score(*arguments):
+        scored.append(arguments)
+        return compute_scores(*arguments)
+
+    monkeypatch.setattr("optimum_snp.planning.decide.compute_scores", score)
+    plan = pruner.plan(SNPConfig(target_flops=1.0, **BOTH))
+    assert head_counts(plan) == [4, 4, 4]
+    assert len(scored) == 1
+
+
 @pytest.mark.parametrize("options", [{"head_sparsity": "auto"}, {"dropped_blocks": "auto"}])
 def test_only_a_budget_chooses(options):
     with pytest.raises(ValueError, match="='auto' only mean something with target_flops"):
