@@ -162,11 +162,13 @@ def _contenders(
     """What is measured; exports go into the folder."""
     for number, (name, path) in enumerate(models.items()):
         exported = ExportedModel.load(path) if _is_export(path) else None
+        needs_export = not exported and any(backend in FORMAT_OF_RUNTIME for backend in backends)
+        ours = convert(load_source(path)) if needs_export else None
         for backend in [_RUNTIMES[exported.format]] if exported else backends:
             source = str(path)
-            if backend in FORMAT_OF_RUNTIME and not exported:
+            if ours is not None and backend in FORMAT_OF_RUNTIME:
                 source = str(folder / f"{number}-{backend}")
-                export_model(convert(load_source(path)), source, format=FORMAT_OF_RUNTIME[backend])
+                export_model(ours, source, format=FORMAT_OF_RUNTIME[backend])
             for precision in precisions:
                 if _runs(backend, precision):
                     yield Contender(name, backend, source, precision, exported.dtype if exported else precision)
