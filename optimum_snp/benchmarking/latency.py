@@ -9,6 +9,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
+from ..structure import as_pair
 from .stopwatch import Stopwatch, fair_stopwatch
 
 
@@ -78,8 +79,8 @@ def time_in_turn(
 def random_images(model: PreTrainedModel, batch_size: int) -> torch.Tensor:
     """Images of noise of the size that a model is configured for, `[batch, channels, height, width]`."""
     config = model.config
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    return torch.randn(batch_size, config.num_channels, *size, device=model.device, dtype=model.dtype)
+    height, width = as_pair(config.image_size)
+    return torch.randn(batch_size, config.num_channels, height, width, device=model.device, dtype=model.dtype)
 
 
 def random_model(like: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:

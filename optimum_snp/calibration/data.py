@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from ..structure import as_pair
 from .labels import label_ids
 
 
@@ -50,9 +51,7 @@ class _ImageReader:
         self.with_labels = with_labels
         self.num_labels = config.num_labels
         self.label2id = config.label2id
-        size = config.image_size
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        self.expected_shape = (config.num_channels, height, width)
+        self.expected_shape = (config.num_channels, *as_pair(config.image_size))
         features = _features(dataset)
         self.image_column = _find_image_column(features, image_column)
         self.label_column = _find_label_column(features, label_column) if with_labels else None

@@ -15,6 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
 from ..planning.plan import PROJECTED, PruningPlan
+from ..structure import as_pair
 from .measurements import FINE_TUNED, Accuracy, Measurements
 from .origin import LICENSE_FIELDS, split_card
 from .pictures import can_draw, draw_pictures
@@ -206,14 +207,13 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
 def _usage(pruner: "SNPPruner", name: str) -> str:
     config = pruner.model.config
     auto_class = pruner.model._auto_class
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
     takes_images = pruner.image_processor is not None and config.num_channels in _MODES
     return (_IMAGE_USAGE if takes_images else _PIXEL_USAGE).format(
         auto_class=auto_class,
         mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
         result=_USES[auto_class],
-        shape=", ".join(map(str, (1, config.num_channels, *size))),
+        shape=", ".join(map(str, (1, config.num_channels, *as_pair(config.image_size)))),
     )
 
 

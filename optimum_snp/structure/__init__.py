@@ -9,7 +9,7 @@ from types import ModuleType
 from transformers import PretrainedConfig, PreTrainedModel
 
 from . import swin, vit
-from .description import Block, Norm, Stream, Structure
+from .description import Block, Norm, Stream, Structure, as_pair
 
 
 _ARCHITECTURES: dict[str, ModuleType] = {"snp_vit": vit, "snp_swin": swin}
@@ -58,6 +58,7 @@ __all__ = [
     "Norm",
     "Stream",
     "Structure",
+    "as_pair",
     "block_sizes",
     "block_stages",
     "describe",

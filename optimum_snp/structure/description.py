@@ -1,9 +1,15 @@
 """The parts of a model that pruning touches, by the names of their modules and weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+
+
+def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of what a config gives as one number, for squares, or as two."""
+    return tuple(size) if isinstance(size, Sequence) else (size, size)
 
 
 @dataclass(frozen=True)

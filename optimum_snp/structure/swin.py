@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from .description import Block, Norm, Stream, Structure
+from .description import Block, Norm, Stream, Structure, as_pair
 
 
 def describe(model: SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbone) -> Structure:
@@ -106,6 +106,5 @@ def resized_config(
 
 def _filled_dimensions(config: SNPSwinConfig) -> int:
     """Dimensions that the patch convolution's outputs can fill, with those of its bias and of equal channels."""
-    patch_size = config.patch_size
-    height, width = patch_size if isinstance(patch_size, (list, tuple)) else (patch_size, patch_size)
+    height, width = as_pair(config.patch_size)
     return min(config.hidden_sizes[0], config.num_channels * height * width + 2)

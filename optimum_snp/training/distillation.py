@@ -21,6 +21,7 @@ from ..calibration.data import PixelDataset
 from ..calibration.labels import has_names
 from ..loading import check_path, load_image_processor, resolve_name
 from ..processes import process_state
+from ..structure import as_pair
 
 
 KINDS = ("soft", "hard")
@@ -173,7 +174,7 @@ def load_teacher(
         raise TypeError(f"A teacher is a name or a loaded image classifier, got {type(teacher).__name__}.")
     _check_labels(student.config, teacher.config, type(teacher).__name__)
     sizes = [getattr(config, "image_size", None) for config in (student.config, teacher.config)]
-    if None not in sizes and _pair(sizes[0]) != _pair(sizes[1]):
+    if None not in sizes and as_pair(sizes[0]) != as_pair(sizes[1]):
         raise ValueError(
             f"The teacher reads images of {sizes[1]} pixels, the student of {sizes[0]}. Both see the same pixel "
             "values; use a teacher for that size."
@@ -263,7 +264,3 @@ def _preparation(processor: BaseImageProcessor) -> dict[str, Any]:
     edge = size.get("shortest_edge")
     settings["size"] = (size.get("height") or edge, size.get("width") or edge)
     return settings
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)

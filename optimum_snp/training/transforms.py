@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageEnhance
 from transformers import BaseImageProcessor
 
+from ..structure import as_pair
 from .recipes import Recipe
 
 
@@ -46,7 +47,7 @@ class TrainTransform:
     """
 
     def __init__(self, recipe: Recipe, image_processor: BaseImageProcessor, size: int | Sequence[int]):
-        size = tuple(size) if isinstance(size, Sequence) else (size, size)
+        size = as_pair(size)
         v2 = torchvision_transforms()
         if v2 is None and (recipe.rand_augment or recipe.random_erasing):
             logger.warning(
