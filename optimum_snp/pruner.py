@@ -18,7 +18,7 @@ from .planning.plan import PLAN_NAME, PruningPlan
 from .processes import process_state, run_on_main_process, tensors_of_main_process
 from .publishing import (
     atomic_folder,
-    check_push,
+    check_push_of_training,
     check_save_directory,
     make_branch,
     push_model,
@@ -361,14 +361,13 @@ class SNPPruner:
 
     def _push_of_training(self, args: TrainingArguments) -> dict[str, Any]:
         """Where the arguments of a training push to, ready to be pushed to."""
-        target = {"private": args.hub_private_repo, "token": args.hub_token, "revision": args.hub_revision}
 
-        def prepare() -> str:
-            repo_id = check_push(args.hub_model_id or Path(args.output_dir).absolute().name, **target)
-            make_branch(repo_id, **target)
-            return repo_id
+        def prepare() -> dict[str, Any]:
+            target = check_push_of_training(args)
+            make_branch(**target)
+            return target
 
-        return {"repo_id": run_on_main_process(prepare), **target}
+        return run_on_main_process(prepare)
 
     def evaluate(
         self,

@@ -25,14 +25,14 @@ import datasets
 import transformers
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
-from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
+from optimum_snp import DistillationConfig, SNPConfig, SNPPruner
 from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.calibration.labels import are_same_classes, has_names
-from optimum_snp.commands.common import SHUFFLE_BUFFER
+from optimum_snp.commands.common import SHUFFLE_BUFFER, chosen_recipe
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.planning.presets import PRESETS
 from optimum_snp.processes import run_on_main_process
-from optimum_snp.publishing import check_push, check_save_directory
+from optimum_snp.publishing import check_push_of_training, check_save_directory
 from optimum_snp.training import checkpoint_to_resume
 from optimum_snp.training.distillation import KINDS, load_teacher
 from optimum_snp.training.recipes import PARTS, RECIPES
@@ -142,12 +142,6 @@ class RecoveryArguments:
             )
         return None
 
-    def chosen_recipe(self) -> Recipe | None:
-        """The recipe, less what is left out."""
-        if self.without and not self.recipe:
-            raise ValueError("--without leaves out parts of a recipe; name the recipe with --recipe.")
-        return Recipe.from_preset(self.recipe).without(*self.without or []) if self.recipe else None
-
 
 Arguments = tuple[ModelArguments, DataArguments, PruningArguments, RecoveryArguments, TrainingArguments]
 
@@ -158,7 +152,7 @@ def parse(arguments: list[str]) -> Arguments:
     first_look = HfArgumentParser(RecoveryArguments, add_help=False, allow_abbrev=False)
     recovery, _ = first_look.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     parser = HfArgumentParser(kinds, description=__doc__, allow_abbrev=False)
-    recipe = recovery.chosen_recipe()
+    recipe = chosen_recipe(recovery.recipe, recovery.without)
     if recipe is not None:
         parser.set_defaults(learning_rate=None, **recipe.schedule())
     parsed = parser.parse_args_into_dataclasses(arguments)
@@ -240,9 +234,11 @@ def main(arguments: list[str]) -> dict[str, float]:
     model_args, data_args, pruning_args, recovery_args, training_args = parse(arguments)
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING)
     transformers.utils.logging.enable_explicit_format()
-    config, recipe, distillation = pruning_args.config(), recovery_args.chosen_recipe(), recovery_args.distillation()
+    config, distillation = pruning_args.config(), recovery_args.distillation()
+    recipe = chosen_recipe(recovery_args.recipe, recovery_args.without)
     check_save_directory(training_args.output_dir)
-    push = _push(training_args)
+    push = check_push_of_training(training_args) if training_args.push_to_hub else None
+    training_args.push_to_hub = False  # we do, in the end, with what was measured in the card
     set_seed(training_args.seed)
     with training_args.main_process_first(desc="loading the images"):
         train_images, eval_images = load_images(data_args, training_args.seed, training_args.do_eval)
@@ -308,15 +304,6 @@ def main(arguments: list[str]) -> dict[str, float]:
     if push is not None:
         logger.info(f"Pushed: {pruner.push_to_hub(**push)}")
     return results
-
-
-def _push(args: TrainingArguments) -> dict[str, Any] | None:
-    """Where to push to in the end, with what was measured in the card; the Trainer then does not."""
-    if not args.push_to_hub:
-        return None
-    args.push_to_hub = False
-    target = {"private": args.hub_private_repo, "token": args.hub_token, "revision": args.hub_revision}
-    return {"repo_id": check_push(args.hub_model_id or Path(args.output_dir).absolute().name, **target), **target}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What several commands share: their common options, datasets by name, and the form of their results."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import datasets
 
 from ..calibration.data import load_image_folder
 from ..publishing.recording import folder_name
+from ..training.recipes import Recipe
 
 
 # What a command found: for machines as a dict that JSON can hold, and for people as text.
@@ -53,6 +55,17 @@ def dataset_name(name: str, split: str) -> str:
     if not Path(name).exists():
         return name
     return folder_name(name) if split == "train" else f"{folder_name(name)}/{split}"
+
+
+def chosen_recipe(name: str | None, without: Sequence[str] | None) -> Recipe | None:
+    """The recipe of `--recipe`, less the parts of `--without`.
+
+    Raises:
+        ValueError: If parts are to be left out of no recipe.
+    """
+    if without and not name:
+        raise ValueError("--without leaves out parts of a recipe; name the recipe with --recipe.")
+    return Recipe.from_preset(name).without(*without or []) if name else None
 
 
 def short_names(models: list[str]) -> dict[str, str]:

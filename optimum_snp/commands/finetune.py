@@ -22,7 +22,15 @@ from ..publishing import check_push, check_save_directory
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
-from .common import SHUFFLE_BUFFER, Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
+from .common import (
+    SHUFFLE_BUFFER,
+    Result,
+    add_dataset_arguments,
+    add_model_argument,
+    chosen_recipe,
+    dataset_name,
+    load_named_dataset,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -101,7 +109,7 @@ def _add_teacher_arguments(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
-    recipe, distillation = _recipe(args), _distillation(args)
+    recipe, distillation = chosen_recipe(args.recipe, args.without), _distillation(args)
     output = check_save_directory(args.output)
     repo_id = check_push(args.push_to_hub) if args.push_to_hub else None
     training_arguments = _training_arguments(args, output, recipe)
@@ -145,12 +153,6 @@ def run(args: argparse.Namespace) -> Result:
     lines.append(f"Saved in {args.output}")
     lines += [f"Pushed: {result['commit_url']}"] if repo_id else []
     return result, "\n".join(lines)
-
-
-def _recipe(args: argparse.Namespace) -> Recipe | None:
-    if args.without and not args.recipe:
-        raise ValueError("--without leaves out parts of a recipe; name the recipe with --recipe.")
-    return Recipe.from_preset(args.recipe).without(*args.without) if args.recipe else None
 
 
 def _distillation(args: argparse.Namespace) -> DistillationConfig | None:

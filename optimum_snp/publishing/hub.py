@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from transformers import TrainingArguments
 
 from .card import CARD_NAME
 from .model_folder import write_model
@@ -93,6 +94,20 @@ def check_push(
                     f"{api.endpoint}/{repo_id}/settings, or push elsewhere."
                 )
     return repo_id
+
+
+def check_push_of_training(args: TrainingArguments) -> dict[str, Any]:
+    """[`check_push`] for where the arguments of a training push to.
+
+    Returns:
+        `dict[str, Any]`: `repo_id`, `private`, `token` and `revision`, as [`SNPPruner.push_to_hub`] takes them.
+
+    Raises:
+        ValueError, PermissionError, ConnectionError: As [`SNPPruner.push_to_hub`].
+    """
+    target = {"private": args.hub_private_repo, "token": args.hub_token, "revision": args.hub_revision}
+    repo_id = check_push(args.hub_model_id or Path(args.output_dir).absolute().name, **target)
+    return {"repo_id": repo_id, **target}
 
 
 def make_branch(
