@@ -17,7 +17,6 @@ with that change when each part is pruned alone; and the seconds of planning bes
 Writes `budgets.md` (the tables, also printed) and `budgets.json`.
 """
 
-import argparse
 import copy
 import json
 import logging
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 from benchmark_one_shot import PACKAGES, shares_for_reduction, title
-from digits import Images, choose, load_digits, measure_accuracy
+from digits import Images, choose, digits_parser, load_digits, measure_accuracy
 from reporting import collect_versions
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
@@ -188,15 +187,12 @@ def format_report(report: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs all models and writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser = digits_parser(__doc__)
     parser.add_argument("--output", type=Path, default="results/budgets", help="folder (default: %(default)s)")
     parser.add_argument(
         "--reductions", nargs="+", type=float, default=[0.25, 0.5, 0.7, 0.8], help="shares of the FLOPs to remove"
     )
-    parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of their choice")
-    parser.add_argument("--threads", type=int, help="threads of torch")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     if args.threads:

@@ -33,7 +33,7 @@ from baselines.scores import l2_norm, plan_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
 from benchmark_budgets import NO_WIDTH
 from benchmark_one_shot import PACKAGES, shares_for_reduction, title
-from digits import Images, choose, load_digits, measure_accuracy, measure_cross_entropy
+from digits import Images, choose, digits_parser, load_digits, measure_accuracy, measure_cross_entropy
 from reporting import COLOURS, collect_versions
 from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
@@ -257,8 +257,7 @@ def plot_curves(reports: Sequence[dict[str, Any]], names: Sequence[str], marks: 
 
 def main() -> None:
     """Trains all that is not in the results yet, and writes table and plot of all that is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser = digits_parser(__doc__)
     parser.add_argument("--output", type=Path, default="results/finetuning", help="folder (default: %(default)s)")
     parser.add_argument("--marks", nargs="+", type=float, default=[0.5, 0.3], help="shares of the FLOPs that remain")
     parser.add_argument("--epochs", type=float, help="of the dense models; by default those of the demo")
@@ -268,9 +267,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=DistillationConfig.temperature, help="of the teacher")
     parser.add_argument("--weight", type=float, default=DistillationConfig.weight, help="of the teacher")
-    parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the trainings")
-    parser.add_argument("--threads", type=int, help="threads of torch")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logger.setLevel(logging.WARNING)

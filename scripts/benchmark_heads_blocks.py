@@ -8,14 +8,13 @@ All from the same 64 unlabelled images. In brackets the mean squared change of t
 measures it. "One head" of every block that has more than one; "heads" and "blocks" are those that the budget chooses.
 """
 
-import argparse
 import logging
 from typing import Any
 
 import torch
 from benchmark_budgets import Subject
 from benchmark_one_shot import title
-from digits import load_digits, measure_accuracy
+from digits import digits_parser, load_digits, measure_accuracy
 
 from optimum_snp.configuration import AUTO, METHODS
 from optimum_snp.structure import block_sizes
@@ -66,14 +65,11 @@ def cell(result: dict[str, float]) -> str:
 
 def main() -> None:
     """Prints the tables of all models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser = digits_parser(__doc__)
     parser.add_argument(
         "--targets", nargs="+", type=float, default=[0.7, 0.5, 0.35, 0.25], help="shares of the FLOPs that may remain"
     )
-    parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of their choice")
-    parser.add_argument("--threads", type=int, help="threads of torch")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     if args.threads:

@@ -40,7 +40,7 @@ from typing import Any
 import torch
 from baselines.scores import Shares, l2_norm, plan_by_scores, prune_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
-from digits import Images, choose, load_digits, measure_accuracy
+from digits import Images, choose, digits_parser, load_digits, measure_accuracy
 from reporting import collect_versions, format_tables, plot_accuracy
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -287,8 +287,7 @@ def use_scale_of_kept_size(model: SNPModel) -> None:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser = digits_parser(__doc__)
     parser.add_argument(
         "--output",
         type=Path,
@@ -299,7 +298,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shares", nargs="+", type=float, help="prune each part and all parts by these shares instead"
     )
-    parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of calibration images, and first of random")
     parser.add_argument("--random-seeds", type=int, default=5, help="runs of 'random' that its mean is taken over")
     parser.add_argument(
@@ -319,7 +317,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="best",
         help="scale of attention scores in baselines that prune Q/K (default: the better of both)",
     )
-    parser.add_argument("--threads", type=int, help="threads of torch")
     args = parser.parse_args(argv)
     if min(args.joint_mix) < 0 or not any(args.joint_mix):
         parser.error("--joint-mix takes relative shares of at least 0, not all of them 0")

@@ -1,5 +1,6 @@
 """The digits that the benchmarked models were trained on, as pixel values, and the accuracy on them."""
 
+import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,15 @@ class Images:
 
     pixels: torch.Tensor
     labels: torch.Tensor
+
+
+def digits_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks on these digits have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="folders of trained ViT, DeiT or Swin classifiers")
+    parser.add_argument("--num-calibration", type=int, default=64, help="calibration images")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    return parser
 
 
 def load_digits() -> tuple[Images, Images]:

@@ -12,7 +12,7 @@ from optimum_snp.conversion import convert
 from optimum_snp.reshaping import remove
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, accuracy, build_source
-from tests.reshaping.test_refit import inputs_of, lstsq
+from tests.reshaping.test_refit import check_least_squares, inputs_of
 
 
 METHODS = ("snp", "snp-refit", "projection")
@@ -36,12 +36,7 @@ def test_the_output_layer_is_least_squares_on_raw_activations(trained, digits, m
     linear, fitted = (model.base_model.layers[0].attention.o_proj for model in (dense, pruned))
     kept = [head * 16 + neuron for head in plan.blocks[0].heads for neuron in range(16)]
     assert len(kept) == 32
-    targets = rows @ linear.weight.double().T
-    weight, bias = lstsq(rows[:, kept], targets)
-    least = (rows[:, kept] @ weight.T + bias - targets).square().sum()
-    found = (rows[:, kept] @ fitted.weight.double().T + fitted.bias - linear.bias - targets).square().sum()
-    plain = (rows[:, kept] @ linear.weight.double()[:, kept].T - targets).square().sum()
-    assert least <= found < least + 0.05 * (plain - least)
+    check_least_squares(rows, kept, linear, fitted)
 
 
 @pytest.mark.parametrize("model", ["trained", "trained_swin"])
