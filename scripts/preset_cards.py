@@ -55,6 +55,8 @@ fine-tuning on ImageNet.
 
 def main() -> None:
     """Writes one folder per preset, each with a card and its picture."""
+    if missing := PRESETS.keys() ^ PAPER.keys():
+        raise ValueError(f"The paper's numbers and the presets differ by {', '.join(sorted(missing))}.")
     for preset, (before, after, speed_ups) in PAPER.items():
         folder = MODEL_CARDS / preset
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,5 +83,4 @@ def build_pruner(preset: str) -> SNPPruner:
 
 
 if __name__ == "__main__":
-    assert PAPER.keys() == PRESETS.keys()
     main()

@@ -63,7 +63,7 @@ def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads
             logger.info(f"Latencies of blocks are those in {path}.")
             return table
         except FileNotFoundError:
-            pass
+            logger.info(f"Latencies of blocks are measured now, and kept in {path}.")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             logger.warning(f"{path} holds no latencies that can be read. They are measured again.")
         table = _measure(model, backend, batch_size, num_threads)

@@ -56,7 +56,8 @@ class MemoryProbe:
             return None
         request = {"contender": asdict(contender), "batch_size": batch_size, "num_threads": num_threads}
         try:
-            print(json.dumps(request), file=self._helper.stdin, flush=True)
+            self._helper.stdin.write(json.dumps(request) + "\n")
+            self._helper.stdin.flush()
             answer = self._helper.stdout.readline()
         except BrokenPipeError:  # the helper has ended
             answer = ""
