@@ -3,10 +3,11 @@
     python scripts/benchmark_latency.py --threads 1 --output latency
     python scripts/benchmark_latency.py --from latency/results.json --output latency
 
-Time depends on sizes only, so weights and images are random. For each preset there are three plans of the same FLOPs:
-`published`; `multiples of 8`, where queries, keys and values also have one size; and `fewer heads`, where besides as
-many neurons lie in heads of about 48. Dense models run in transformers' own code on eager PyTorch and torch.compile.
-Writes results.json, tables.md and speed.png into the output folder.
+Time depends on sizes only, so weights and images are random. For each preset there are four plans of the same FLOPs:
+`published`; `multiples of 8`, where queries, keys and values also have one size; `fewer heads`, where besides as many
+neurons lie in heads of about 48; and `fewer blocks`, where besides a third of the blocks is gone and the MLPs of the
+others are larger. Dense models run in transformers' own code on eager PyTorch and torch.compile. Writes results.json,
+tables.md and speed.png into the output folder.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def save_models(shape: str, presets: list[str], args: argparse.Namespace, folder
 
 
 def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
-    """Configs of the published sizes, and of others with as many FLOPs or hardly fewer."""
+    """Configs of the published sizes, and of others with as many FLOPs or somewhat fewer."""
     sizes = sizes_of_shares(SNPConfig.from_preset(preset), model.config)
     published = [
         {**block, **{name: sizes[part, index] for part, name in PART_SIZES.items()}}
@@ -111,17 +112,34 @@ def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
     width, narrow = sizes[WIDTH, 0], nearest(sizes[WIDTH, 0])
     configs = {PUBLISHED: resized_config(model.config, published, [width], method="snp")}
     most = macs(model, configs[PUBLISHED])
-    for kind, attention in {"multiples of 8": equal_sizes, "fewer heads": wide_heads}.items():
-        # The largest MLPs that the FLOPs allow, all by one factor.
-        for percent in range(150, 49, -1):
+    dense = block_sizes(model.config)
+
+    def mlp_sizes(percent: int) -> list[int]:
+        return [
+            min(before["intermediate_size"], nearest(block["intermediate_size"] * percent / 100))
+            for block, before in zip(published, dense, strict=True)
+        ]
+
+    kinds = {"multiples of 8": (equal_sizes, 0), "fewer heads": (wide_heads, 0), "fewer blocks": (wide_heads, 1 / 3)}
+    for kind, (attention, gone) in kinds.items():
+        # Of the smallest blocks, the last of equal ones.
+        order = sorted(range(len(published)), key=lambda index: (block_size(published[index]), -index))
+        dropped = order[: round(gone * len(published))]
+        # The largest MLPs that the FLOPs and the dense model allow, all by one factor.
+        for percent in range(300, 49, -1):
             blocks = [
-                {**block, **attention(block), "intermediate_size": nearest(block["intermediate_size"] * percent / 100)}
-                for block in published
+                None if index in dropped else {**block, **attention(block), "intermediate_size": mlp}
+                for index, (block, mlp) in enumerate(zip(published, mlp_sizes(percent), strict=True))
             ]
             configs[kind] = resized_config(model.config, blocks, [narrow], method="snp")
             if macs(model, configs[kind]) <= most:
                 break
     return configs
+
+
+def block_size(block: dict[str, Any]) -> int:
+    """Columns of all linear layers of a block."""
+    return block["num_attention_heads"] * (block["qk_head_dim"] + block["v_head_dim"]) + block["intermediate_size"]
 
 
 def equal_sizes(block: dict[str, Any]) -> dict[str, int]:
