@@ -148,7 +148,8 @@ def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Te
     rows = rows.float()
     mean = rows.mean(dim=0)
     centred = torch.sub(rows, mean, out=scratch.empty_like(rows))
-    mean = mean.cpu().double()
+    # Float64 from here on, with what rounding of the mean left.
+    mean = mean.cpu().double() + centred.sum(dim=0).cpu().double() / len(rows)
     with _fast_products() if rows.shape[1] >= ROUNDED_FROM else contextlib.nullcontext():
         for start in range(0, rows.shape[1], _STRIP):
             stop = start + _STRIP
