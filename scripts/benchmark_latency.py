@@ -11,6 +11,7 @@ tables.md and speed.png into the output folder.
 """
 
 import argparse
+import bisect
 import json
 import tempfile
 from pathlib import Path
@@ -111,30 +112,37 @@ def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
     ]
     width, narrow = sizes[WIDTH, 0], nearest(sizes[WIDTH, 0])
     configs = {PUBLISHED: resized_config(model.config, published, [width], method="snp")}
+    # Of the smallest blocks, the last of equal ones.
+    order = sorted(range(len(published)), key=lambda index: (block_size(published[index]), -index))
+    dropped = order[: len(order) // 3]
+    wide = [{**block, **wide_heads(block)} for block in published]
+    kinds = {
+        "multiples of 8": [{**block, **equal_sizes(block)} for block in published],
+        "fewer heads": wide,
+        "fewer blocks": [None if index in dropped else block for index, block in enumerate(wide)],
+    }
     most = macs(model, configs[PUBLISHED])
+    return configs | {kind: with_largest_mlps(model, blocks, narrow, most) for kind, blocks in kinds.items()}
+
+
+def with_largest_mlps(
+    model: PreTrainedModel, blocks: list[dict[str, Any] | None], width: int, most: int
+) -> PretrainedConfig:
+    """The config whose MLPs, all changed by one factor, are the largest that the dense model and `most` MACs allow."""
     dense = block_sizes(model.config)
 
-    def mlp_sizes(percent: int) -> list[int]:
-        return [
-            min(before["intermediate_size"], nearest(block["intermediate_size"] * percent / 100))
-            for block, before in zip(published, dense, strict=True)
-        ]
+    def scaled(percent: int) -> PretrainedConfig:
+        resized = []
+        for block, before in zip(blocks, dense, strict=True):
+            if block is not None:
+                size = nearest(block["intermediate_size"] * percent / 100)
+                block = {**block, "intermediate_size": min(size, before["intermediate_size"])}
+            resized.append(block)
+        return resized_config(model.config, resized, [width], method="snp")
 
-    kinds = {"multiples of 8": (equal_sizes, 0), "fewer heads": (wide_heads, 0), "fewer blocks": (wide_heads, 1 / 3)}
-    for kind, (attention, gone) in kinds.items():
-        # Of the smallest blocks, the last of equal ones.
-        order = sorted(range(len(published)), key=lambda index: (block_size(published[index]), -index))
-        dropped = order[: round(gone * len(published))]
-        # The largest MLPs that the FLOPs and the dense model allow, all by one factor.
-        for percent in range(300, 49, -1):
-            blocks = [
-                None if index in dropped else {**block, **attention(block), "intermediate_size": mlp}
-                for index, (block, mlp) in enumerate(zip(published, mlp_sizes(percent), strict=True))
-            ]
-            configs[kind] = resized_config(model.config, blocks, [narrow], method="snp")
-            if macs(model, configs[kind]) <= most:
-                break
-    return configs
+    percents = range(50, 301)
+    fitting = bisect.bisect_right(percents, most, key=lambda percent: macs(model, scaled(percent)))
+    return scaled(percents[max(fitting - 1, 0)])
 
 
 def block_size(block: dict[str, Any]) -> int:
