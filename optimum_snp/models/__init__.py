@@ -18,12 +18,13 @@ from transformers import (
 )
 
 from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from .snp_vit import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
 
 AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
 AutoModel.register(SNPViTConfig, SNPViTModel)
 AutoModelForImageClassification.register(SNPViTConfig, SNPViTForImageClassification)
+AutoBackbone.register(SNPViTConfig, SNPViTBackbone)
 AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
 AutoModel.register(SNPSwinConfig, SNPSwinModel)
 AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
@@ -33,6 +34,7 @@ AutoBackbone.register(SNPSwinConfig, SNPSwinBackbone)
 SNPViTConfig.register_for_auto_class("AutoConfig")
 SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPViTBackbone.register_for_auto_class("AutoBackbone")
 SNPSwinConfig.register_for_auto_class("AutoConfig")
 SNPSwinModel.register_for_auto_class("AutoModel")
 SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
@@ -40,7 +42,12 @@ SNPSwinBackbone.register_for_auto_class("AutoBackbone")
 
 
 SNPModel: TypeAlias = (
-    SNPViTModel | SNPViTForImageClassification | SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbone
+    SNPViTModel
+    | SNPViTForImageClassification
+    | SNPViTBackbone
+    | SNPSwinModel
+    | SNPSwinForImageClassification
+    | SNPSwinBackbone
 )
 
 
@@ -91,6 +98,7 @@ __all__ = [
     "SNPSwinConfig",
     "SNPSwinForImageClassification",
     "SNPSwinModel",
+    "SNPViTBackbone",
     "SNPViTConfig",
     "SNPViTForImageClassification",
     "SNPViTModel",
