@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
+from .file_names import CONFIG_NAME
 from .planning.presets import PRESETS
 
 
@@ -15,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 METHODS = ("snp", "snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
-CONFIG_NAME = "snp_config.json"
 # The budgets, with what each counts.
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")

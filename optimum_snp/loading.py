@@ -10,7 +10,7 @@ from transformers.utils import cached_file
 
 from . import models
 from .conversion import check_supported
-from .exporting.exported import EXPORT_NAME
+from .file_names import EXPORT_NAME
 
 
 logger = logging.getLogger(__name__)

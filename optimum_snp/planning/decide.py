@@ -8,8 +8,8 @@ from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
-from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
 from ..models import SNPModel
+from ..packages import FORMAT_OF_RUNTIME, check_packages
 from ..reshaping.remove import remove
 from ..scoring import Scores, check_moments, compute_scores
 from ..structure import block_sizes, block_stages, stream_widths
