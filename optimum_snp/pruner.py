@@ -1,5 +1,6 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,7 @@ class SNPPruner:
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
+        self._shares_model = False  # with a copy
 
     @classmethod
     def from_pretrained(
@@ -122,6 +124,25 @@ class SNPPruner:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+
+    def copy(self) -> "SNPPruner":
+        """Another pruner of the same model at the same stage, for another plan or training.
+
+        It costs no memory: both share the model, its statistics, the teacher and everything else, and a number that
+        is measured with one is known to the other, too. The one that is pruned or trained first goes its own way from
+        then on, and leaves the other as it was: `prune` builds a new model anyway, and `finetune` then trains a copy
+        of the shared one, which takes the memory of one more model. A model that you change yourself is changed for
+        both.
+
+        Example:
+
+        ```python
+        >>> pruner.calibrate("folder/of/images")
+        >>> models = {share: pruner.copy().prune(SNPConfig(target_flops=share)) for share in (0.75, 0.5)}
+        ```
+        """
+        self._shares_model = True
+        return copy.copy(self)
 
     @property
     def record(self) -> ModelRecord:
@@ -251,7 +272,7 @@ class SNPPruner:
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
         self.original = self.original or self.model
-        self.model, self.pruning_plan = pruned, plan
+        self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = None  # of the model before
         return self.model
 
@@ -322,6 +343,8 @@ class SNPPruner:
             args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
         checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
         push = prepare_push_of_training(args) if args.push_to_hub else None
+        if self._shares_model:
+            self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
         trainer = build_trainer(
             self.model,
             args,

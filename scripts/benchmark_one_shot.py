@@ -25,7 +25,6 @@ Writes `one_shot.md` (the tables, also printed), `one_shot.json` (all figures, s
 """
 
 import argparse
-import copy
 import importlib.util
 import json
 import logging
@@ -116,7 +115,7 @@ def prune_by_snp(method: str) -> Callable[[Subject, Shares, int], SNPModel]:
 
     def prune(subject: Subject, shares: Shares, _seed: int) -> SNPModel:
         # `prune` replaces the model of a pruner; the calibrated one stays for the next row.
-        return copy.copy(subject.pruner).prune(SNPConfig(method=method, **shares))
+        return subject.pruner.copy().prune(SNPConfig(method=method, **shares))
 
     return prune
 
