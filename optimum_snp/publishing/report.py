@@ -199,7 +199,7 @@ def _trade_off(
     points: dict[Accuracy, dict[str, tuple[int, float]]] = {}
     dense: dict[Accuracy, dict[tuple[int, float], str]] = {}
     for name, measurements in measured.items():
-        plan = models[name].pruning_plan
+        plan = models[name].plan
         for number in measurements.accuracies:
             if number.stage == measurements.stage:
                 found = points.setdefault(number.conditions, {})
