@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ..configuration import LATENCY_BACKENDS
-from ..conversion import convert
 from ..exporting.export import export_model
 from ..exporting.exported import ExportedModel
+from ..families import convert
 from ..file_names import EXPORT_NAME
 from ..loading import load_source, source_class
 from ..packages import FORMAT_OF_RUNTIME

@@ -10,8 +10,8 @@ import torch
 from ..benchmarking import measure_latency
 from ..configuration import SNPConfig
 from ..folders import atomic_folder, check_save_directory
-from ..planning.costs import count_macs, count_parameters
 from ..pruner import SNPPruner
+from ..structure.costs import count_macs, count_parameters
 from .data import AugmentedDigits, load_digits
 from .dense import DENSE_MODELS, build_image_processor, train_dense, training_arguments
 from .reload import logits_in_new_process

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..calibration import model_fingerprint
 from ..drawing import can_draw
 from ..file_names import CARD_NAME
-from ..planning.plan import PROJECTED, PruningPlan
+from ..plan.plan import PROJECTED, PruningPlan
 from ..record import ModelRecord
 from ..record.measurements import FINE_TUNED, Accuracy, Measurements
 from ..record.origin import LICENSE_FIELDS, split_card

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..drawing import BLUE, DPI, GREEN, GREY, ORANGE, PINK, SKY, WIDTH, YELLOW
-from ..planning.plan import PruningPlan
+from ..plan.plan import PruningPlan
 from ..record.measurements import Measurements
 from .tables import block_heading, block_names
 

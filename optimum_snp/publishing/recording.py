@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from ..benchmarking import machine_name, measure_latency
 from ..calibration import model_fingerprint
-from ..conversion import convert
+from ..families import convert
 from ..loading import load_source
-from ..planning.costs import count_parameters
 from ..random_images import random_images
 from ..record import ModelRecord
 from ..record.measurements import Accuracy, Latency, Stage
+from ..structure.costs import count_parameters
 from ..training import evaluate_accuracy
 
 

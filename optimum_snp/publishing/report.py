@@ -13,9 +13,9 @@ import torch
 from ..calibration import model_fingerprint
 from ..calibration.data import calibration_subset, pixel_dataset
 from ..drawing import can_draw
-from ..planning.costs import count_macs, count_parameters
 from ..record import ModelRecord
 from ..record.measurements import DENSE, Accuracy, Measurements, Stage
+from ..structure.costs import count_macs, count_parameters
 from . import pictures
 from .attention import attention_maps, heads_of_maps
 from .pictures import Picture

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import BaseImageProcessor
 
 from ..models import SNPModel
-from ..planning.plan import PruningPlan
+from ..plan.plan import PruningPlan
 from .measurements import Measurements
 from .origin import Origin
 
