@@ -33,9 +33,9 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
 from optimum_snp.models import SNPModel
+from optimum_snp.structure.costs import count_macs
 from optimum_snp.plan.sizes import PART_SIZES, kept_size
 from optimum_snp.structure import block_sizes, stream_widths
-from optimum_snp.structure.costs import count_macs
 
 
 logger = logging.getLogger("benchmark_budgets")
@@ -95,9 +95,7 @@ class Subject:
         """Rank correlation of the predicted with the measured change, over single parts of single blocks."""
         config = SNPConfig(method=method)
         statistics = self.pruner.statistics
-        losses = compute_losses(
-            self.dense, statistics, method_of(config).score(self.dense, statistics, config), config
-        )
+        losses = compute_losses(self.dense, statistics, method_of(config).score(self.dense, statistics, config), config)
         curves = dict(zip(PART_SIZES, (losses.query_key, losses.value, losses.mlp), strict=True))
         num_blocks = len(block_sizes(self.dense.config))
         predicted, measured = [], []
@@ -106,7 +104,9 @@ class Subject:
                 for share in (0.5, 0.75):
                     shares = [share if index == block else 0.0 for index in range(num_blocks)]
                     predicted.append(float(curve[block][kept_size(len(curve[block]) - 1, share, 1)]))
-                    measured.append(self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares}))))
+                    measured.append(
+                        self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares})))
+                    )
         ranks = torch.tensor([predicted, measured]).argsort().argsort().double()
         return float(torch.corrcoef(ranks)[0, 1])
 
