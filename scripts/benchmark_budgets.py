@@ -17,7 +17,6 @@ with that change when each part is pruned alone; and the seconds of planning bes
 Writes `budgets.md` (the tables, also printed) and `budgets.json`.
 """
 
-import copy
 import json
 import logging
 import time
@@ -75,7 +74,7 @@ class Subject:
 
     def prune(self, **options: Any) -> dict[str, float]:
         """Accuracy, change of the logits, share of the FLOPs and seconds of planning of one plan."""
-        pruner = copy.copy(self.pruner)  # `prune` replaces the model of a pruner; the calibrated one stays
+        pruner = self.pruner.copy()  # `prune` replaces the model of a pruner; the calibrated one stays
         start = time.perf_counter()
         plan = pruner.plan(SNPConfig(**options))
         seconds = time.perf_counter() - start
@@ -109,7 +108,7 @@ class Subject:
                     shares = [share if index == block else 0.0 for index in range(num_blocks)]
                     predicted.append(float(curve[block][kept_size(len(curve[block]) - 1, share, 1)]))
                     measured.append(
-                        self._change(copy.copy(self.pruner).prune(SNPConfig(method=method, **{part: shares})))
+                        self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares})))
                     )
         ranks = torch.tensor([predicted, measured]).argsort().argsort().double()
         return float(torch.corrcoef(ranks)[0, 1])

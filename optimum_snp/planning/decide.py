@@ -8,10 +8,10 @@ from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
-from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
 from ..losses import Losses
 from ..methods import Method, method_of
 from ..models import SNPModel
+from ..packages import FORMAT_OF_RUNTIME, check_packages
 from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
 from ..scoring import Scores

@@ -1,7 +1,5 @@
 """Losses against direct computation, and against what pruning really does to the logits."""
 
-import copy
-
 import pytest
 import torch
 
@@ -89,7 +87,7 @@ def test_they_rank_parts_as_pruning_them_does(calibrated, digits, method):
     for part, curve in curves.items():
         for block in (0, 2, 3):
             for share in (0.5, 0.75):
-                pruner = copy.copy(calibrated)
+                pruner = calibrated.copy()
                 shares = [share if index == block else 0.0 for index in range(4)]
                 change = logits(pruner.prune(SNPConfig(method=method, **{part: shares}))) - dense
                 predicted.append(curve[block][kept_size(len(curve[block]) - 1, share, 1)])
