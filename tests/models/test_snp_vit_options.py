@@ -39,16 +39,16 @@ def test_registers_follow_the_distillation_token():
     [
         (
             {"use_cls_token": False, "classifier_pooling": "cls"},
-            "classifier_pooling is 'cls', but use_cls_token is Fal",
+            "classifier_pooling is 'cls', but use_cls_token is False",
         ),
         (
             {"use_cls_token": False, "classifier_pooling": "cls_mean"},
-            "classifier_pooling is 'cls_mean', but use_cls_t",
+            "classifier_pooling is 'cls_mean', but use_cls_token is False",
         ),
         ({"use_cls_token": False, "use_pooler": True}, "use_pooler is True, but use_cls_token is False"),
         (
             {"use_cls_token": False, "use_distillation_token": True},
-            "use_distillation_token is True, but use_cls_token",
+            "use_distillation_token is True, but use_cls_token is False",
         ),
         ({"use_cls_token": "no"}, "use_cls_token must be True or False, got 'no'"),
         ({"use_gated_mlp": None}, "use_gated_mlp must be True or False, got None"),
