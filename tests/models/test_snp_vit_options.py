@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
 from optimum_snp import models
@@ -144,6 +145,23 @@ def test_arguments_that_transformers_ignores_are_ignored(model_class, config):
         for mask in ("head_mask", "attention_mask", "bool_masked_pos"):
             with pytest.raises(ValueError, match=f"applies no masks, but was given {mask}"):
                 model(images, **{mask: torch.ones(1)})
+
+
+@every_class
+def test_attention_changes_from_one_implementation_to_another(model_class, config, monkeypatch):
+    model = model_class(copy.deepcopy(config)).eval()
+    images = images_of(config.image_size, config.image_size)
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *inputs, **options: calls.append(1) or fused(*inputs, **options)
+    )
+    with torch.inference_mode():
+        outputs = model(images)
+        num_calls = len(calls)
+        model.set_attn_implementation("eager")
+        assert_same(model(images), outputs)
+    assert len(calls) == num_calls == 2
 
 
 @every_class

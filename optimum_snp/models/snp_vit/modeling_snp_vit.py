@@ -269,6 +269,11 @@ class SNPViTPreTrainedModel(PreTrainedModel):
     _supports_flash_attn_2 = True
     _supports_attention_backend = True
 
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        # Transformers searches this file for the call of its own models, which 4.57 and 5 write in different ways.
+        return True
+
     def _init_weights(self, module):
         # Only `nn.init`: transformers 5 guards those functions so that loaded weights are not overwritten.
         std = self.config.initializer_range
