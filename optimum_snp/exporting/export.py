@@ -227,8 +227,8 @@ def _compare(run: Run, images: torch.Tensor, expected: dict[str, torch.Tensor], 
     batches = [run(batch.numpy()) for batch in _batches(images)]
     check = Check(len(images), 0.0, 0.0, None)
     for name, value in expected.items():
-        found = torch.from_numpy(np.concatenate([outputs[name] for outputs in batches]))
-        difference = (found - value).double()
+        exported = torch.from_numpy(np.concatenate([outputs[name] for outputs in batches]))
+        difference = (exported - value).double()
         largest, most = difference.abs().max().item(), value.abs().max().item()
         relative = (difference.norm() / value.double().norm().clamp_min(torch.finfo(torch.float32).tiny)).item()
         if dtype == "int8":
@@ -244,7 +244,7 @@ def _compare(run: Run, images: torch.Tensor, expected: dict[str, torch.Tensor], 
         check.largest_difference = max(check.largest_difference, largest)
         check.relative_error = max(check.relative_error, relative)
         if name == "logits" and value.shape[-1] > 1:
-            check.top1_agreement = (found.argmax(-1) == value.argmax(-1)).double().mean().item()
+            check.top1_agreement = (exported.argmax(-1) == value.argmax(-1)).double().mean().item()
     return check
 
 

@@ -124,13 +124,13 @@ class PruningPlan:
     def history(self) -> list[BlockHistory]:
         """What became of every block of the model before the first step."""
         first = self.steps[0]
-        found = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
+        histories = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
         for step in self.steps[1:]:
-            left = [index for index, block in enumerate(found) if block.after is not None]
-            for index, block in zip(left, step.blocks, strict=True):
-                heads = [found[index].heads[head] for head in block.heads]
-                found[index] = replace(found[index], after=block.after, heads=heads)
-        return found
+            remaining = [index for index, block in enumerate(histories) if block.after is not None]
+            for index, block in zip(remaining, step.blocks, strict=True):
+                heads = [histories[index].heads[head] for head in block.heads]
+                histories[index] = replace(histories[index], after=block.after, heads=heads)
+        return histories
 
     @property
     def kept_blocks(self) -> list[BlockPlan]:
