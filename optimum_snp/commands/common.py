@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from ..calibration.data import load_image_folder
+from ..data import load_image_folder
 from ..publishing.recording import folder_name
 from ..training.recipes import Recipe
 

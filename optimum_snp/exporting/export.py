@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor
 from transformers.utils import ModelOutput
 
 from ..benchmarking.latency import random_images
-from ..calibration.data import calibration_subset, pixel_dataset
+from ..data import calibration_subset, pixel_dataset
 from ..models import SNPModel
 from ..publishing.saving import atomic_folder, check_save_directory
 from .exported import EXPORT_NAME, FILE_NAMES, Check, ExportedModel, Run
@@ -110,7 +110,7 @@ def export_model(
         image_processor (`BaseImageProcessor`, *optional*):
             Of the model.
         calibration_dataset (*optional*):
-            Unlabelled images, of the kinds that [`~optimum_snp.calibration.data.pixel_dataset`] takes: for the ranges
+            Unlabelled images, of the kinds that [`~optimum_snp.data.pixel_dataset`] takes: for the ranges
             of activations in int8, and to compare on. Without, random images are compared.
         num_samples (`int`, *optional*, defaults to 64):
             How many of them, chosen at random by `seed`.

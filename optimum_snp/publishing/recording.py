@@ -29,7 +29,7 @@ def identify_dataset(dataset: Any, dataset_name: str | None = None) -> dict[str,
 
     Args:
         dataset:
-            Of any kind that [`optimum_snp.calibration.data`] lists.
+            Of any kind that [`optimum_snp.data.pixels`] lists.
         dataset_name (`str`, *optional*):
             Its name, where the caller knows it.
 
