@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
+import numpy as np
 from torch.utils import data as torch_data
 
 from .columns import find_image_column, find_label_column, image_key, label_key
@@ -66,7 +67,7 @@ class Leaf:
             if key not in item:
                 raise KeyError(key or "image")
             return item[key], item.get(label_key(item, self.label_column))
-        if isinstance(item, (tuple, list)):
+        if isinstance(item, (tuple, list)) and not _is_array(item):
             return item[0], item[1] if len(item) > 1 else None
         return item, None
 
@@ -177,6 +178,16 @@ def parts_of_stream(dataset: Any) -> Iterator[Any]:
             yield from parts_of_stream(part)
     else:
         yield dataset
+
+
+def _is_array(item: Any) -> bool:
+    """Whether a list is an image itself, its rows, rather than image and label."""
+    if not isinstance(item, list) or not isinstance(item[0], list):
+        return False
+    try:
+        return np.asarray(item).dtype.kind in "biuf"
+    except ValueError:  # of different lengths
+        return False
 
 
 def _undecoded(dataset: Any, column: str) -> Any:

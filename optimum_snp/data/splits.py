@@ -9,6 +9,8 @@ from .names import normalised
 if TYPE_CHECKING:
     from .folders import ImageTree
 
+SPLITS = ("train", "validation", "test")
+
 # How folders of splits are called, and the split that each holds.
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -32,13 +34,11 @@ def find_splits(tree: "ImageTree") -> "dict[str, ImageTree] | None":
         ValueError: If they could be either.
     """
     splits = _splits_of(tree)
-    if splits is None and len(tree.folders) == 1 and not tree.images:
-        (inner,) = tree.folders.values()
-        if _splits_of(inner) is not None:
-            return find_splits(inner)  # such as images/train
-    if splits is None:
-        return None
-    return {split: _without_containers(folder) for split, folder in splits.items()}
+    if splits is not None:
+        return {split: _without_containers(splits[split]) for split in SPLITS if split in splits}
+    if len(tree.folders) == 1 and not tree.images:
+        return find_splits(next(iter(tree.folders.values())))  # such as images/train
+    return None
 
 
 def _splits_of(tree: "ImageTree") -> "dict[str, ImageTree] | None":
