@@ -4,6 +4,7 @@ PyTorch's own wrappers (`Subset`, `ConcatDataset`, `ChainDataset`) are seen thro
 itself; below them lie leaves of four kinds: data sets and streams of `datasets`, and data sets and streams of a user.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -130,9 +131,7 @@ class Leaf:
         """Of a user's data set: the attributes that torchvision's have."""
         self.names = _names_of_attributes(self.dataset)
         if self.names is None:
-            inner = _named_inside(self.dataset, _DEPTH)
-            if inner is not None:
-                self.names, self.certainty = inner, DOUBTFUL
+            self.names, self.certainty = _joined(_named_inside(self.dataset, _DEPTH)), DOUBTFUL
         elif getattr(self.dataset, "target_transform", None) is not None:
             self.certainty = DOUBTFUL
             targets = getattr(self.dataset, "targets", None)
@@ -224,21 +223,29 @@ def _names_of_attributes(dataset: Any) -> list[str] | None:
     return None
 
 
-def _named_inside(dataset: Any, depth: int) -> list[str] | None:
-    """The classes of a data set that a user's own handles."""
+def _named_inside(dataset: Any, depth: int) -> list[list[str]]:
+    """The classes of all data sets that a user's own handles."""
     values = list(getattr(dataset, "__dict__", {}).values())
     values += [part for value in values if isinstance(value, (list, tuple)) for part in value[:_DEPTH]]
+    found = []
     for value in values:
         if not isinstance(value, (datasets.Dataset, datasets.IterableDataset, torch_data.Dataset)):
             continue
         for leaf in leaves_of(value):
             if isinstance(leaf, (datasets.Dataset, datasets.IterableDataset)):
-                found = _names_of_features(leaf.features)
+                names = _names_of_features(leaf.features)
             else:
-                found = _names_of_attributes(leaf) or (_named_inside(leaf, depth - 1) if depth else None)
-            if found:
-                return found
-    return None
+                names = _names_of_attributes(leaf)
+                found += _named_inside(leaf, depth - 1) if names is None and depth else []
+            found += [] if names is None else [names]
+    return found
+
+
+def _joined(several: list[list[str]]) -> list[str] | None:
+    """The names that several data sets have for each number; where they differ, a name that is none."""
+    columns = itertools.zip_longest(*several)
+    names = [list(dict.fromkeys(name for name in column if name is not None)) for column in columns]
+    return [" or ".join(found) for found in names] or None
 
 
 def _names_before_map(stream: Any, label_column: str | None) -> list[str] | None:

@@ -34,6 +34,7 @@ def model(names=NAMES, order=NAMES, **config):
     built.classifier.bias.data = built.classifier.bias.data[rows]
     built.config.id2label = dict(enumerate(names))
     built.config.label2id = {name: number for number, name in enumerate(names)}
+    built.config.problem_type = None  # the first loss of a training sets it
     for name, value in config.items():
         setattr(built.config, name, value)
     return built

@@ -142,7 +142,12 @@ def test_images_stand_upright(orientation, wrap, tmp_path):
     upright = np.zeros((16, 16, 3), dtype=np.uint8)
     upright[:8], upright[8:] = perfect.COLOURS["red"], perfect.COLOURS["blue"]
     turns = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}
-    turns |= {5: upright.transpose(1, 0, 2), 6: np.rot90(upright, 1), 7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1)}
+    turns |= {
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(turns[orientation])).save(tmp_path / "a.png", exif=exif)
@@ -331,7 +336,9 @@ def test_nothing_that_can_be_read(tmp_path):
             skip(pixels)
 
 
-MODES = st.sampled_from(["RGB", "RGBA", "L", "LA", "CMYK", "YCbCr", "HSV", "1", "P", "PA", "RGBa", "La", "I;16", "RGBX"])
+MODES = st.sampled_from(
+    ["RGB", "RGBA", "L", "LA", "CMYK", "YCbCr", "HSV", "1", "P", "PA", "RGBa", "La", "I;16", "RGBX"]
+)
 CONTAINERS = st.sampled_from([None, "PNG", "TIFF", "WEBP", "BMP", "JPEG2000"])
 
 
@@ -362,5 +369,5 @@ def test_a_known_pixel_has_its_value_whatever_the_mode(mode, file_format, colour
     expected = {"1": np.full(3, 255 * (grey >= 128)), "I;16": np.full(3, grey)}.get(mode, np.array(colour))
     expected = np.full(3, grey) if mode in ("L", "LA", "La") else expected
     tolerance = {"P": 55, "PA": 55, "YCbCr": 4, "HSV": 8}.get(mode, 1.5)
-    found = ((pixel_dataset([image], perfect.model().config, perfect.processor())[0]["pixel_values"] + 1) * 127.5)
+    found = (pixel_dataset([image], perfect.model().config, perfect.processor())[0]["pixel_values"] + 1) * 127.5
     np.testing.assert_allclose(found[:, 7, 5], expected, atol=tolerance)
