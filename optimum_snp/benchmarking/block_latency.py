@@ -17,12 +17,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
 from ..models import SNPModel
-from ..planning.costs import skeleton
+from ..packages import FORMAT_OF_RUNTIME, package_version
+from ..random_images import random_images
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
+from ..structure.costs import skeleton
 from .backends import cpu_threads, prepare
-from .latency import random_images, random_model, time_in_turn
+from .latency import random_model, time_in_turn
 from .latency_table import Grid, LatencyTable, block_kinds, table_path
 from .machine import machine_name
 from .stopwatch import fair_stopwatch
@@ -225,7 +226,7 @@ def _config(model: SNPModel, structure: Structure, shapes: dict[str, Shape]) -> 
     for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True):
         query_key, value, mlp, widths[block.stream] = shapes[kind]
         blocks.append({**sizes, "qk_head_dim": query_key, "v_head_dim": value, "intermediate_size": mlp})
-    config = resized_config(model.config, blocks, widths, method="snp")
+    config = resized_config(model.config, blocks, widths, refits=False)
     config._attn_implementation = model.config._attn_implementation
     return config
 

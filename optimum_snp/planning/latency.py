@@ -14,16 +14,17 @@ from transformers import PretrainedConfig
 
 from ..benchmarking.backends import check_backend, cpu_threads, prepare
 from ..benchmarking.block_latency import latency_table
-from ..benchmarking.latency import random_images, random_model, time_in_turn
+from ..benchmarking.latency import random_model, time_in_turn
 from ..benchmarking.machine import machine_name
 from ..benchmarking.stopwatch import fair_stopwatch
 from ..configuration import SNPConfig
+from ..losses import Losses
 from ..models import SNPModel
+from ..plan.plan import PruningPlan
+from ..plan.sizes import Sizes
+from ..random_images import random_images
 from .budget import allocate
 from .latency_costs import LatencyCosts
-from .losses import Losses
-from .plan import PruningPlan
-from .sizes import Sizes
 
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def plan_within_latency(
             With a `target_latency`.
         losses ([`Losses`]):
             Of the rest.
-        minimum (`dict[Part, int]`):
+        minimum (`dict[Slot, int]`):
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.

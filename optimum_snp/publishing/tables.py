@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..planning.plan import PruningPlan
-from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
+from ..plan.plan import PruningPlan
+from ..record.measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
 
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))

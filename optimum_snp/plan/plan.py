@@ -1,0 +1,305 @@
+"""The plan: which neurons of every block stay. Small, readable, JSON."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from ..configuration import SNPConfig
+from ..structure import block_sizes, resized_config, stream_widths
+from .sizes import NEURON_PARTS
+
+
+FORMAT_VERSION = 1
+# In place of kept neurons, where directions are kept that are no neurons.
+PROJECTED = "projected"
+
+
+@dataclass
+class BlockPlan:
+    """What stays of one block.
+
+    Attributes:
+        before (`dict`):
+            The block's entry of `block_configs`.
+        after (`dict`, *optional*):
+            The same of the pruned model; `None` if the block is dropped, and then nothing else is kept.
+        heads (`list[int]`):
+            The kept heads, rising.
+        query_key, value (`list[list[int]]` or `"projected"`):
+            Per kept head the kept neurons, rising, each head counting from 0.
+        mlp (`list[int]`):
+            The kept MLP neurons, rising.
+        stage (`int`):
+            The stage of a Swin that the block belongs to; 0 in a ViT.
+    """
+
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+    heads: list[int]
+    query_key: list[list[int]] | str
+    value: list[list[int]] | str
+    mlp: list[int]
+    stage: int = 0
+
+
+@dataclass
+class WidthPlan:
+    """What stays of one residual stream.
+
+    Attributes:
+        before, after (`int`):
+            Its channels.
+        kept (`list[int]` or `"projected"`):
+            The kept channels, rising.
+    """
+
+    before: int
+    after: int
+    kept: list[int] | str
+
+
+@dataclass(frozen=True)
+class BlockHistory:
+    """What all steps together did to one block.
+
+    Attributes:
+        before (`dict`):
+            Its entry of `block_configs` before the first step.
+        after (`dict`, *optional*):
+            That after the last step; `None` if it was dropped.
+        heads (`list[int]`):
+            The heads that are left, by their numbers before the first step.
+        stage (`int`):
+            Its stage.
+    """
+
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+    heads: list[int]
+    stage: int
+
+
+@dataclass
+class PruningPlan:
+    """Sizes and kept neurons of every block, with what the model costs before and after.
+
+    Attributes:
+        config ([`SNPConfig`]):
+            What was asked for.
+        widths (`list[WidthPlan]`):
+            One entry per residual stream: one for a ViT, one per stage for a Swin.
+        blocks (`list[BlockPlan]`):
+            One entry per block of the dense model, in execution order.
+        macs_before, macs_after (`int`):
+            Multiply-accumulates for one image of the configured size.
+        parameters_before, parameters_after (`int`):
+            Number of weights.
+        previous (`PruningPlan`, *optional*):
+            The plan that the model was pruned by before this one; `None` for a first step.
+        latency (`dict`, *optional*):
+            With a `target_latency`: `asked`, `predicted` and `reached`, as shares of the time that the model takes
+            before; and `backend`, `batch_size`, `threads` and `machine`, which that was measured with.
+    """
+
+    config: SNPConfig
+    widths: list[WidthPlan]
+    blocks: list[BlockPlan]
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+    previous: "PruningPlan | None" = None
+    latency: dict[str, Any] | None = None
+
+    @property
+    def steps(self) -> list["PruningPlan"]:
+        """All plans that lead to the pruned model, the first one first, this one last."""
+        return [*(self.previous.steps if self.previous else []), self]
+
+    @property
+    def history(self) -> list[BlockHistory]:
+        """What became of every block of the model before the first step."""
+        first = self.steps[0]
+        found = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
+        for step in self.steps[1:]:
+            left = [index for index, block in enumerate(found) if block.after is not None]
+            for index, block in zip(left, step.blocks, strict=True):
+                heads = [found[index].heads[head] for head in block.heads]
+                found[index] = replace(found[index], after=block.after, heads=heads)
+        return found
+
+    @property
+    def kept_blocks(self) -> list[BlockPlan]:
+        """The blocks that are not dropped: those of the pruned model."""
+        return [block for block in self.blocks if block.after is not None]
+
+    @property
+    def heads(self) -> list[list[int]]:
+        """Per block the kept heads; none of a block that is dropped."""
+        return [block.heads for block in self.blocks]
+
+    def pruned_config(self, config: PretrainedConfig) -> PretrainedConfig:
+        """The config of the pruned model, given that of the dense one.
+
+        Raises:
+            ValueError: If the plan was made for a model of other sizes.
+        """
+        if ([width.before for width in self.widths], [block.before for block in self.blocks]) != (
+            stream_widths(config),
+            block_sizes(config),
+        ):
+            raise ValueError(
+                "This plan was made for a model of other sizes. Make one for this model with SNPPruner.plan."
+            )
+        return resized_config(
+            config,
+            [block.after for block in self.blocks],
+            [width.after for width in self.widths],
+            refits=self.config.refits,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as a dict that JSON can hold."""
+        previous = self.previous.to_dict() if self.previous else None
+        return {"format_version": FORMAT_VERSION, **asdict(self), "previous": previous}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PruningPlan":
+        """Reads what `to_dict` gave.
+
+        Raises:
+            ValueError: If the format is another, fields are missing, or kept neurons and sizes do not agree.
+        """
+        if values.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
+            )
+        values = {"previous": None, "latency": None, **values}
+        missing = [option.name for option in fields(cls) if option.name not in values]
+        if missing:
+            raise ValueError(f"The plan has no {', '.join(missing)}.")
+        values = {option.name: values[option.name] for option in fields(cls)}
+        values["config"] = SNPConfig.from_dict(values["config"])
+        # Plans from before heads could be removed do not list them.
+        values["blocks"] = [{"heads": _all_heads(block), **block} for block in values["blocks"]]
+        for name, kind in (("widths", WidthPlan), ("blocks", BlockPlan)):
+            expected = {option.name for option in fields(kind)}
+            for index, part in enumerate(values[name]):
+                if set(part) != expected:
+                    raise ValueError(
+                        f"{name}[{index}] of the plan must have the fields {', '.join(sorted(expected))}."
+                    )
+            values[name] = [kind(**part) for part in values[name]]
+        if values["previous"] is not None:
+            values["previous"] = cls.from_dict(values["previous"])
+        plan = cls(**values)
+        plan._check()
+        return plan
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PruningPlan":
+        """Reads what `save` wrote; raises as `from_dict` does."""
+        return cls.from_dict(json.loads(Path(path).read_text()))
+
+    def _check(self) -> None:
+        for index, width in enumerate(self.widths):
+            self._check_projected(f"widths[{index}]", width.kept, width.before, width.after)
+            if width.kept != PROJECTED:
+                _check_kept(f"widths[{index}]", width.kept, width.before, width.after)
+        for index, block in enumerate(self.blocks):
+            self._check_block(f"blocks[{index}]", block)
+
+    def _check_block(self, where: str, block: BlockPlan) -> None:
+        before, after = block.before, block.after
+        if after is None:
+            if block.heads or block.query_key or block.value or block.mlp:
+                raise ValueError(f"{where} is dropped, so it keeps nothing; got kept heads or neurons.")
+            return
+        counts = before["num_attention_heads"], after["num_attention_heads"]
+        _check_kept(f"{where}.heads", block.heads, *counts, noun="heads")
+        for part, size in (("query_key", "qk_head_dim"), ("value", "v_head_dim")):
+            heads = getattr(block, part)
+            self._check_projected(f"{where}.{part}", heads, before[size], after[size])
+            if heads == PROJECTED:
+                continue
+            if len(heads) != len(block.heads):
+                raise ValueError(f"{where}.{part} has {len(heads)} heads, the block keeps {len(block.heads)}.")
+            for kept in heads:
+                _check_kept(f"{where}.{part}", kept, before[size], after[size])
+        _check_kept(f"{where}.mlp", block.mlp, before["intermediate_size"], after["intermediate_size"])
+
+    def _check_projected(self, where: str, kept: list | str, size_before: int, size_after: int) -> None:
+        """Strings other than "projected", or "projected" where it cannot be."""
+        if isinstance(kept, str) and (
+            kept != PROJECTED or self.config.method != "projection" or not 0 < size_after < size_before
+        ):
+            raise ValueError(
+                f"{where} must be a list of kept neurons, or {PROJECTED!r} where method 'projection' makes it "
+                f"smaller; got {kept!r} with method {self.config.method!r} and sizes {size_before} -> {size_after}."
+            )
+
+    def __str__(self) -> str:
+        header = f"{'block':>5}  {'heads':>8}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
+        rows = [header]
+        for stage, width in enumerate(self.widths):
+            rows.append("-" * len(header))
+            if len(self.widths) > 1:
+                rows.append(f"stage {stage}, hidden size {width.before} -> {width.after}")
+            rows += [_table_row(index, block) for index, block in enumerate(self.blocks) if block.stage == stage]
+        rows.append("-" * len(header))
+        if len(self.widths) == 1:
+            rows.append(f"hidden size   {self.widths[0].before} -> {self.widths[0].after}")
+        rows += [
+            f"MACs          {_change(self.macs_before, self.macs_after)}",
+            f"parameters    {_change(self.parameters_before, self.parameters_after)}",
+        ]
+        if self.latency:
+            rows.append(_latency_row(**self.latency))
+        if self.previous:
+            first = self.steps[0]
+            rows += [
+                f"This is step {len(self.steps)}. Since before step 1:",
+                f"MACs          {_change(first.macs_before, self.macs_after)}",
+                f"parameters    {_change(first.parameters_before, self.parameters_after)}",
+            ]
+        return "\n".join(rows)
+
+
+def _table_row(index: int, block: BlockPlan) -> str:
+    if block.after is None:
+        return f"{index:>5}  dropped"
+    names = ("num_attention_heads", *(part.size_name for part in NEURON_PARTS))
+    sizes = [f"{block.before[name]} -> {block.after[name]}" for name in names]
+    return f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
+
+
+def _latency_row(
+    asked: float, predicted: float, reached: float, backend: str, batch_size: int, threads: int | None, machine: str
+) -> str:
+    settings = [backend, f"batch size {batch_size}"]
+    if threads:
+        settings.append(f"{threads} thread{'s' * (threads > 1)}")
+    return f"latency       {reached:.1%} remain, {asked:.1%} asked ({', '.join([*settings, machine])})"
+
+
+def _all_heads(part: dict[str, Any]) -> list[int]:
+    return list(range(part.get("before", {}).get("num_attention_heads", 0)))
+
+
+def _check_kept(where: str, kept: list[int], size_before: int, size_after: int, noun: str = "neurons") -> None:
+    if len(kept) != size_after:
+        raise ValueError(f"{where} keeps {len(kept)} {noun}, the size after pruning is {size_after}.")
+    if kept != sorted(set(kept)) or not all(isinstance(i, int) and 0 <= i < size_before for i in kept):
+        raise ValueError(f"{where} must be rising, different integers from 0 to {size_before - 1}.")
+
+
+def _change(before: int, after: int) -> str:
+    unit, symbol = (1e9, "G") if before >= 1e9 else (1e6, "M")
+    return f"{before / unit:.2f} {symbol} -> {after / unit:.2f} {symbol} ({after / before:.1%} remain)"
