@@ -527,6 +527,7 @@ class SNPPruner:
         num_samples: int = 64,
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         opset: int | None = None,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
@@ -552,6 +553,8 @@ class SNPPruner:
                 Of the choice.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
 
@@ -575,6 +578,7 @@ class SNPPruner:
                 num_samples=num_samples,
                 seed=seed,
                 image_column=image_column,
+                skip_unreadable=skip_unreadable,
                 opset=opset,
             )
         )
