@@ -223,7 +223,7 @@ def load_model(args: ModelArguments, names: list[str] | None) -> tuple[SNPPruner
     except ValueError as error:
         if not args.ignore_mismatched_sizes:
             raise ValueError(
-                f"{error} Or give the model a new classifier for the labels of the data set: --ignore_mismatched_sizes."
+                f"{error} Or give the model a new classifier for these labels: --ignore_mismatched_sizes."
             ) from error
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     options |= {"ignore_mismatched_sizes": True, **labels}

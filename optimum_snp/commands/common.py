@@ -69,7 +69,7 @@ def _label_map(text: str) -> dict[str, str | int]:
     try:
         found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text} is neither an object of JSON nor a file that holds one: {error}")
+        raise argparse.ArgumentTypeError(f"{text} is no object of JSON, nor a file that holds one: {error}") from error
     if not isinstance(found, dict) or not all(type(value) in (str, int) for value in found.values()):
         raise argparse.ArgumentTypeError(f"{text} must be an object of names (or numbers) by name, got {found!r}")
     return found

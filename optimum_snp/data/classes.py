@@ -162,11 +162,11 @@ class ModelClasses:
     def _check(self, names: dict[int, str], candidates: dict[int, set[int]]) -> None:
         unknown = [name for position, name in names.items() if not candidates[position]]
         example = f"{unknown[0]!r}: {self.names[0]!r}" if unknown else ""
-        remedy = f"Say which is which with label_map={{{example}, …}}: names of the dataset to names or numbers of the model."
+        remedy = f"Say which is which with label_map={{{example}, …}}: its names to names or numbers of the model."
         if unknown and not self.named:
             raise ValueError(
-                f"The dataset has {len(names)} classes, {_some(names.values())}, and the model has {len(self)} without "
-                f"names, so that nothing tells which is which. {remedy}"
+                f"The dataset has {len(names)} classes, {_some(names.values())}, and the model has {len(self)} "
+                f"without names, so that nothing tells which is which. {remedy}"
             )
         if unknown:
             raise ValueError(

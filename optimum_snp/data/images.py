@@ -152,8 +152,8 @@ class ImageReader:
     def _ready(self, image: torch.Tensor, place: str) -> torch.Tensor:
         if self.transform is not None:
             raise ItemError(
-                f"Item {place} has ready pixel values, but images are to be changed at random in training. Pass a dataset "
-                "of images, or a recipe without these changes."
+                f"Item {place} has ready pixel values, but images are to be changed at random in training. Pass a "
+                "dataset of images, or a recipe without these changes."
             )
         return image.float()
 
@@ -165,9 +165,9 @@ class ImageReader:
         if least < low - (high - low) or most > high + (high - low):
             self._warn(
                 "range",
-                f"Item {place} has float values from {least:.3g} to {most:.3g}, which are taken as pixel values, and the "
-                f"image processor puts out {low:.3g} to {high:.3g}. Images that are not prepared yet must be bytes "
-                "(uint8) or PIL images.",
+                f"Item {place} has float values from {least:.3g} to {most:.3g}, which are taken as pixel values, and "
+                f"the image processor puts out {low:.3g} to {high:.3g}. Images that are not prepared yet must be "
+                "bytes (uint8) or PIL images.",
             )
 
     def _warn(self, kind: str, text: str) -> None:
@@ -211,8 +211,8 @@ def eight_bits(image: Image.Image, place: str, file_format: str | None = None) -
     if image.mode in ("I", "F"):
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
         raise ItemError(
-            f"Image {place} holds {kind} (mode {image.mode!r}), whose range is not known. Save it with 8 or 16 bits, or "
-            "pass an array of uint8 or uint16, or float tensors of ready pixel values."
+            f"Image {place} holds {kind} (mode {image.mode!r}), whose range is not known. Save it with 8 or 16 bits, "
+            "or pass an array of uint8 or uint16, or float tensors of ready pixel values."
         )
     raise ItemError(f"Image {place} is of mode {image.mode!r}, which is not known. Convert it to RGB.")
 
@@ -242,8 +242,8 @@ def _as_image_or_values(image: Any, place: str) -> Image.Image | torch.Tensor:
     if isinstance(image, np.ndarray):
         return _array_to_image(image, place)
     raise ItemError(
-        f"Item {place} is no image but {type(image).__name__}; expected a PIL image, an array of unsigned bytes, or a float "
-        "tensor of pixel values."
+        f"Item {place} is no image but {type(image).__name__}; expected a PIL image, an array of unsigned bytes, or a "
+        "float tensor of pixel values."
     )
 
 
@@ -252,8 +252,9 @@ def _array_to_image(array: np.ndarray, place: str) -> Image.Image:
     if array.dtype.kind not in "biu" or not (array.ndim == 2 or len(channels) == 1) or 0 in array.shape:
         both = ", whose channels cannot be told" if len(channels) == 2 else ""
         raise ItemError(
-            f"Item {place} is an array of {array.dtype} with shape {array.shape}{both}; an image is an array of uint8, "
-            "[H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels, and pixel values are a float tensor [C, H, W]."
+            f"Item {place} is an array of {array.dtype} with shape {array.shape}{both}; an image is an array of "
+            "uint8, [H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels, and pixel values are a float tensor "
+            "[C, H, W]."
         )
     if channels == [0]:
         array = array.transpose(1, 2, 0)
@@ -264,8 +265,8 @@ def _array_to_image(array: np.ndarray, place: str) -> Image.Image:
     elif array.dtype != np.uint8:
         if array.min() < 0 or array.max() > 255:
             raise ItemError(
-                f"Item {place} is an array of {array.dtype} with values from {array.min()} to {array.max()}; those of an "
-                "image go from 0 to 255. Scale them, or pass float tensors of ready pixel values."
+                f"Item {place} is an array of {array.dtype} with values from {array.min()} to {array.max()}; those of "
+                "an image go from 0 to 255. Scale them, or pass float tensors of ready pixel values."
             )
         array = array.astype(np.uint8)
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array

@@ -131,8 +131,8 @@ class LabelReader:
             label = label[0]  # an array of one class
         if isinstance(label, list) or not (isinstance(label, str) or _is_integer(label)):
             raise ItemError(
-                f"Item {place} has the label {_short(label)}; the model tells one class of {len(self.classes)}, and its "
-                "label is that class: an integer or a name. For several classes, or numbers, set problem_type to "
+                f"Item {place} has the label {_short(label)}; the model tells one class of {len(self.classes)}, and "
+                "its label is that class: an integer or a name. For several classes, or numbers, set problem_type to "
                 "'multi_label_classification' or 'regression' in the model's config."
             )
         return self._class(label, place, _plain(original))
@@ -195,8 +195,8 @@ class LabelReader:
             return hot
         if not (isinstance(label, list) and len(label) == count and all(value in (0, 1) for value in label)):
             raise ItemError(
-                f"Item {place} has the label {_short(label)}; the model tells which of {count} classes an image has, and "
-                f"its label is a list of {count} zeros and ones, or a list of names. For one class per image set "
+                f"Item {place} has the label {_short(label)}; the model tells which of {count} classes an image has, "
+                f"and its label is a list of {count} zeros and ones, or a list of names. For one class per image set "
                 "problem_type to 'single_label_classification' in the model's config."
             )
         order = [self._class(number, place) for number in range(count)] if self.names else range(count)
@@ -218,7 +218,7 @@ class LabelReader:
 
 def _plain(label: Any) -> Any:
     """Of Python's own types: a number, a text, `None`, or a list of these."""
-    if isinstance(label, torch.Tensor) or isinstance(label, (np.ndarray, np.generic)):
+    if isinstance(label, (torch.Tensor, np.ndarray, np.generic)):
         label = label.tolist()
     if isinstance(label, (list, tuple)):
         return [_plain(value) for value in label]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-# What may stand around a name without being part of it. Signs such as + and < are not: "<5" is another class than ">5".
+# What may stand around a name and is no part of it. Signs such as + and < are: "<5" is another class than ">5".
 _AROUND = " _.,;:!?'\"`()[]{}\u2018\u2019\u201c\u201d"
 
 _IMAGENET = Path(__file__).with_name("imagenet_classes.tsv")

@@ -1,8 +1,8 @@
 """Datasets of every kind the ecosystem uses, seen as one: a torch dataset of checked pixel values.
 
 Accepted are a `datasets.Dataset` or `IterableDataset` with an image column, a `torch.utils.data.Dataset` of images,
-of `(image, label)` pairs or of dicts with `pixel_values`, a folder of images, and a tensor `[N, C, H, W]`; docs/data.md
-says what becomes of each class, folder and pixel.
+of `(image, label)` pairs or of dicts with `pixel_values`, a folder of images, and a tensor `[N, C, H, W]`. What
+becomes of each class, folder and pixel is in docs/data.md.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 import copy
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,7 @@ def build_trainer(
     if train_dataset is not None:
         train_dataset = reproducible(train_dataset, args.seed if args.data_seed is None else args.data_seed)
         options["callbacks"] = [*(options.get("callbacks") or []), CountEpochs(train_dataset)]
+    _check_optimizer([] if peft_config is not None else model.parameters(), options)
     if peft_config is not None:
         from peft import get_peft_model
 
@@ -142,7 +143,6 @@ def build_trainer(
             raise ValueError("Adapters are too small to be split up by FSDP. Leave out fsdp or peft_config.")
         set_seed(args.seed)  # adapters start at random
         model = get_peft_model(copy.deepcopy(model), peft_config)
-    _check_optimizer(model, options)
     return FineTuningTrainer(
         model,
         args,
@@ -179,22 +179,22 @@ def _check_problem(
     for name, is_asked in refused.items():
         if is_asked:
             raise ValueError(
-                f"The model solves {problem!r}, with which {name} cannot be used: it is for one class per image. Leave "
-                "it out, of a recipe by recipe.without(…)."
+                f"The model solves {problem!r}, with which {name} cannot be used: it is for one class per image. "
+                "Leave it out, of a recipe by recipe.without(…)."
             )
 
 
-def _check_optimizer(model: PreTrainedModel, options: dict[str, Any]) -> None:
-    """An optimizer of the caller's own must hold the weights that are trained."""
+def _check_optimizer(trained: Iterable[torch.nn.Parameter], options: dict[str, Any]) -> None:
+    """An optimizer of the caller's own must hold the weights that are trained; adapters are not made yet."""
     optimizer = (options.get("optimizers") or (None, None))[0]
     if optimizer is None:
         return
-    own = {id(weight) for weight in model.parameters()}
+    own = {id(weight) for weight in trained}
     if not all(id(weight) in own for group in optimizer.param_groups for weight in group["params"]):
         raise ValueError(
-            "The optimizer holds weights that are not those which are trained, so they would stay as they are. Make it "
-            "from pruner.model.parameters() after the last step of pruning; with peft_config, whose adapters are new "
-            "weights, leave it out and say optim and learning_rate in TrainingArguments."
+            "The optimizer holds weights that are not those which are trained, so they would stay as they are. Make "
+            "it from pruner.model.parameters() after the last step of pruning; with peft_config, whose adapters are "
+            "new weights, leave it out and say optim and learning_rate in TrainingArguments."
         )
 
 

@@ -107,7 +107,7 @@ def test_depths_of_unknown_range_are_refused(array, message, file_format):
 
 def test_unknown_modes_are_refused():
     class Odd:
-        mode, info = "odd", {}  # noqa: RUF012
+        mode, info = "odd", {}
 
     with pytest.raises(ValueError, match="is of mode 'odd', which is not known"):
         eight_bits(Odd(), "3 of the dataset")
@@ -244,7 +244,7 @@ def test_models_and_processors_that_cannot_read_images_are_told_before_any_work(
         pixel_dataset(column, four, processor)
     processor = perfect.processor()
     processor.image_mean = None
-    with pytest.raises(ValueError, match="is to normalise images .* but has no image_mean"):
+    with pytest.raises(ValueError, match=r"is to normalise images .* but has no image_mean"):
         pixel_dataset(image, config, processor)
 
 

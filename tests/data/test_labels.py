@@ -33,7 +33,7 @@ def test_problem_types_are_those_of_transformers():
     assert problem_type(perfect.model().config) == "single_label_classification"
     assert problem_type(perfect.model(["x"], ["red"]).config) == "regression"
     assert problem_type(perfect.model(**MULTI).config) == "multi_label_classification"
-    with pytest.raises(ValueError, match="problem_type must be one of 'single_label_classification', .*got 'other'"):
+    with pytest.raises(ValueError, match=r"problem_type must be one of 'single_label_classification', .*got 'other'"):
         problem_type(perfect.model(problem_type="other").config)
 
 
@@ -137,7 +137,7 @@ def test_several_classes_of_a_dataset_with_names_of_its_own():
     "label", [2, "red", [0, 1], [0, 1, 2, 0], [0.5, 0, 0, 0], [0, 1, float("nan"), 0], [[1], [0], [0], [0]]]
 )
 def test_what_is_no_set_of_classes_is_refused(label):
-    with pytest.raises(ValueError, match="Item 0 of the dataset has the label .* a list of 4 zeros and ones"):
+    with pytest.raises(ValueError, match=r"Item 0 of the dataset has the label .* a list of 4 zeros and ones"):
         read([label], **MULTI)
 
 
@@ -149,12 +149,12 @@ def test_numbers():
 
 @pytest.mark.parametrize("label", ["red", True, [0.5, 1], float("inf"), None])
 def test_what_is_no_number_is_refused(label):
-    with pytest.raises(ValueError, match="Item 0 of the dataset has (the|no) label"):
+    with pytest.raises(ValueError, match=r"Item 0 of the dataset has (the|no) label"):
         pixel_dataset([(PIXELS, label)], perfect.model(["x"], ["red"]).config, with_labels=True)[0]
 
 
 def test_classes_are_no_numbers():
-    with pytest.raises(ValueError, match="predicts numbers .* but the dataset's labels are classes"):
+    with pytest.raises(ValueError, match=r"predicts numbers .* but the dataset's labels are classes"):
         read([0, 1], features=datasets.ClassLabel(names=perfect.NAMES), **REGRESSION)
 
 

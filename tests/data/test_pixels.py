@@ -267,7 +267,7 @@ def test_labels_by_name(expected, config):
     dataset = pixel_dataset([(expected[0], "cat"), (expected[0], "cow")], config, with_labels=True)
     assert dataset[0]["labels"] == 1
     with pytest.raises(
-        ValueError, match="Item 1 of the dataset has label 'cow'. The dataset has 1 classes, of which .* 'dog', 'cat'"
+        ValueError, match=r"Item 1 of the dataset has label 'cow'. The dataset has 1 classes, of which .* 'dog', 'cat'"
     ):
         dataset[1]
 
