@@ -120,8 +120,13 @@ def _reasons(dataset: PixelDataset, indices: Sequence[int], num_workers: int) ->
     loader = torch_data.DataLoader(
         _Probe(dataset, indices), batch_size=_BATCH_SIZE, num_workers=num_workers, collate_fn=list
     )
-    with drawing(0):  # a user's data set may change images at random; what is drawn later stays as it was
-        found = list(tqdm(itertools.chain.from_iterable(loader), total=len(indices), desc="Checking", unit="image"))
+    is_silent = not process_state().is_main_process
+    progress = tqdm(total=len(indices), desc="Checking", unit="image", disable=is_silent)
+    found: list[str | None] = []
+    with drawing(0), progress:  # a user's data set may change images at random; later draws stay as they were
+        for reasons in loader:
+            found += reasons
+            progress.update(len(reasons))
     return {index: reason for index, reason in zip(indices, found, strict=True) if reason is not None}
 
 

@@ -323,5 +323,6 @@ def _label_reader(leaf: Leaf, classes: ModelClasses, problem: str, label_map: La
 def report_unreadable(messages: Sequence[str]) -> None:
     """Says how many images were left out, and which."""
     if messages:
-        rest = f" … and {len(messages) - _NAMED} more." if len(messages) > _NAMED else ""
-        logger.warning(f"{len(messages)} images cannot be read and are left out: {' '.join(messages[:_NAMED])}{rest}")
+        named = "; ".join(messages[:_NAMED])
+        rest = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
+        logger.warning(f"{len(messages)} images cannot be read and are left out: {named}{rest}.")
