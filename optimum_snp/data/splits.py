@@ -1,13 +1,10 @@
 """Which folders are splits: by their names, and only where no other reading is possible."""
 
 import re
-from typing import TYPE_CHECKING
 
 from .names import normalised
+from .tree import ImageTree
 
-
-if TYPE_CHECKING:
-    from .folders import ImageTree
 
 SPLITS = ("train", "validation", "test")
 
@@ -27,7 +24,7 @@ def split_of(name: str) -> str | None:
     return SPLIT_WORDS.get(normalised(name))
 
 
-def find_splits(tree: "ImageTree") -> "dict[str, ImageTree] | None":
+def find_splits(tree: ImageTree) -> dict[str, ImageTree] | None:
     """The folders of splits by what they hold, or `None` where the subfolders are classes or there are none.
 
     Raises:
@@ -41,7 +38,7 @@ def find_splits(tree: "ImageTree") -> "dict[str, ImageTree] | None":
     return None
 
 
-def _splits_of(tree: "ImageTree") -> "dict[str, ImageTree] | None":
+def _splits_of(tree: ImageTree) -> dict[str, ImageTree] | None:
     read = {name: _read(name) for name in tree.folders}
     known = {name: found for name, found in read.items() if found is not None}
     if not known:
@@ -70,7 +67,7 @@ def _read(name: str) -> tuple[str, str] | None:
     return SPLIT_WORDS[words[places[0]]], " ".join(words[: places[0]] + words[places[0] + 1 :])
 
 
-def _without_containers(tree: "ImageTree") -> "ImageTree":
+def _without_containers(tree: ImageTree) -> ImageTree:
     """Of `seg_train/seg_train/class` or `train/images/class` the folder above the classes."""
     while len(tree.folders) == 1 and not tree.images:
         ((name, inner),) = tree.folders.items()
@@ -81,7 +78,7 @@ def _without_containers(tree: "ImageTree") -> "ImageTree":
     return tree
 
 
-def _doubt(tree: "ImageTree", problem: str) -> str:
+def _doubt(tree: ImageTree, problem: str) -> str:
     names = ", ".join(map(repr, list(tree.folders)[:10])) + (", …" if len(tree.folders) > 10 else "")
     return (
         f"The folder {tree.path} has the subfolders {names}, {problem}: which are splits and which are classes "

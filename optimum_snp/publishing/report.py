@@ -249,8 +249,8 @@ def _attention(
             pictures.draw_attention(
                 folder / f"{name}-{number}-{pictures.ATTENTION}",
                 _visible(pixel_values),
-                before[number].maps[:, [old_heads[block].index(head) for head in heads]],
-                after[number].maps[:, [new_heads[block].index(head) for head in heads]],
+                before[number].maps.numpy()[:, [old_heads[block].index(head) for head in heads]],
+                after[number].maps.numpy()[:, [new_heads[block].index(head) for head in heads]],
                 before[number].title,
                 heads,
             )
