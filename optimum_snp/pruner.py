@@ -15,6 +15,8 @@ from .calibration import (
     model_fingerprint,
 )
 from .configuration import SNPConfig
+from .data import LabelMap
+from .data.classes import number_names
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, our_classes
@@ -85,6 +87,7 @@ class SNPPruner:
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
+        number_names(self.model.config)
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
         self.pruning_plan = pruning_plan
@@ -167,6 +170,8 @@ class SNPPruner:
         batch_size: int = 16,
         seed: int = 42,
         image_column: str | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         moments: bool = True,
         sensitivities: bool = True,
     ) -> CalibrationStatistics:
@@ -188,6 +193,10 @@ class SNPPruner:
                 Of the choice of images.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the data set.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             moments (`bool`, *optional*, defaults to `True`):
                 Whether to sum what methods `"snp-refit"` and `"projection"` and all budgets need. `"snp"` is faster
                 without.
@@ -209,6 +218,8 @@ class SNPPruner:
             seed=seed,
             image_processor=self.image_processor,
             image_column=image_column,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             moments=moments,
             sensitivities=sensitivities,
         )
@@ -317,6 +328,9 @@ class SNPPruner:
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         recipe: Recipe | str | None = None,
         distillation: DistillationConfig | None = None,
         teacher: str | Path | PreTrainedModel | None = None,
@@ -329,12 +343,21 @@ class SNPPruner:
 
         Args:
             train_dataset, eval_dataset:
-                Labelled datasets of the kinds that `calibrate` takes.
+                Labelled datasets of the kinds that `calibrate` takes; to evaluate on, also several by name. A model
+                without names for its classes takes those of the training set.
             args (`TrainingArguments`, *optional*):
                 As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default `args.dataloader_num_workers`, or a number that suits the
+                dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             recipe ([`Recipe`] or `str`, *optional*):
                 Random changes of the images, mixing, stochastic depth and an average of the weights to train by, or
                 the name of such a recipe, `"deit-20"` or `"deit-300"`. Its schedule comes with
@@ -386,6 +409,9 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             recipe=recipe,
             distillation=distillation,
             teacher=teacher,
@@ -417,22 +443,35 @@ class SNPPruner:
         batch_size: int = 32,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         dataset_name: str | None = None,
     ) -> dict[str, float]:
         """Top-1 and top-5 accuracy of the model at its present stage. The card of the model will state them.
 
+        A model for another `problem_type` is measured by `f1_micro`, `f1_macro` and `mean_average_precision`
+        (`"multi_label_classification"`) or `mse` and `r2` (`"regression"`), which its card does not state.
+
         Args:
             eval_dataset:
-                A labelled dataset of the kinds that `calibrate` takes.
+                A labelled dataset of the kinds that `calibrate` takes. A folder must be that of one split.
             batch_size (`int`, *optional*, defaults to 32):
                 Images per forward pass and device.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             dataset_name (`str`, *optional*):
                 What the card calls the data set. Defaults to its name on the Hub or that of the folder.
 
         Returns:
-            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1], or the metrics of the problem.
 
         Raises:
             TypeError: If the model has no classifier.
@@ -444,6 +483,9 @@ class SNPPruner:
             batch_size=batch_size,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             dataset_name=dataset_name,
         )
 
@@ -505,6 +547,7 @@ class SNPPruner:
         num_samples: int = 64,
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         opset: int | None = None,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
@@ -530,6 +573,8 @@ class SNPPruner:
                 Of the choice.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
 
@@ -553,6 +598,7 @@ class SNPPruner:
                 num_samples=num_samples,
                 seed=seed,
                 image_column=image_column,
+                skip_unreadable=skip_unreadable,
                 opset=opset,
             )
         )

@@ -28,6 +28,8 @@ ROOMS = (
     "families",
     "loading",
     "plan",
+    # images and labels
+    "data",
     # the stages
     "calibration",
     "scoring",

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
+from ..data import calibration_subset, choose_num_workers, pixel_dataset
 from ..models import SNPModel
 from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
-from .data import calibration_subset, pixel_dataset
 from .fingerprint import model_fingerprint
 from .moments import complete_moments, moment_hooks
 from .sensitivities import add_sensitivities, start_sensitivities
@@ -38,6 +38,8 @@ def collect_statistics(
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
     moments: bool = True,
     sensitivities: bool = True,
 ) -> CalibrationStatistics:
@@ -50,7 +52,7 @@ def collect_statistics(
         model:
             The dense model in our architecture. It runs in eval mode on Accelerate's device and is put back.
         dataset:
-            See [`optimum_snp.calibration.data`].
+            See [`optimum_snp.data.pixels`].
         num_samples (`int`, *optional*, defaults to 64):
             Images to use: a random choice by `seed`, or the first of a stream.
         batch_size (`int`, *optional*, defaults to 16):
@@ -58,7 +60,11 @@ def collect_statistics(
         seed (`int`, *optional*, defaults to 42):
             Of the choice of images.
         image_processor, image_column:
-            See [`optimum_snp.calibration.data.pixel_dataset`].
+            See [`optimum_snp.data.pixel_dataset`].
+        num_workers (`int`, *optional*):
+            Processes that decode images; by default a number that suits the data set.
+        skip_unreadable (`bool`, *optional*, defaults to `False`):
+            Whether other images take the place of those that cannot be read, which are named.
         moments (`bool`, *optional*, defaults to `True`):
             Whether to sum the second moments that `method="snp-refit"` and `"projection"` need: a float64 matrix of
             the MLP's size squared per block.
@@ -70,7 +76,7 @@ def collect_statistics(
         [`CalibrationStatistics`]: The same on every process.
 
     Raises:
-        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.calibration.data.pixel_dataset`].
+        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.data.pixel_dataset`].
         ValueError: If the processes hold models of different weights.
     """
     fingerprint = model_fingerprint(model)
@@ -80,14 +86,16 @@ def collect_statistics(
             "call transformers.set_seed with the same seed before a model is built."
         )
     pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
-    subset = calibration_subset(pixels, num_samples, seed)
+    workers = choose_num_workers(num_workers, pixels)
+    subset = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable, num_workers=workers)
+    workers = choose_num_workers(num_workers, subset)  # fewer images, perhaps too few
     if len(subset) < num_samples:
         logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
 
     # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
     state = process_state()
     loader = prepare_data_loader(
-        DataLoader(subset, batch_size=batch_size),
+        DataLoader(subset, batch_size=batch_size, num_workers=workers),
         device=state.device,
         num_processes=state.num_processes,
         process_index=state.process_index,
