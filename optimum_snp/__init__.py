@@ -1,7 +1,7 @@
 """Structured Neuron-level Pruning (SNP) for Vision Transformers of Hugging Face transformers."""
 
 from .configuration import SNPConfig
-from .planning.plan import PruningPlan
+from .plan.plan import PruningPlan
 from .pruner import SNPPruner
 from .training import DistillationConfig, Recipe
 

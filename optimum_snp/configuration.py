@@ -8,12 +8,14 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from .planning.presets import PRESETS
+from .presets import PRESETS
 
 
 logger = logging.getLogger(__name__)
 
 METHODS = ("snp", "snp-refit", "projection")
+# Those that solve for new weights, from second moments of the activations.
+REFITTING_METHODS = ("snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 CONFIG_NAME = "snp_config.json"
 # The budgets, with what each counts.
@@ -180,6 +182,11 @@ class SNPConfig:
                 raise ValueError(f"num_singular_directions as a share of the energy must be in (0, 1], got {gamma}.")
         elif gamma is not None:
             _positive_integer("num_singular_directions", gamma)
+
+    @property
+    def refits(self) -> bool:
+        """Whether the method solves for new weights, from second moments of the activations."""
+        return self.method in REFITTING_METHODS
 
     @property
     def budget(self) -> str | None:

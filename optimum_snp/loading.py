@@ -9,24 +9,13 @@ from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, Pre
 from transformers.utils import cached_file
 
 from . import models
-from .conversion import check_supported
+from .families import check_supported, family_of_source, short_names
 from .exporting.exported import EXPORT_NAME
 
 
 logger = logging.getLogger(__name__)
 
 Saved = TypeVar("Saved")
-
-SHORT_NAMES = {
-    "deit-tiny": "facebook/deit-tiny-patch16-224",
-    "deit-small": "facebook/deit-small-patch16-224",
-    "deit-base": "facebook/deit-base-patch16-224",
-    "vit-small": "WinKawaks/vit-small-patch16-224",
-    "vit-base": "google/vit-base-patch16-224",
-    "swin-tiny": "microsoft/swin-tiny-patch4-window7-224",
-    "swin-small": "microsoft/swin-small-patch4-window7-224",
-    "swin-base": "microsoft/swin-base-patch4-window7-224",
-}
 
 
 def resolve_name(name_or_path: str | Path) -> str:
@@ -37,7 +26,7 @@ def resolve_name(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if Path(name).expanduser().exists():
         return str(Path(name).expanduser())
-    for short_name, full_name in SHORT_NAMES.items():
+    for short_name, full_name in short_names().items():
         namespace = full_name.split("/")[0]
         if name in (short_name, f"{namespace}/{short_name}"):
             return full_name
@@ -60,9 +49,25 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
             For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
 
     Raises:
-        ValueError: As [`source_class`]; nothing is downloaded then but the config.
+        ValueError: As [`source_class`]; nothing is downloaded then but the config. Also if the checkpoint lacks
+            weights: they would be random.
     """
-    return source_class(name_or_path, **options).from_pretrained(resolve_name(name_or_path), **options)
+    model_class = source_class(name_or_path, **options)
+    source, report = model_class.from_pretrained(resolve_name(name_or_path), output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    family = family_of_source(model_class.__name__)
+    if missing and family is not None:
+        below_base = [name.removeprefix(f"{source.base_model_prefix}.") for name in missing]
+        if all(name.startswith(family.optional_weights) for name in below_base):
+            logger.warning(f"{name_or_path} has no weights for {', '.join(missing)}; the model goes without.")
+            family.leave_out(source, missing)
+            missing = []
+    if missing:
+        raise ValueError(
+            f"{name_or_path} has no weights for {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}, which a "
+            f"{model_class.__name__} needs; they would be random. Name a checkpoint that was saved whole."
+        )
+    return source
 
 
 def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedModel]:

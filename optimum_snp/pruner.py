@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from .configuration import SNPConfig
-from .conversion import SNP_ARCHITECTURES, convert
+from .families import convert, our_classes
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .loading import load_image_processor, load_saved, load_source
+from .methods import method_of
 from .models import SNPModel, build_like
 from .planning.decide import check_fits, decide
-from .planning.plan import PLAN_NAME, PruningPlan
+from .plan.plan import PLAN_NAME, PruningPlan
 from .processes import process_state, run_on_main_process, tensors_of_main_process
 from .publishing import (
     atomic_folder,
@@ -29,7 +31,6 @@ from .publishing.card import CARD_NAME
 from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
 from .publishing.origin import Origin, read_origin
 from .publishing.recording import identify_dataset, record_latency
-from .reshaping import reshape
 from .training import (
     DistillationConfig,
     Recipe,
@@ -128,7 +129,7 @@ class SNPPruner:
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
         plan = measurements = None
-        if type(source).__name__ in SNP_ARCHITECTURES:
+        if type(source).__name__ in our_classes():
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
@@ -249,9 +250,7 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
-        # One process solves for the weights, all load them.
-        weights = tensors_of_main_process(lambda: reshape(self.model, plan, self.statistics).state_dict())
-        pruned = build_like(self.model, type(self.model), plan.pruned_config(self.model.config), weights)
+        pruned = self._reshape(plan)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
@@ -259,6 +258,20 @@ class SNPPruner:
         self.model, self.pruning_plan = pruned, plan
         self.statistics = None  # of the model before
         return self.model
+
+    def _reshape(self, plan: PruningPlan) -> SNPModel:
+        """One process solves for the weights, all load them."""
+        method, config = method_of(plan.config), plan.pruned_config(self.model.config)
+        requires_grad: dict[str, bool] = {}
+
+        def solve() -> dict[str, torch.Tensor]:
+            pruned = method.reshape(self.model, plan, self.statistics)
+            requires_grad.update({name: weight.requires_grad for name, weight in pruned.named_parameters()})
+            return pruned.state_dict()
+
+        weights = tensors_of_main_process(solve)
+        requires_grad = run_on_main_process(lambda: requires_grad)
+        return build_like(self.model, type(self.model), config, weights, requires_grad)
 
     def finetune(
         self,

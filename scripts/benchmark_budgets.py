@@ -34,10 +34,8 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
 from optimum_snp.models import SNPModel
-from optimum_snp.planning.costs import count_macs
-from optimum_snp.planning.losses import compute_losses
-from optimum_snp.planning.sizes import PART_SIZES, kept_size
-from optimum_snp.scoring import compute_scores
+from optimum_snp.structure.costs import count_macs
+from optimum_snp.plan.sizes import PART_SIZES, kept_size
 from optimum_snp.structure import block_sizes, stream_widths
 
 
@@ -98,7 +96,7 @@ class Subject:
         """Rank correlation of the predicted with the measured change, over single parts of single blocks."""
         config = SNPConfig(method=method)
         statistics = self.pruner.statistics
-        losses = compute_losses(self.dense, statistics, compute_scores(self.dense, statistics, config), config)
+        losses = compute_losses(self.dense, statistics, method_of(config).score(self.dense, statistics, config), config)
         curves = dict(zip(PART_SIZES, (losses.query_key, losses.value, losses.mlp), strict=True))
         num_blocks = len(block_sizes(self.dense.config))
         predicted, measured = [], []

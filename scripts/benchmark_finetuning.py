@@ -44,7 +44,7 @@ from optimum_snp.demo.data import AugmentedDigits
 from optimum_snp.demo.data import load_digits as load_demo_digits
 from optimum_snp.demo.dense import DENSE_MODELS, start_positions, training_arguments
 from optimum_snp.models import SNPModel
-from optimum_snp.planning.costs import count_macs
+from optimum_snp.structure.costs import count_macs
 
 
 logger = logging.getLogger("benchmark_finetuning")

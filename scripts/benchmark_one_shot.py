@@ -47,9 +47,9 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPModel
-from optimum_snp.planning.costs import count_macs
+from optimum_snp.structure.costs import count_macs
 from optimum_snp.structure import describe, stream_widths
 
 

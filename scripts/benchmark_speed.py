@@ -16,8 +16,8 @@ from shapes import SHAPES, SHARES, build_dense
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.benchmarking import measure_latency
 from optimum_snp.configuration import METHODS
-from optimum_snp.planning.costs import count_macs
-from optimum_snp.planning.presets import PRESETS
+from optimum_snp.structure.costs import count_macs
+from optimum_snp.presets import PRESETS
 
 
 NUM_RUNS = {1: 100, 8: 30}

@@ -14,7 +14,7 @@ from shapes import build_dense
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.planning.decide import make_plan
-from optimum_snp.planning.presets import PRESETS
+from optimum_snp.presets import PRESETS
 from optimum_snp.publishing.card import CARD_NAME, write_card
 from optimum_snp.publishing.origin import Origin
 from optimum_snp.scoring import Scores

@@ -16,9 +16,9 @@ from shapes import build_dense
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from optimum_snp.conversion import convert
-from optimum_snp.planning.costs import count_macs
-from optimum_snp.planning.presets import PRESETS
+from optimum_snp.families import convert
+from optimum_snp.structure.costs import count_macs
+from optimum_snp.presets import PRESETS
 
 
 NUM_RUNS = 9

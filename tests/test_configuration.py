@@ -5,7 +5,7 @@ import json
 import pytest
 
 from optimum_snp import SNPConfig
-from optimum_snp.planning.presets import PRESETS
+from optimum_snp.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", ["qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity", "head_sparsity"])

@@ -11,7 +11,8 @@ from transformers import ViTMAEConfig, ViTMAEModel
 from optimum_snp import SNPPruner
 from optimum_snp.calibration import model_fingerprint
 from optimum_snp.exporting.exported import EXPORT_NAME
-from optimum_snp.loading import SHORT_NAMES, load_source, resolve_name
+from optimum_snp.families import short_names
+from optimum_snp.loading import load_source, resolve_name
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
 from tests.hub_server import HubServer
 
@@ -37,7 +38,7 @@ def test_local_folder_comes_before_a_short_name(tmp_path, monkeypatch):
     (tmp_path / "deit-small").mkdir()
     monkeypatch.chdir(tmp_path)
     assert resolve_name("deit-small") == "deit-small"
-    assert resolve_name("deit-tiny") == SHORT_NAMES["deit-tiny"]
+    assert resolve_name("deit-tiny") == short_names()["deit-tiny"]
 
 
 @pytest.mark.parametrize("class_name", [*SOURCE_CLASSES, *SWIN_CLASSES])

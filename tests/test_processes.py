@@ -7,7 +7,7 @@ import torch
 
 from optimum_snp import SNPPruner
 from optimum_snp.calibration import model_fingerprint
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.processes import process_state, run_on_main_process, tensors_of_main_process
 from tests import distributed_job
 from tests.helpers import build_source, torchrun

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..configuration import LATENCY_BACKENDS
-from ..conversion import convert
+from ..families import convert
 from ..exporting.export import export_model
 from ..exporting.exported import EXPORT_NAME, ExportedModel
 from ..exporting.packages import FORMAT_OF_RUNTIME

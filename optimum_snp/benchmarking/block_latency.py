@@ -19,7 +19,7 @@ from transformers import PretrainedConfig
 
 from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
 from ..models import SNPModel
-from ..planning.costs import skeleton
+from ..structure.costs import skeleton
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
 from .backends import cpu_threads, prepare
 from .latency import random_images, random_model, time_in_turn
@@ -225,7 +225,7 @@ def _config(model: SNPModel, structure: Structure, shapes: dict[str, Shape]) -> 
     for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True):
         query_key, value, mlp, widths[block.stream] = shapes[kind]
         blocks.append({**sizes, "qk_head_dim": query_key, "v_head_dim": value, "intermediate_size": mlp})
-    config = resized_config(model.config, blocks, widths, method="snp")
+    config = resized_config(model.config, blocks, widths, refits=False)
     config._attn_implementation = model.config._attn_implementation
     return config
 

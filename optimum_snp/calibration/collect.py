@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor
 
 from ..models import SNPModel
 from ..processes import all_equal, process_state
-from ..structure import Structure, describe
+from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
 from .moments import complete_moments, moment_hooks
@@ -130,7 +130,7 @@ def _summing_hooks(
     """While open, every forward pass adds to `statistics`."""
     handles = moment_hooks(structure, model, statistics) if moments else []
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        handles += _attention_hooks(block.module.attention, sums)
+        handles += _attention_hooks(block, model, sums)
         handles.append(_stream_hook(block.module, sums))
     try:
         yield
@@ -139,11 +139,11 @@ def _summing_hooks(
             handle.remove()
 
 
-def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:
+def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:
     queries = []
 
     def split_heads(states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (attention.num_attention_heads, attention.qk_head_dim)).transpose(1, 2)
+        return states.unflatten(-1, (block.num_attention_heads, block.qk_head_dim)).transpose(1, 2)
 
     def keep_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         queries.append(output)
@@ -153,8 +153,8 @@ def _attention_hooks(attention: nn.Module, sums: dict[str, torch.Tensor]) -> lis
             sums[name] = sums[name] + value if name in sums else value
 
     return [
-        attention.q_proj.register_forward_hook(keep_query),
-        attention.k_proj.register_forward_hook(add_key),
+        model.get_submodule(block.query).register_forward_hook(keep_query),
+        model.get_submodule(block.key).register_forward_hook(add_key),
     ]
 
 
@@ -176,6 +176,5 @@ def _fill_missing(statistics: CalibrationStatistics, structure: Structure) -> No
     """A process without a batch adds zeros, so that all processes take part in the reduction."""
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         if "cosines" not in sums:
-            attention = block.module.attention
-            nothing = torch.zeros(0, attention.num_attention_heads, 1, attention.qk_head_dim)
+            nothing = torch.zeros(0, block.num_attention_heads, 1, block.qk_head_dim)
             sums.update(attention_score_statistics(nothing, nothing))

@@ -5,8 +5,8 @@ products. The sums of one block (float64, over all tokens of all images):
 
     query_moment    [heads, d, d]  sum q q^T
     key_moment      [heads, d, d]  sum k k^T, with k centred over the tokens of its map: softmax ignores the mean key
-    context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, the input of `o_proj`
-    mlp_moment      [M, M]         sum a a^T of the MLP's activations, the input of `fc2`
+    context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, the input of the output layer
+    mlp_moment      [M, M]         sum a a^T of the MLP's neurons, the input of its second layer
 
 `context_sum`, `mlp_sum` are the plain sums, and `query_num_tokens`, `context_num_tokens`, `mlp_num_tokens` the rows
 summed over. The sums of one norm, over the rows that its readers get:
@@ -15,7 +15,8 @@ summed over. The sums of one norm, over the rows that its readers get:
     moment      [C, C]  sum n n^T of what the norm puts out without its own scale and shift
     sum         [C]     sum n
 
-`C` is the width of the residual stream, or four times that in a patch merging, where four tokens lie side by side.
+`C` is the width of the residual stream, or that times the vectors that lie side by side in a row: four tokens in a
+patch merging, the class token and the mean of the patches before the classifier of a DINOv2.
 Tokens that pad a window are tokens of its attention map, so their queries and keys count, as the model uses them; all
 else runs over the tokens of the image.
 
@@ -30,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..structure import Norm, Structure
+from ..structure import Block, Norm, Structure
 from .statistics import CalibrationStatistics
 
 
@@ -78,10 +79,10 @@ def moment_hooks(structure: Structure, model: nn.Module, statistics: Calibration
     """
     handles, scratch = [], Scratch()
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        handles += _block_hooks(block.module, sums, scratch)
+        handles += _block_hooks(block, model, sums, scratch)
     for stream in structure.streams:
         for norm in stream.norms:
-            sums = statistics.norms[norm.name] = _start("", norm.repeats * stream.width)
+            sums = statistics.norms[norm.name] = _start("", norm.chunks * stream.width)
             handles.append(_norm_hook(norm, model.get_submodule(norm.name), sums, scratch))
     return handles
 
@@ -95,13 +96,13 @@ def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> A
     return module.register_forward_pre_hook(add)
 
 
-def _block_hooks(layer: nn.Module, sums: Sums, scratch: Scratch) -> list[Any]:
-    attention = layer.attention
-    heads, head_dim = attention.num_attention_heads, attention.qk_head_dim
+def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch) -> list[Any]:
+    heads, head_dim = block.num_attention_heads, block.qk_head_dim
+    query, key, output, down = map(model.get_submodule, (block.query, block.key, block.output, block.down))
     sums["query_num_tokens"] = _zeros()
     sums["query_moment"] = _zeros(heads, head_dim, head_dim)
     sums["key_moment"] = _zeros(heads, head_dim, head_dim)
-    sums |= _start("context_", attention.o_proj.in_features) | _start("mlp_", layer.mlp.fc2.in_features)
+    sums |= _start("context_", output.in_features) | _start("mlp_", down.in_features)
 
     def add(name: str, states: torch.Tensor) -> None:
         by_head = states.float().flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
@@ -118,10 +119,10 @@ def _block_hooks(layer: nn.Module, sums: Sums, scratch: Scratch) -> list[Any]:
         return lambda _module, inputs: _add(sums, name, inputs[0].flatten(0, -2), scratch)
 
     return [
-        attention.q_proj.register_forward_hook(add_query),
-        attention.k_proj.register_forward_hook(add_key),
-        attention.o_proj.register_forward_pre_hook(add_input("context_")),
-        layer.mlp.fc2.register_forward_pre_hook(add_input("mlp_")),
+        query.register_forward_hook(add_query),
+        key.register_forward_hook(add_key),
+        output.register_forward_pre_hook(add_input("context_")),
+        down.register_forward_pre_hook(add_input("mlp_")),
     ]
 
 

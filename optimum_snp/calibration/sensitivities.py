@@ -46,10 +46,9 @@ def start_sensitivities(structure: Structure, statistics: CalibrationStatistics)
         return torch.zeros(shape, dtype=torch.float64)
 
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        attention = block.module.attention
         sums["sensitivity_images"], sums["attention_sensitivity"], sums["mlp_sensitivity"] = zeros(), zeros(), zeros()
         sums["removal_change"] = zeros()
-        sums["query_sensitivity"] = zeros(attention.num_attention_heads, attention.qk_head_dim, attention.qk_head_dim)
+        sums["query_sensitivity"] = zeros(block.num_attention_heads, block.qk_head_dim, block.qk_head_dim)
     for sums in statistics.norms.values():
         sums["sensitivity_images"], sums["sensitivity"] = zeros(), zeros()
 
@@ -112,7 +111,7 @@ def _changes(
     added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
-        names += [f"{block.name}.{layer}" for layer in ("attention.q_proj", "attention.o_proj", "mlp.fc2")]
+        names += [block.query, block.output, block.down]
 
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: states.__setitem__(name, output)
@@ -150,24 +149,20 @@ def _add(
 ) -> None:
     num_images = len(next(iter(added.values())))
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        heads = block.module.attention.num_attention_heads
-        queries = gradients[f"{block.name}.attention.q_proj"].float().flatten(0, 1)
-        by_head = queries.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
+        queries = gradients[block.query].float().flatten(0, 1)
+        by_head = queries.unflatten(-1, (block.num_attention_heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
         sums["sensitivity_images"] += num_images
         sums["query_sensitivity"] += (by_head.mT @ by_head).cpu().double()
-        sums["attention_sensitivity"] += _energy(gradients[f"{block.name}.attention.o_proj"])
-        sums["mlp_sensitivity"] += _energy(gradients[f"{block.name}.mlp.fc2"])
-        sums["removal_change"] += _energy(
-            (gradients[f"{block.name}.mlp.fc2"] * added[block.name]).flatten(1).sum(dim=1)
-        )
+        sums["attention_sensitivity"] += _energy(gradients[block.output])
+        sums["mlp_sensitivity"] += _energy(gradients[block.down])
+        sums["removal_change"] += _energy((gradients[block.down] * added[block.name]).flatten(1).sum(dim=1))
     for stream in structure.streams:
         for norm in stream.norms:
             sums = statistics.norms[norm.name]
             sums["sensitivity_images"] += num_images
             if norm.name in gradients:  # a backbone does not use the final norm of its network
                 gradient = gradients[norm.name] * model.get_submodule(norm.name).weight
-                # Each of the tokens has its share of the gradient at their mean.
-                sums["sensitivity"] += _energy(gradient.sum(dim=1) if norm.averages else gradient)
+                sums["sensitivity"] += _energy(norm.read_gradient(gradient))
 
 
 def _energy(gradient: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from ..benchmarking import measure_latency
 from ..configuration import SNPConfig
-from ..planning.costs import count_macs, count_parameters
+from ..structure.costs import count_macs, count_parameters
 from ..pruner import SNPPruner
 from ..publishing import atomic_folder, check_save_directory
 from .data import AugmentedDigits, load_digits

@@ -4,6 +4,7 @@ With this package imported, `AutoModel.from_pretrained` needs no `trust_remote_c
 saved from here carries the code of its architecture, so that it loads without this package as well.
 """
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
@@ -17,12 +18,13 @@ from transformers import (
 )
 
 from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from .snp_vit import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from .snp_vit import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 
 
 AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
 AutoModel.register(SNPViTConfig, SNPViTModel)
 AutoModelForImageClassification.register(SNPViTConfig, SNPViTForImageClassification)
+AutoBackbone.register(SNPViTConfig, SNPViTBackbone)
 AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
 AutoModel.register(SNPSwinConfig, SNPSwinModel)
 AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
@@ -32,6 +34,7 @@ AutoBackbone.register(SNPSwinConfig, SNPSwinBackbone)
 SNPViTConfig.register_for_auto_class("AutoConfig")
 SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SNPViTBackbone.register_for_auto_class("AutoBackbone")
 SNPSwinConfig.register_for_auto_class("AutoConfig")
 SNPSwinModel.register_for_auto_class("AutoModel")
 SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
@@ -39,22 +42,54 @@ SNPSwinBackbone.register_for_auto_class("AutoBackbone")
 
 
 SNPModel: TypeAlias = (
-    SNPViTModel | SNPViTForImageClassification | SNPSwinModel | SNPSwinForImageClassification | SNPSwinBackbone
+    SNPViTModel
+    | SNPViTForImageClassification
+    | SNPViTBackbone
+    | SNPSwinModel
+    | SNPSwinForImageClassification
+    | SNPSwinBackbone
 )
 
 
 def build_like(
-    source: PreTrainedModel, model_class: type, config: PretrainedConfig, weights: dict[str, torch.Tensor]
+    source: PreTrainedModel,
+    model_class: type,
+    config: PretrainedConfig,
+    weights: dict[str, torch.Tensor],
+    requires_grad: Mapping[str, bool] | None = None,
 ) -> SNPModel:
     """A model of ours with copies of `weights`, in eval mode.
 
     Device, dtype, attention implementation and name are those of `source`, since neither config nor weights hold them.
+
+    Args:
+        source (`PreTrainedModel`):
+            The model that it is made from.
+        model_class (`type`), config (`PretrainedConfig`):
+            Of the new model.
+        weights (`dict[str, torch.Tensor]`):
+            All of its weights.
+        requires_grad (`Mapping[str, bool]`, *optional*):
+            Whether weights are trained, by name; those that it does not name are. By default as `weights` say.
     """
     config._attn_implementation = source.config._attn_implementation
     config._name_or_path = source.config._name_or_path
-    model = model_class(config)
-    model.load_state_dict(weights)
-    return model.to(device=source.device, dtype=source.dtype).eval()
+    with torch.device("meta"):  # all weights are given: to draw others first would only take time
+        model = model_class(config)
+    if requires_grad is None:
+        requires_grad = {name: weight.requires_grad for name, weight in weights.items()}
+    copies = {
+        name: weight.detach().to(device=source.device, dtype=source.dtype, copy=True).contiguous()
+        for name, weight in weights.items()
+    }
+    model.load_state_dict(copies, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(requires_grad.get(name, True))
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # those that are computed, not saved
+            module.to_empty(device=source.device, recurse=False)
+            model._init_weights(module)
+    return model.eval()
 
 
 __all__ = [
@@ -63,6 +98,7 @@ __all__ = [
     "SNPSwinConfig",
     "SNPSwinForImageClassification",
     "SNPSwinModel",
+    "SNPViTBackbone",
     "SNPViTConfig",
     "SNPViTForImageClassification",
     "SNPViTModel",

@@ -21,9 +21,9 @@ from typing import TypeAlias
 import torch
 
 from .latency_costs import LatencyCosts
-from .losses import Losses
+from ..losses import Losses
 from .size_costs import SizeCosts
-from .sizes import WIDTH, Part, Sizes
+from ..plan.sizes import Part, Sizes, Slot
 
 
 Costs: TypeAlias = SizeCosts | LatencyCosts
@@ -57,13 +57,13 @@ def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_
             Of the same model.
         target (`float`):
             The cost that is allowed, in the unit of `costs`.
-        minimum (`dict[Part, int]`):
+        minimum (`dict[Slot, int]`):
             The least size of every part; that of the model for what must stay.
         round_to (`int`):
             Multiples of this are preferred.
 
     Returns:
-        `dict[Part, int]`: A size for every part: the least one where even those cost more.
+        `dict[Slot, int]`: A size for every part: the least one where even those cost more.
     """
     choices = size_choices(costs.sizes, losses, minimum)
     best = search_price(costs, target, lambda price: _cheapest(costs, choices, price, round_to))
@@ -96,54 +96,58 @@ def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]
     return sizes if best is None else best
 
 
-def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Part, Choice]:
+def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Slot, Choice]:
     """What every part may choose from: its sizes from the least one on."""
-    curves = {"qk_sparsity": losses.query_key, "v_sparsity": losses.value, "mlp_sparsity": losses.mlp}
-    curves[WIDTH] = losses.widths
+    curves = {
+        Part.QUERY_KEY: losses.query_key,
+        Part.VALUE: losses.value,
+        Part.MLP: losses.mlp,
+        Part.WIDTH: losses.widths,
+    }
     choices = {}
-    for (name, index), size in dense.items():
-        sizes = torch.arange(minimum[name, index], size + 1)
-        choices[name, index] = Choice(sizes, curves[name][index][sizes])
+    for (part, index), size in dense.items():
+        sizes = torch.arange(minimum[part, index], size + 1)
+        choices[part, index] = Choice(sizes, curves[part][index][sizes])
     return choices
 
 
-def _cheapest(costs: Costs, choices: dict[Part, Choice], price: float, round_to: int) -> Sizes:
+def _cheapest(costs: Costs, choices: dict[Slot, Choice], price: float, round_to: int) -> Sizes:
     """The sizes with the least loss + price * cost."""
     sizes = dict(costs.sizes)
     for _ in range(ROUNDS):
         before = dict(sizes)
-        for part, choice in choices.items():
-            name, block = part
-            if name == "mlp_sparsity":
-                sizes[part], _ = best_size(costs, part, choice, sizes, price, round_to)
-            elif name == "qk_sparsity":
+        for slot, choice in choices.items():
+            part, block = slot
+            if part is Part.MLP:
+                sizes[slot], _ = best_size(costs, slot, choice, sizes, price, round_to)
+            elif part is Part.QUERY_KEY:
                 query_key, value, _ = best_attention(costs, choices, block, sizes, price, round_to)
-                sizes[part], sizes["v_sparsity", block] = query_key, value
-        for part, choice in choices.items():
-            if part[0] == WIDTH:  # one after the other: patch merging ties the widths of neighbours
-                sizes[part], _ = best_size(costs, part, choice, sizes, price, round_to)
+                sizes[slot], sizes[Part.VALUE, block] = query_key, value
+        for slot, choice in choices.items():
+            if slot[0] is Part.WIDTH:  # one after the other: patch merging ties the widths of neighbours
+                sizes[slot], _ = best_size(costs, slot, choice, sizes, price, round_to)
         if sizes == before:
             break
     return sizes
 
 
 def best_size(
-    costs: Costs, part: Part, choice: Choice, sizes: Sizes, price: float, round_to: int
+    costs: Costs, slot: Slot, choice: Choice, sizes: Sizes, price: float, round_to: int
 ) -> tuple[int, float]:
     """The size of a part with the least loss + price * cost, and that sum."""
-    totals = choice.losses + price * costs.curve(part, _preferred(choice.sizes, round_to), sizes)
+    totals = choice.losses + price * costs.curve(slot, _preferred(choice.sizes, round_to), sizes)
     best = int(totals.argmin())
     return int(choice.sizes[best]), float(totals[best])
 
 
 def best_attention(
-    costs: Costs, choices: dict[Part, Choice], block: int, sizes: Sizes, price: float, round_to: int
+    costs: Costs, choices: dict[Slot, Choice], block: int, sizes: Sizes, price: float, round_to: int
 ) -> tuple[int, int, float]:
     """The sizes of queries/keys and of values with the least loss + price * cost, and that sum.
 
     They are chosen together, since attention pads the smaller of the two.
     """
-    query_key, value = (choices[name, block] for name in ("qk_sparsity", "v_sparsity"))
+    query_key, value = (choices[part, block] for part in (Part.QUERY_KEY, Part.VALUE))
     preferred = (_preferred(choice.sizes, round_to) for choice in (query_key, value))
     cost = costs.attention(block, *preferred, sizes, padded=round_to > 1)
     totals = query_key.losses.unsqueeze(1) + value.losses + price * cost
@@ -157,22 +161,22 @@ def _preferred(sizes: torch.Tensor, round_to: int) -> torch.Tensor:
     return (sizes + torch.ceil(sizes / round_to) * round_to) / 2
 
 
-def _spend_rest(costs: Costs, choices: dict[Part, Choice], sizes: Sizes, target: float, round_to: int) -> Sizes:
+def _spend_rest(costs: Costs, choices: dict[Slot, Choice], sizes: Sizes, target: float, round_to: int) -> Sizes:
     """Raises sizes, always the one that gains most per cost, to the next multiple of `round_to` if that fits."""
     sizes = dict(sizes)
     for step in sorted({round_to, 1}, reverse=True):
         while (rest := target - costs.total(sizes)) > _SLACK * target:
             gains = {}
-            for part, choice in choices.items():
-                size = sizes[part]
+            for slot, choice in choices.items():
+                size = sizes[slot]
                 larger = min((size // step + 1) * step, int(choice.sizes[-1]))
-                now, then = costs.curve(part, torch.tensor([size, larger]), sizes).tolist()
+                now, then = costs.curve(slot, torch.tensor([size, larger]), sizes).tolist()
                 cost = max(then - now, _FREE * target)
                 if larger > size and cost <= rest:
                     gain = choice.losses[size - choice.sizes[0]] - choice.losses[larger - choice.sizes[0]]
-                    gains[part] = float(gain) / cost, larger
+                    gains[slot] = float(gain) / cost, larger
             if not gains:
                 break
-            part = max(gains, key=lambda part: gains[part][0])
-            sizes[part] = gains[part][1]
+            slot = max(gains, key=lambda slot: gains[slot][0])
+            sizes[slot] = gains[slot][1]
     return sizes

@@ -9,18 +9,19 @@ from transformers import PretrainedConfig
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
 from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
+from ..losses import Losses
+from ..methods import Method, method_of
 from ..models import SNPModel
-from ..reshaping.remove import remove
-from ..scoring import Scores, check_moments, compute_scores
+from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
+from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
+from ..scoring import Scores
 from ..structure import block_sizes, block_stages, stream_widths
+from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import allocate
-from .costs import count_macs, count_parameters, skeleton
 from .latency import plan_within_latency
-from .losses import Losses, compute_losses
-from .plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
+from .rest import Rest
 from .size_costs import SizeCosts
-from .sizes import PART_SIZES, WIDTH, Sizes, dense_sizes, sizes_of_shares
 from .whole_parts import choose_head_counts
 
 
@@ -48,39 +49,35 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
         ImportError: If a latency is to be measured on a backend that is not installed.
     """
     check_fits(config, model.config)
-    budget = config.budget
-    if budget is not None and not statistics.has_sensitivities:
+    if config.budget is not None and not statistics.has_sensitivities:
         raise ValueError(
-            f"{budget} needs the sensitivities of the outputs, and these statistics have none. Call "
+            f"{config.budget} needs the sensitivities of the outputs, and these statistics have none. Call "
             "calibrate(dataset) again, without moments=False or sensitivities=False."
         )
-    check_moments(statistics, config)
-    dense_minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
+    method = method_of(config)
+    method.check_statistics(statistics)
+    minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
     counts = fixed_head_counts(model.config, statistics, config)
     weighed = None
     if AUTO in (config.head_sparsity, config.dropped_blocks):
         weighed = _scores_and_losses(model, statistics, config)
-        counts = choose_head_counts(model, statistics, *weighed, config, counts, dense_minimum, round_to)
-    heads = choose_heads(model, statistics, config, counts)
-    rest, rest_statistics = remove(model, heads, config.method, statistics)
-    if weighed is None or rest is not model:
-        weighed = _scores_and_losses(rest, rest_statistics, config)
+        counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to)
+    rest = Rest.of(model, statistics, choose_heads(model, statistics, config, counts), refits=method.refits)
+    if weighed is None or rest.model is not model:
+        weighed = _scores_and_losses(rest.model, rest.statistics, config)
     scores, losses = weighed
-    if budget is None:
-        return make_plan(model, scores, config, heads=heads)
-    # What is left counts its blocks anew: for each of its parts that of the dense model.
-    kept = [index for index, of_block in enumerate(heads) if of_block]
-    dense_parts = {(name, i): (name, i if name == WIDTH else kept[i]) for name, i in dense_sizes(rest.config)}
-    minimum = {part: dense_minimum[dense_part] for part, dense_part in dense_parts.items()}
+    if config.budget is None:
+        return make_plan(model, scores, config, heads=rest.heads)
+    minimum = rest.from_dense(minimum, dense_sizes(rest.model.config))
 
     def plan_of(sizes: Sizes) -> PruningPlan:
-        dense_indices = {dense_parts[part]: size for part, size in sizes.items()}
-        return make_plan(model, scores, config, heads=heads, sizes=dense_indices)
+        return make_plan(model, scores, config, heads=rest.heads, sizes=rest.to_dense(sizes))
 
-    if budget == "target_latency":
+    if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, rest, config, losses, minimum, round_to, plan_of)
-    return _plan_within(model, config, SizeCosts(rest, BUDGETS[budget]), losses, minimum, round_to, plan_of)
+            return plan_within_latency(model, rest.model, config, losses, minimum, round_to, plan_of)
+    costs = SizeCosts(rest.model, BUDGETS[config.budget])
+    return _plan_within(model, config, costs, losses, minimum, round_to, plan_of)
 
 
 def make_plan(
@@ -102,7 +99,7 @@ def make_plan(
             What is asked for; the plan records it.
         heads (`list[list[int]]`, *optional*):
             Per block the heads that stay, none of a block that is dropped. Defaults to all.
-        sizes (`dict[Part, int]`, *optional*):
+        sizes (`dict[Slot, int]`, *optional*):
             The sizes that stay.
 
     Returns:
@@ -111,6 +108,7 @@ def make_plan(
     Raises:
         ValueError: If a list of shares does not fit the blocks or stages of the model.
     """
+    method = method_of(config)
     sizes = sizes_of_shares(config, model.config) if sizes is None else sizes
     stages = block_stages(model.config)
     blocks = []
@@ -121,23 +119,23 @@ def make_plan(
             blocks.append(BlockPlan(dict(before), None, heads=[], query_key=[], value=[], mlp=[], stage=stages[index]))
             continue
         after = {**before, "num_attention_heads": len(kept)}
-        after |= {name: sizes[part, index] for part, name in PART_SIZES.items()}
+        after |= {part.size_name: sizes[part, index] for part in NEURON_PARTS}
         query_key, value, mlp = next(scores_of_blocks)
         blocks.append(
             BlockPlan(
                 before=dict(before),
                 after=after,
                 heads=kept,
-                query_key=_kept_of_heads(query_key, after["qk_head_dim"], config.method),
-                value=_kept_of_heads(value, after["v_head_dim"], config.method),
+                query_key=_kept_of_heads(query_key, after["qk_head_dim"], method),
+                value=_kept_of_heads(value, after["v_head_dim"], method),
                 mlp=keep_highest(mlp, after["intermediate_size"]),
                 stage=stages[index],
             )
         )
     widths = []
     for index, before in enumerate(stream_widths(model.config)):
-        after = sizes[WIDTH, index]
-        rotated = config.method == "projection" and after < before
+        after = sizes[Part.WIDTH, index]
+        rotated = method.keeps_directions and after < before
         kept = PROJECTED if rotated else keep_highest(scores.widths[index], after)
         widths.append(WidthPlan(before, after, kept))
     plan = PruningPlan(
@@ -173,9 +171,9 @@ def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
             raise ValueError(f"frozen_blocks has {block}, but the model has blocks 0 to {num_blocks - 1}.")
 
 
-def _kept_of_heads(scores: torch.Tensor, size: int, method: str) -> list[list[int]] | str:
+def _kept_of_heads(scores: torch.Tensor, size: int, method: Method) -> list[list[int]] | str:
     """The kept neurons of each head; no neurons where directions are kept."""
-    if method == "projection" and size < scores.shape[1]:
+    if method.keeps_directions and size < scores.shape[1]:
         return PROJECTED
     return [keep_highest(head, size) for head in scores]
 
@@ -184,8 +182,9 @@ def _scores_and_losses(
     model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
 ) -> tuple[Scores, Losses | None]:
     """The scores of all parts, and with a budget the losses of all sizes."""
-    scores = compute_scores(model, statistics, config)
-    return scores, compute_losses(model, statistics, scores, config) if config.budget else None
+    method = method_of(config)
+    scores = method.score(model, statistics, config)
+    return scores, method.loss(model, statistics, scores) if config.budget else None
 
 
 def _plan_within(
@@ -219,13 +218,14 @@ def _plan_within(
 def _minimum_sizes(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
     """The least size that every part may get; that of the dense model where the user wants it left alone."""
     least = {
-        "qk_sparsity": config.minimum_qk_head_dim,
-        "v_sparsity": config.minimum_v_head_dim,
-        "mlp_sparsity": config.minimum_intermediate_size,
-        WIDTH: config.minimum_hidden_size,
+        Part.QUERY_KEY: config.minimum_qk_head_dim,
+        Part.VALUE: config.minimum_v_head_dim,
+        Part.MLP: config.minimum_intermediate_size,
+        Part.WIDTH: config.minimum_hidden_size,
     }
     minimum = {}
     for (part, index), size in dense_sizes(model_config).items():
-        frozen = part in config.frozen_parts or (part != WIDTH and index in config.frozen_blocks)
+        in_frozen_block = part is not Part.WIDTH and index in config.frozen_blocks
+        frozen = part.share_name in config.frozen_parts or in_frozen_block
         minimum[part, index] = size if frozen else min(size, least[part])
     return minimum

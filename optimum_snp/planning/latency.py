@@ -21,9 +21,9 @@ from ..configuration import SNPConfig
 from ..models import SNPModel
 from .budget import allocate
 from .latency_costs import LatencyCosts
-from .losses import Losses
-from .plan import PruningPlan
-from .sizes import Sizes
+from ..losses import Losses
+from ..plan.plan import PruningPlan
+from ..plan.sizes import Sizes
 
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def plan_within_latency(
             With a `target_latency`.
         losses ([`Losses`]):
             Of the rest.
-        minimum (`dict[Part, int]`):
+        minimum (`dict[Slot, int]`):
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.

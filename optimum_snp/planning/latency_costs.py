@@ -7,7 +7,7 @@ import torch
 from ..benchmarking.latency_table import LatencyTable, block_kinds
 from ..models import SNPModel
 from ..structure import describe
-from .sizes import WIDTH, Part, Sizes, dense_sizes
+from ..plan.sizes import Part, Sizes, Slot, dense_sizes
 
 
 class LatencyCosts:
@@ -16,7 +16,7 @@ class LatencyCosts:
     It is asked for the same things as [`SizeCosts`], which counts operations or parameters.
 
     Attributes:
-        sizes (`dict[Part, int]`): Of the dense model.
+        sizes (`dict[Slot, int]`): Of the dense model.
     """
 
     def __init__(self, model: SNPModel, table: LatencyTable):
@@ -33,11 +33,11 @@ class LatencyCosts:
         blocks = sum(self._block(index, sizes) for index in range(len(self._kinds)))
         return float(blocks + self._rest(sizes))
 
-    def curve(self, part: Part, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    def curve(self, slot: Slot, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
         """What every candidate size of a part costs, `[candidates]`, when all others stay; but for a constant."""
-        name, index = part
-        changed = {**sizes, part: candidates}
-        if name != WIDTH:
+        part, index = slot
+        changed = {**sizes, slot: candidates}
+        if part is not Part.WIDTH:
             return self._block(index, changed)
         blocks = (self._block(block, changed) for block, stream in enumerate(self._streams) if stream == index)
         return sum(blocks, start=self._rest(changed))
@@ -49,13 +49,13 @@ class LatencyCosts:
 
         `padded` means nothing here: what attention pads has been measured.
         """
-        return self._table.attention[self._kinds[block]](query_key, value, sizes[WIDTH, self._streams[block]])
+        return self._table.attention[self._kinds[block]](query_key, value, sizes[Part.WIDTH, self._streams[block]])
 
-    def _block(self, index: int, sizes: dict[Part, Any]) -> torch.Tensor:
-        kind, width = self._kinds[index], sizes[WIDTH, self._streams[index]]
-        attention = self._table.attention[kind](sizes["qk_sparsity", index], sizes["v_sparsity", index], width)
-        return attention + self._table.mlp[kind](sizes["mlp_sparsity", index], width)
+    def _block(self, index: int, sizes: dict[Slot, Any]) -> torch.Tensor:
+        kind, width = self._kinds[index], sizes[Part.WIDTH, self._streams[index]]
+        attention = self._table.attention[kind](sizes[Part.QUERY_KEY, index], sizes[Part.VALUE, index], width)
+        return attention + self._table.mlp[kind](sizes[Part.MLP, index], width)
 
-    def _rest(self, sizes: dict[Part, Any]) -> torch.Tensor:
-        widths = ((WIDTH, stream) for stream in range(self._num_streams))
+    def _rest(self, sizes: dict[Slot, Any]) -> torch.Tensor:
+        widths = ((Part.WIDTH, stream) for stream in range(self._num_streams))
         return self._table.rest(sum(sizes[width] / self.sizes[width] for width in widths) / self._num_streams)

@@ -7,10 +7,11 @@ from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, SNPConfig
+from ..methods import method_of
 from ..models import SNPModel
-from ..scoring import block_scores, compute_head_scores
+from ..scoring import block_scores
 from ..structure import block_sizes, block_stages
-from .sizes import block_shares, kept_size
+from ..plan.sizes import block_shares, kept_size
 
 
 def fixed_head_counts(
@@ -50,8 +51,8 @@ def choose_heads(
     before = [block["num_attention_heads"] for block in block_sizes(model.config)]
     if all(count in (0, all_heads) for count, all_heads in zip(counts, before, strict=True)):
         return [list(range(count)) for count in counts]
-    scores = compute_head_scores(model, statistics, config)
-    return [keep_highest(of_block, count) for of_block, count in zip(scores, counts, strict=True)]
+    scores = method_of(config).score_heads(model, statistics, config)
+    return [keep_highest(heads, count) for heads, count in zip(scores, counts, strict=True)]
 
 
 def keep_highest(scores: torch.Tensor, count: int) -> list[int]:

@@ -7,18 +7,18 @@ from torch import nn
 
 from ..models import SNPModel
 from ..structure import Structure, describe
-from .sizes import BLOCK, HEADS, PART_SIZES, WIDTH, Part, Sizes, dense_sizes
+from ..plan.sizes import Part, Sizes, Slot, dense_sizes
 
 
 class SizeCosts:
     """Multiply-accumulates or parameters as a polynomial in the sizes of all parts.
 
     Heads and blocks count as they are in the dense model where sizes do not say otherwise.
-    [`optimum_snp.planning.costs`] counts the same on whole models. Not in the polynomial are the few weights that
+    [`optimum_snp.structure.costs`] counts the same on whole models. Not in the polynomial are the few weights that
     the closed-form methods add with a narrower stream: biases, and Swin's small layer behind the patch embedding.
 
     Attributes:
-        sizes (`dict[Part, int]`): Of the dense model.
+        sizes (`dict[Slot, int]`): Of the dense model.
         unit (`str`): `"macs"` or `"parameters"`.
     """
 
@@ -29,8 +29,8 @@ class SizeCosts:
         self.sizes = dense_sizes(model.config)
         self._whole: Sizes = {}
         for index, block in enumerate(structure.blocks):
-            self._whole |= {(HEADS, index): block.module.attention.num_attention_heads, (BLOCK, index): 1}
-        self._terms: dict[tuple[Part, ...], float] = defaultdict(float)
+            self._whole |= {(Part.HEADS, index): block.num_attention_heads, (Part.BLOCK, index): 1}
+        self._terms: dict[tuple[Slot, ...], float] = defaultdict(float)
         self._attention_slopes: dict[int, float] = {}
         inputs, outputs = _inputs_and_outputs(structure)
         self._block_of = {
@@ -47,22 +47,22 @@ class SizeCosts:
                 self._add(layer.bias.numel(), written, block=block)
         if unit == "macs":
             for index, block in enumerate(structure.blocks):
-                pairs = block.num_maps * block.map_tokens**2 * block.module.attention.num_attention_heads
+                pairs = block.num_maps * block.map_tokens**2 * block.num_attention_heads
                 self._attention_slopes[index] = pairs
-                for part in (("qk_sparsity", index), ("v_sparsity", index)):
-                    self._add(pairs * self.sizes[part], part, block=index)
+                for slot in ((Part.QUERY_KEY, index), (Part.VALUE, index)):
+                    self._add(pairs * self.sizes[slot], slot, block=index)
         else:
             self._add_vectors(model, structure)
-        self._terms_of: dict[Part, list[tuple[list[Part], float]]] = {part: [] for part in self.sizes}
-        for parts, amount in self._terms.items():
-            for position, part in enumerate(parts):
-                if part in self._terms_of:
-                    self._terms_of[part].append(([*parts[:position], *parts[position + 1 :]], amount))
+        self._terms_of: dict[Slot, list[tuple[list[Slot], float]]] = {slot: [] for slot in self.sizes}
+        for slots, amount in self._terms.items():
+            for position, slot in enumerate(slots):
+                if slot in self._terms_of:
+                    self._terms_of[slot].append(([*slots[:position], *slots[position + 1 :]], amount))
 
     def _add_vectors(self, model: nn.Module, structure: Structure) -> None:
         counted = self.total(self.sizes)
         for index, stream in enumerate(structure.streams):
-            width = (WIDTH, index)
+            width = (Part.WIDTH, index)
             sizes = {vector: model.get_parameter(vector).numel() for vector in stream.vectors}
             for name in (*stream.scales, *(norm.name for norm in stream.norms)):
                 sizes[name] = sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
@@ -71,31 +71,31 @@ class SizeCosts:
                 counted += size
         self._add(sum(parameter.numel() for parameter in model.parameters()) - counted)
 
-    def _add(self, amount: float, *parts: Part | None, block: int | None = None) -> None:
+    def _add(self, amount: float, *slots: Slot | None, block: int | None = None) -> None:
         """An amount, as counted on the dense model, that grows with the sizes of these parts, in this block."""
-        parts = tuple(part for part in parts if part is not None)
-        parts += tuple((HEADS, index) for name, index in parts if name in ("qk_sparsity", "v_sparsity"))
-        parts += ((BLOCK, block),) if block is not None else ()
-        for part in parts:
-            amount /= self._size(part, self.sizes)
-        self._terms[parts] += amount
+        slots = tuple(slot for slot in slots if slot is not None)
+        slots += tuple((Part.HEADS, index) for part, index in slots if part in (Part.QUERY_KEY, Part.VALUE))
+        slots += ((Part.BLOCK, block),) if block is not None else ()
+        for slot in slots:
+            amount /= self._size(slot, self.sizes)
+        self._terms[slots] += amount
 
-    def _size(self, part: Part, sizes: Sizes) -> int:
-        return sizes[part] if part in sizes else self._whole[part]
+    def _size(self, slot: Slot, sizes: Sizes) -> int:
+        return sizes[slot] if slot in sizes else self._whole[slot]
 
     def total(self, sizes: Sizes) -> float:
         """The cost of a model of these sizes."""
         total = 0.0
-        for parts, amount in self._terms.items():
-            for part in parts:
-                amount *= self._size(part, sizes)
+        for slots, amount in self._terms.items():
+            for slot in slots:
+                amount *= self._size(slot, sizes)
             total += amount
         return total
 
-    def curve(self, part: Part, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    def curve(self, slot: Slot, candidates: torch.Tensor, sizes: Sizes) -> torch.Tensor:
         """What every candidate size of a part costs, `[candidates]`, when all others stay; but for a constant."""
         slope = 0.0
-        for others, amount in self._terms_of[part]:
+        for others, amount in self._terms_of[slot]:
             for other in others:
                 amount *= self._size(other, sizes)
             slope += amount
@@ -111,28 +111,28 @@ class SizeCosts:
                 The block.
             query_key, value (`torch.Tensor`):
                 The candidates.
-            sizes (`dict[Part, int]`):
+            sizes (`dict[Slot, int]`):
                 Of all other parts.
             padded (`bool`):
                 Whether attention counts as if the smaller of the two sizes were the larger, as fused kernels have it.
         """
-        costs = self.curve(("qk_sparsity", block), query_key, sizes).unsqueeze(1)
-        costs = costs + self.curve(("v_sparsity", block), value, sizes)
+        costs = self.curve((Part.QUERY_KEY, block), query_key, sizes).unsqueeze(1)
+        costs = costs + self.curve((Part.VALUE, block), value, sizes)
         if padded:
             costs = costs + self._attention_slopes.get(block, 0.0) * (query_key.unsqueeze(1) - value).abs()
         return costs
 
 
-def _inputs_and_outputs(structure: Structure) -> tuple[dict[str, Part], dict[str, Part]]:
+def _inputs_and_outputs(structure: Structure) -> tuple[dict[str, Slot], dict[str, Slot]]:
     """The part that the inputs, and the outputs, of each layer belong to."""
     inputs, outputs = {}, {}
     for index, stream in enumerate(structure.streams):
-        width = (WIDTH, index)
+        width = (Part.WIDTH, index)
         outputs |= dict.fromkeys(stream.writers, width)
         inputs |= dict.fromkeys((reader for norm in stream.norms for reader in norm.readers), width)
     for index, block in enumerate(structure.blocks):
-        query_key, value, mlp = ((part, index) for part in PART_SIZES)
-        outputs[f"{block.name}.attention.q_proj"] = outputs[f"{block.name}.attention.k_proj"] = query_key
-        outputs[f"{block.name}.attention.v_proj"] = inputs[f"{block.name}.attention.o_proj"] = value
-        outputs[f"{block.name}.mlp.fc1"] = inputs[f"{block.name}.mlp.fc2"] = mlp
+        outputs[block.query] = outputs[block.key] = (Part.QUERY_KEY, index)
+        outputs[block.value] = inputs[block.output] = (Part.VALUE, index)
+        outputs |= dict.fromkeys(block.mlp_inputs, (Part.MLP, index))
+        inputs[block.down] = (Part.MLP, index)
     return inputs, outputs

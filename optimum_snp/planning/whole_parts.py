@@ -18,13 +18,15 @@ import torch
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
+from ..losses import Losses, per_channel
+from ..methods import method_of
 from ..models import SNPModel
-from ..scoring import Scores, eliminate_heads, snp_head_scores
+from ..scoring import Scores
 from ..structure import block_stages, describe
 from .budget import ROUNDS, best_attention, best_size, search_price, size_choices
-from .losses import Losses, nested_errors, per_channel
 from .size_costs import SizeCosts
-from .sizes import BLOCK, HEADS, WIDTH, Sizes
+from ..plan.sizes import Part, Sizes
+from ..reshaping.select import weight_of
 
 
 @dataclass
@@ -65,7 +67,7 @@ def choose_head_counts(
             With a budget, and `"auto"` for heads or blocks.
         fixed (`list[int]`):
             Per block the heads that it keeps, 0 if it goes, where the config leaves no choice.
-        minimum (`dict[Part, int]`):
+        minimum (`dict[Slot, int]`):
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.
@@ -84,46 +86,37 @@ def choose_head_counts(
             gains = []  # of every block, by staying
             for index, of_heads in enumerate(whole.heads):
                 num_heads = len(of_heads) - 1
-                kept = {**sizes, (HEADS, index): num_heads, (BLOCK, index): 1}
-                query_key, value, attention = best_attention(costs, choices, index, kept, price, round_to)
-                part = ("mlp_sparsity", index)
-                intermediate, mlp = best_size(costs, part, choices[part], kept, price, round_to)
+                whole_block = {**sizes, (Part.HEADS, index): num_heads, (Part.BLOCK, index): 1}
+                query_key, value, attention = best_attention(costs, choices, index, whole_block, price, round_to)
+                slot = (Part.MLP, index)
+                intermediate, mlp = best_size(costs, slot, choices[slot], whole_block, price, round_to)
                 totals = of_heads[options[index]] + options[index] / num_heads * attention + mlp
-                sizes |= {("qk_sparsity", index): query_key, ("v_sparsity", index): value, part: intermediate}
-                sizes[HEADS, index] = int(options[index][totals.argmin()])
+                sizes |= {(Part.QUERY_KEY, index): query_key, (Part.VALUE, index): value, slot: intermediate}
+                sizes[Part.HEADS, index] = int(options[index][totals.argmin()])
                 gains.append(whole.blocks[index] - float(totals.min()))
             for index, stays in enumerate(_blocks_that_stay(config, fixed, gains, stages)):
-                sizes[BLOCK, index] = int(stays)
-            for part, choice in choices.items():
-                if part[0] == WIDTH:
-                    sizes[part], _ = best_size(costs, part, choice, sizes, price, round_to)
+                sizes[Part.BLOCK, index] = int(stays)
+            for slot, choice in choices.items():
+                if slot[0] is Part.WIDTH:
+                    sizes[slot], _ = best_size(costs, slot, choice, sizes, price, round_to)
             if sizes == before:
                 break
         return sizes
 
     target = getattr(config, config.budget) * costs.total(costs.sizes)
     sizes = search_price(costs, target, cheapest)
-    return [sizes[HEADS, index] * sizes[BLOCK, index] for index in range(len(stages))]
+    return [sizes[Part.HEADS, index] * sizes[Part.BLOCK, index] for index in range(len(stages))]
 
 
 def compute_whole_losses(
     model: SNPModel, statistics: CalibrationStatistics, scores: Scores, config: SNPConfig
 ) -> WholeLosses:
     """The losses of whole heads and blocks; takes what [`choose_head_counts`] does."""
-    losses = WholeLosses([], [])
+    losses, method = WholeLosses([], []), method_of(config)
     of_blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, strict=True)
     for block, sums, query_key, value in of_blocks:
-        readers = block.module.attention.o_proj.weight.detach().cpu()
-        head_dim = value.shape[1]
-        if config.method == "snp":
-            order = snp_head_scores(query_key, value).argsort(descending=True, stable=True)
-            neurons = (order.unsqueeze(1) * head_dim + torch.arange(head_dim)).flatten()
-            moment = sums["context_moment"] / sums["context_num_tokens"].clamp_min(1)
-            errors = nested_errors(moment, readers, neurons, refit=False)[::head_dim]
-        else:
-            removed = eliminate_heads(block.module.attention, sums).errors
-            errors = torch.cat((removed.flip(0), removed.new_zeros(1)))
-        losses.heads.append(errors * per_channel(sums, "attention_sensitivity", readers))
+        errors = method.lose_heads(model, block, sums, query_key, value)
+        losses.heads.append(errors * per_channel(sums, "attention_sensitivity", weight_of(model, block.output)))
         losses.blocks.append(float(sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)))
     return losses
 

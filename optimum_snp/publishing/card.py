@@ -14,7 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
-from ..planning.plan import PROJECTED, PruningPlan
+from ..plan.plan import PROJECTED, PruningPlan
 from ..structure import as_pair
 from .measurements import FINE_TUNED, Accuracy, Measurements
 from .origin import LICENSE_FIELDS, split_card

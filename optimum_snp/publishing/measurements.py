@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..calibration import CalibrationStatistics
-from ..planning.plan import PruningPlan
+from ..plan.plan import PruningPlan
 
 
 MEASUREMENTS_NAME = "snp_measurements.json"

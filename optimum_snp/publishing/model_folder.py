@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..calibration import model_fingerprint
-from ..planning.plan import PLAN_NAME
+from ..plan.plan import PLAN_NAME
 from .card import write_card
 from .measurements import MEASUREMENTS_NAME
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..planning.plan import PruningPlan
+from ..plan.plan import PruningPlan
 from .measurements import Measurements
 from .tables import block_heading, block_names
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from ..benchmarking import machine_name, measure_latency, random_images
 from ..calibration import model_fingerprint
-from ..conversion import convert
+from ..families import convert
 from ..loading import load_source
-from ..planning.costs import count_parameters
+from ..structure.costs import count_parameters
 from .measurements import Latency, Stage
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ..calibration import model_fingerprint
 from ..calibration.data import calibration_subset, pixel_dataset
-from ..planning.costs import count_macs, count_parameters
+from ..structure.costs import count_macs, count_parameters
 from . import pictures
 from .attention import attention_maps, heads_of_maps
 from .measurements import DENSE, Accuracy, Measurements, Stage

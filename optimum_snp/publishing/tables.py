@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..planning.plan import PruningPlan
+from ..plan.plan import PruningPlan
 from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
 
 

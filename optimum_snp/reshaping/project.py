@@ -12,28 +12,27 @@ import torch
 
 from ..calibration.moments import Sums, covariance_and_mean
 from ..linear_algebra import root_and_inverse
-from ..planning.plan import PROJECTED, BlockPlan
-from .refit import map_heads, refit_linear, refit_reader
-from .select import Weights, keep_columns, keep_rows
+from ..plan import PROJECTED, BlockPlan
+from ..structure import Block
+from .refit import dense_layer, map_heads, refit_linear, refit_reader
+from .select import Weights, select_mlp
 
 
-def project_block(weights: Weights, name: str, block: BlockPlan, sums: Sums) -> None:
+def project_block(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
     """Replaces the weights of one block by those of the plan's sizes; parts of unchanged size stay."""
-    attention = f"{name}.attention."
-    if block.query_key == PROJECTED:
-        size = block.after["qk_head_dim"]
+    if plan.query_key == PROJECTED:
+        size = plan.after["qk_head_dim"]
         maps = [
             project_scores(*moments, size) for moments in zip(sums["query_moment"], sums["key_moment"], strict=True)
         ]
-        map_heads(weights, f"{attention}q_proj", torch.stack([query for query, _ in maps]))
-        map_heads(weights, f"{attention}k_proj", torch.stack([key for _, key in maps]))
-    if block.value == PROJECTED:
-        _project_values(weights, attention, block, sums)
-    if block.after["intermediate_size"] < block.before["intermediate_size"]:
-        dense = weights[f"{name}.mlp.fc2.weight"], weights[f"{name}.mlp.fc2.bias"]
-        keep_rows(weights, f"{name}.mlp.fc1", block.mlp)
-        keep_columns(weights, f"{name}.mlp.fc2", block.mlp)
-        refit_reader(weights, f"{name}.mlp.fc2", *dense, sums, "mlp_", block.mlp)
+        map_heads(weights, block.query, torch.stack([query for query, _ in maps]))
+        map_heads(weights, block.key, torch.stack([key for _, key in maps]))
+    if plan.value == PROJECTED:
+        _project_values(weights, block, plan, sums)
+    if plan.after["intermediate_size"] < plan.before["intermediate_size"]:
+        dense_down = dense_layer(weights, block.down)
+        select_mlp(weights, block, plan.mlp)
+        refit_reader(weights, block.down, *dense_down, sums, "mlp_", plan.mlp)
 
 
 def project_scores(
@@ -78,10 +77,10 @@ def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) ->
     return inverse @ left[:, :size]
 
 
-def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Sums) -> None:
-    heads, before, after = len(block.heads), block.before["v_head_dim"], block.after["v_head_dim"]
+def _project_values(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
+    heads, before, after = len(plan.heads), plan.before["v_head_dim"], plan.after["v_head_dim"]
     covariance, mean = covariance_and_mean(sums, "context_")
-    weight, bias = weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"]
+    weight, bias = dense_layer(weights, block.output)
     maps, priors = [], []
     for head in range(heads):
         rows = slice(head * before, (head + 1) * before)
@@ -89,9 +88,9 @@ def _project_values(weights: Weights, attention: str, block: BlockPlan, sums: Su
         maps.append(values)
         # Reads the kept directions as before; the rest of the head counts as its mean.
         priors.append(weight[:, rows] @ covariance_pinv(values, covariance[rows, rows]))
-    map_heads(weights, f"{attention}v_proj", torch.stack(maps))
+    map_heads(weights, block.value, torch.stack(maps))
     # All heads together: what one head has lost, another may still hold.
-    weights[f"{attention}o_proj.weight"], weights[f"{attention}o_proj.bias"] = refit_linear(
+    weights[f"{block.output}.weight"], weights[f"{block.output}.bias"] = refit_linear(
         weight, bias, covariance, mean, torch.block_diag(*maps), torch.cat(priors, dim=1)
     )
 

@@ -11,7 +11,8 @@ import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..linear_algebra import ridge_cholesky
-from ..planning.plan import BlockPlan
+from ..plan import BlockPlan
+from ..structure import Block
 from .select import Weights, rows_of_heads, select_block
 
 
@@ -81,24 +82,28 @@ def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: lis
     return query_side.T @ key_side
 
 
-def refit_block(weights: Weights, name: str, block: BlockPlan, sums: Sums) -> None:
+def refit_block(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
     """Replaces the weights of one block by those of its kept neurons, refitted; parts of unchanged size stay."""
-    dense_output = weights[f"{name}.attention.o_proj.weight"], weights[f"{name}.attention.o_proj.bias"]
-    dense_mlp = weights[f"{name}.mlp.fc2.weight"], weights[f"{name}.mlp.fc2.bias"]
-    select_block(weights, name, block)
-    if block.after["qk_head_dim"] < block.before["qk_head_dim"]:
+    dense_output, dense_down = (dense_layer(weights, layer) for layer in (block.output, block.down))
+    select_block(weights, block, plan)
+    if plan.after["qk_head_dim"] < plan.before["qk_head_dim"]:
         mixings = [
             refit_scores(query_moment, key_moment, kept)
             for query_moment, key_moment, kept in zip(
-                sums["query_moment"], sums["key_moment"], block.query_key, strict=True
+                sums["query_moment"], sums["key_moment"], plan.query_key, strict=True
             )
         ]
-        map_heads(weights, f"{name}.attention.q_proj", torch.stack(mixings))
-    if block.after["v_head_dim"] < block.before["v_head_dim"]:
-        kept = rows_of_heads(block.value, block.before["v_head_dim"])
-        refit_reader(weights, f"{name}.attention.o_proj", *dense_output, sums, "context_", kept)
-    if block.after["intermediate_size"] < block.before["intermediate_size"]:
-        refit_reader(weights, f"{name}.mlp.fc2", *dense_mlp, sums, "mlp_", block.mlp)
+        map_heads(weights, block.query, torch.stack(mixings))
+    if plan.after["v_head_dim"] < plan.before["v_head_dim"]:
+        kept = rows_of_heads(plan.value, plan.before["v_head_dim"])
+        refit_reader(weights, block.output, *dense_output, sums, "context_", kept)
+    if plan.after["intermediate_size"] < plan.before["intermediate_size"]:
+        refit_reader(weights, block.down, *dense_down, sums, "mlp_", plan.mlp)
+
+
+def dense_layer(weights: Weights, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a linear layer before it is reshaped."""
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
 def refit_reader(

@@ -7,18 +7,20 @@ trace: the stream passes by where it was, and in Swin the windows of the other b
 Source: our choice.
 """
 
+import torch
+
 from ..calibration import CalibrationStatistics
 from ..calibration.moments import Sums
 from ..calibration.statistics import sums_of_heads
 from ..models import SNPModel, build_like
-from ..planning.costs import skeleton
-from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
-from .refit import refit_reader
+from ..structure import Block, Structure, block_sizes, describe, resized_config, stream_widths
+from ..structure.costs import skeleton
+from .refit import dense_layer, refit_reader
 from .select import Weights, keep_columns, keep_rows
 
 
 def remove(
-    model: SNPModel, heads: list[list[int]], method: str, statistics: CalibrationStatistics | None = None
+    model: SNPModel, heads: list[list[int]], statistics: CalibrationStatistics | None = None, *, refits: bool
 ) -> tuple[SNPModel, CalibrationStatistics | None]:
     """Builds the model without some of its heads and blocks.
 
@@ -27,10 +29,10 @@ def remove(
             The dense model in our architecture; it is not changed.
         heads (`list[list[int]]`):
             Per block the heads that stay, rising; none if the block is dropped.
-        method (`str`):
-            Of [`SNPConfig`].
         statistics ([`CalibrationStatistics`], *optional*):
-            Of the dense model, with second moments unless the method is `"snp"`.
+            Of the dense model; with second moments if it `refits`.
+        refits (`bool`):
+            Whether the output layers are refitted to the heads that stay.
 
     Returns:
         `tuple`: The model, and the dense model's statistics of the parts that are left, named as in the new model.
@@ -43,13 +45,12 @@ def remove(
         {**block, "num_attention_heads": len(kept)} if kept else None
         for block, kept in zip(dense_blocks, heads, strict=True)
     ]
-    config = resized_config(model.config, rest, stream_widths(model.config), method=method)
+    config = resized_config(model.config, rest, stream_widths(model.config), refits=refits)
     structure = describe(model)
     weights = dict(model.state_dict())
     for index, block in enumerate(structure.blocks):
         if rest[index] is not None and rest[index] != dense_blocks[index]:
-            sums = None if method == "snp" else statistics.blocks[index]
-            _remove_heads(weights, block.name, dense_blocks[index], heads[index], sums)
+            _remove_heads(weights, block, heads[index], statistics.blocks[index] if refits else None)
     names = _new_names(structure, heads, describe(skeleton(type(model), config)))
     pruned = build_like(model, type(model), config, _renamed(weights, names))
     if statistics is None:
@@ -62,20 +63,25 @@ def remove(
     return pruned, CalibrationStatistics(blocks, statistics.num_images, norms=_renamed(statistics.norms, names))
 
 
-def _remove_heads(weights: Weights, name: str, before: dict, kept: list[int], sums: Sums | None) -> None:
-    attention = f"{name}.attention"
-    query_key, value = (_neurons(kept, before[size]) for size in ("qk_head_dim", "v_head_dim"))
-    keep_rows(weights, f"{attention}.q_proj", query_key)
-    keep_rows(weights, f"{attention}.k_proj", query_key)
-    keep_rows(weights, f"{attention}.v_proj", value)
-    bias_table = f"{attention}.relative_position_bias_table"
-    if bias_table in weights:
-        weights[bias_table] = weights[bias_table][:, kept]
+def requires_grad_of_rest(model: SNPModel, heads: list[list[int]], rest: SNPModel) -> dict[str, bool]:
+    """Whether the weights of what [`remove`] left of `model` are trained, by their names there."""
+    requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    return _renamed(requires_grad, _new_names(describe(model), heads, describe(rest)))
+
+
+def _remove_heads(weights: Weights, block: Block, kept: list[int], sums: Sums | None) -> None:
+    query_key, value = (_neurons(kept, size) for size in (block.qk_head_dim, block.v_head_dim))
+    keep_rows(weights, block.query, query_key)
+    keep_rows(weights, block.key, query_key)
+    keep_rows(weights, block.value, value)
+    for parameter, dimension in block.per_head.items():
+        heads = torch.tensor(kept, device=weights[parameter].device)
+        weights[parameter] = weights[parameter].index_select(dimension, heads)
     if sums is None:
-        keep_columns(weights, f"{attention}.o_proj", value)
+        keep_columns(weights, block.output, value)
     else:
-        dense = (weights[f"{attention}.o_proj.{part}"].detach().cpu().double() for part in ("weight", "bias"))
-        refit_reader(weights, f"{attention}.o_proj", *dense, sums, "context_", value)
+        dense = (tensor.detach().cpu().double() for tensor in dense_layer(weights, block.output))
+        refit_reader(weights, block.output, *dense, sums, "context_", value)
 
 
 def _neurons(heads: list[int], head_dim: int) -> list[int]:

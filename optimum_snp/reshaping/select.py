@@ -8,10 +8,11 @@ layer norm over fewer channels is another function.
 """
 
 import torch
+from torch import nn
 
 from ..models import SNPModel
-from ..planning.plan import BlockPlan, PruningPlan
-from ..structure import Norm, Stream, describe
+from ..plan import BlockPlan, PruningPlan
+from ..structure import Block, Norm, Stream, describe
 
 
 Weights = dict[str, torch.Tensor]
@@ -32,22 +33,33 @@ def select_neurons(model: SNPModel, plan: PruningPlan) -> Weights:
     structure = describe(model)
     weights = dict(model.state_dict())
     for block, block_plan in zip(structure.blocks, plan.kept_blocks, strict=True):
-        select_block(weights, block.name, block_plan)
+        select_block(weights, block, block_plan)
     for stream, width in zip(structure.streams, plan.widths, strict=True):
         _select_width(weights, stream, width.kept)
     return weights
 
 
-def select_block(weights: Weights, name: str, block: BlockPlan) -> None:
-    """Replaces the weights of the block `name` by those of its kept neurons."""
-    query_key = rows_of_heads(block.query_key, block.before["qk_head_dim"])
-    value = rows_of_heads(block.value, block.before["v_head_dim"])
-    keep_rows(weights, f"{name}.attention.q_proj", query_key)
-    keep_rows(weights, f"{name}.attention.k_proj", query_key)
-    keep_rows(weights, f"{name}.attention.v_proj", value)
-    keep_columns(weights, f"{name}.attention.o_proj", value)
-    keep_rows(weights, f"{name}.mlp.fc1", block.mlp)
-    keep_columns(weights, f"{name}.mlp.fc2", block.mlp)
+def select_block(weights: Weights, block: Block, plan: BlockPlan) -> None:
+    """Replaces the weights of a block by those of its kept neurons."""
+    query_key = rows_of_heads(plan.query_key, plan.before["qk_head_dim"])
+    value = rows_of_heads(plan.value, plan.before["v_head_dim"])
+    keep_rows(weights, block.query, query_key)
+    keep_rows(weights, block.key, query_key)
+    keep_rows(weights, block.value, value)
+    keep_columns(weights, block.output, value)
+    select_mlp(weights, block, plan.mlp)
+
+
+def select_mlp(weights: Weights, block: Block, kept: list[int]) -> None:
+    """Replaces the weights of a block's MLP by those of its kept neurons."""
+    for layer in block.mlp_inputs:
+        keep_rows(weights, layer, kept)
+    keep_columns(weights, block.down, kept)
+
+
+def weight_of(model: nn.Module, layer: str) -> torch.Tensor:
+    """The weight of a linear layer, `[outputs, inputs]`: not a copy, but apart from its gradient."""
+    return model.get_submodule(layer).weight.detach()
 
 
 def rows_of_heads(kept: list[list[int]], head_dim: int) -> list[int]:
@@ -67,10 +79,14 @@ def keep_columns(weights: Weights, name: str, kept: list[int]) -> None:
 
 def keep_inputs(weights: Weights, norm: Norm, kept: list[int], width: int) -> None:
     """Replaces the norm and what reads it by those of the kept channels of a stream of `width` channels."""
-    repeated = [repeat * width + channel for repeat in range(norm.repeats) for channel in kept]
-    keep_rows(weights, norm.name, repeated)
+    keep_rows(weights, norm.name, repeat_channels(kept, width, norm.repeats))
     for reader in norm.readers:
-        keep_columns(weights, reader, repeated)
+        keep_columns(weights, reader, repeat_channels(kept, width, norm.chunks))
+
+
+def repeat_channels(kept: list[int], width: int, times: int) -> list[int]:
+    """The kept channels of `times` vectors of `width` channels that lie side by side."""
+    return [vector * width + channel for vector in range(times) for channel in kept]
 
 
 def _select_width(weights: Weights, stream: Stream, kept: list[int]) -> None:

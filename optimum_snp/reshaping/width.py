@@ -25,8 +25,8 @@ from ..calibration import CalibrationStatistics
 from ..calibration.moments import Sums, covariance_and_mean
 from ..linear_algebra import ridge_cholesky
 from ..structure import Norm, Stream
-from .refit import refit_linear
-from .select import Weights, keep_inputs
+from .refit import dense_layer, refit_linear
+from .select import Weights, keep_inputs, keep_rows, repeat_channels
 
 
 def reshape_stream(
@@ -48,14 +48,17 @@ def reshape_stream(
         statistics ([`CalibrationStatistics`]):
             With moments.
         kept (`list[int]`, *optional*):
-            The channels that `directions` selects. A norm that nothing reads, whose output is a feature map, then
-            keeps its scale and shift; those of a rotation have one scale for all, and no shift.
+            The channels that `directions` selects. A norm whose output is one of the model then keeps its scale and
+            shift; those of a rotation have one scale for all, and no shift.
     """
     for norm in stream.norms:
-        if kept is not None and not norm.readers:
+        if norm.readers:
+            _reshape_readers(weights, norm, directions, statistics.norms[norm.name], kept)
+        elif kept is not None:
             keep_inputs(weights, norm, kept, stream.width)
         else:
-            _reshape_readers(weights, norm, directions, statistics.norms[norm.name])
+            length = _lengthened(_normed(directions, norm.repeats), statistics.norms[norm.name])
+            _scale_alike(weights, norm, directions, length)
     if stream.scales:
         _move_behind_the_norm(weights, stream, directions)
     else:
@@ -110,35 +113,64 @@ def _complement_of_ones(size: int) -> torch.Tensor:
     return (torch.eye(size, dtype=torch.float64) - torch.outer(normal, normal) / normal[0])[:, 1:]
 
 
-def _reshape_readers(weights: Weights, norm: Norm, directions: torch.Tensor, sums: Sums) -> None:
+def _reshape_readers(
+    weights: Weights, norm: Norm, directions: torch.Tensor, sums: Sums, channels: list[int] | None
+) -> None:
     """Fits what reads a norm to its dense outputs, given what a norm over the kept directions puts out."""
-    scale, shift = weights[f"{norm.name}.weight"], weights[f"{norm.name}.bias"]
-    width, size = directions.shape
-    prior = torch.block_diag(*[directions] * norm.repeats)
-    kept = prior - prior.mean(dim=1, keepdim=True)  # as the norm over the kept directions subtracts their mean
-    moment = sums["moment"] / sums["num_tokens"].clamp_min(1)
-    energy = ((kept.T @ moment) * kept.T).sum()
-    # What is dropped is missing from the divisor too, so that the rest comes out longer.
-    length = (moment.trace() * size / width / energy).sqrt() if energy > 0 else torch.tensor(1.0).double()
+    scale, shift = dense_layer(weights, norm.name)
+    vectors = len(norm.reads)  # behind the norm, beside each other
+    dense_scale, dense_shift = scale.repeat(vectors), shift.repeat(vectors)
+    prior = torch.block_diag(*[directions] * norm.chunks)
+    kept = torch.block_diag(*[_normed(directions, norm.repeats)] * vectors)
+    length = _lengthened(kept, sums)
     covariance, mean = covariance_and_mean(sums)
-    square = directions.square().sum() / size  # of the length of a direction
+    square = directions.square().sum() / directions.shape[1]  # of the length of a direction
 
-    weights[f"{norm.name}.weight"] = torch.ones(kept.shape[1], dtype=torch.float64)
-    weights[f"{norm.name}.bias"] = torch.zeros(kept.shape[1], dtype=torch.float64)
-    if not norm.readers:
-        # Of the features' scale only its size passes a rotation.
-        weights[f"{norm.name}.weight"] *= scale.square().mean().sqrt() / (length * square.sqrt())
+    if not norm.is_output:
+        size = directions.shape[1] * norm.repeats
+        weights[f"{norm.name}.weight"] = torch.ones(size, dtype=torch.float64)
+        weights[f"{norm.name}.bias"] = torch.zeros(size, dtype=torch.float64)
+    elif channels is not None:
+        keep_rows(weights, norm.name, repeat_channels(channels, len(directions), norm.repeats))
+    else:
+        _scale_alike(weights, norm, directions, length)
+    new_scale, new_shift = (part.repeat(vectors) for part in dense_layer(weights, norm.name))
+
     padding = []
     for reader in norm.readers:
         weight = weights[f"{reader}.weight"]
         bias = weights.get(f"{reader}.bias", torch.zeros(len(weight), dtype=torch.float64))
         padding.append(bias)
-        weight, bias = weight * scale, bias + weight @ shift
-        weights[f"{reader}.weight"], weights[f"{reader}.bias"] = refit_linear(
+        weight, bias = weight * dense_scale, bias + weight @ dense_shift
+        weight, bias = refit_linear(
             weight, bias, covariance, mean, kept * length, weight @ prior / (length * square)
         )
+        weight = torch.where(new_scale != 0, weight / new_scale, 0.0)
+        weights[f"{reader}.weight"], weights[f"{reader}.bias"] = weight, bias - weight @ new_shift
     if norm.pads:
         _keep_padding(weights, norm, padding)
+
+
+def _normed(directions: torch.Tensor, repeats: int) -> torch.Tensor:
+    """What a norm over `repeats` vectors reads of the kept directions: it subtracts their mean."""
+    repeated = torch.block_diag(*[directions] * repeats)
+    return repeated - repeated.mean(dim=1, keepdim=True)
+
+
+def _lengthened(kept: torch.Tensor, sums: Sums) -> torch.Tensor:
+    """By how much the rest comes out longer: what is dropped is missing from the divisor of the norm, too."""
+    moment = sums["moment"] / sums["num_tokens"].clamp_min(1)
+    energy = ((kept.T @ moment) * kept.T).sum()
+    return (moment.trace() * kept.shape[1] / kept.shape[0] / energy).sqrt() if energy > 0 else torch.tensor(1.0).double()
+
+
+def _scale_alike(weights: Weights, norm: Norm, directions: torch.Tensor, length: torch.Tensor) -> None:
+    """Gives a norm whose directions are rotated what passes a rotation: of its scale only the size, and no shift."""
+    size = directions.shape[1]
+    square = directions.square().sum() / size
+    scale = weights[f"{norm.name}.weight"].square().mean().sqrt() / (length * square.sqrt())
+    weights[f"{norm.name}.weight"] = scale.expand(size * norm.repeats).clone()
+    weights[f"{norm.name}.bias"] = torch.zeros(size * norm.repeats, dtype=torch.float64)
 
 
 def _keep_padding(weights: Weights, norm: Norm, padding: list[torch.Tensor]) -> None:

@@ -15,10 +15,10 @@ two to four times less (squared) by this order than by SNP's scores.
 """
 
 import torch
-from torch import nn
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..linear_algebra import ridge_cholesky
+from ..structure import Block
 from .elimination import Elimination
 
 
@@ -80,14 +80,16 @@ def head_elimination(covariance: torch.Tensor, weight: torch.Tensor, num_heads: 
     return Elimination(torch.tensor(order), torch.stack(rises).cumsum(0))
 
 
-def eliminate_heads(attention: nn.Module, sums: Sums) -> Elimination:
+def eliminate_heads(block: Block, output: torch.Tensor, sums: Sums) -> Elimination:
     """[`head_elimination`] of one block.
 
     Args:
-        attention (`nn.Module`):
-            Of the block.
+        block ([`Block`]):
+            The block.
+        output (`torch.Tensor` of shape `[width, heads * v_head_dim]`):
+            The weight of its output layer.
         sums (`dict[str, torch.Tensor]`):
             The block's statistics; see [`optimum_snp.calibration.moments`].
     """
     covariance, _ = covariance_and_mean(sums, "context_")
-    return head_elimination(covariance, attention.o_proj.weight.detach().cpu(), attention.num_attention_heads, RIDGE)
+    return head_elimination(covariance, output.detach().cpu(), block.num_attention_heads, RIDGE)

@@ -1,42 +1,60 @@
 """What pruning needs to know of an architecture of ours: its blocks, its residual streams and all that touches them.
 
 Every stage from calibration to reshaping works on this description alone. One file per architecture says where the
-things are; ViT and DeiT have one residual stream, Swin has one per stage.
+things are; a ViT has one residual stream, Swin has one per stage.
 """
 
-from types import ModuleType
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from . import swin, vit
-from .description import Block, Norm, Stream, Structure, as_pair
+from .architecture import Architecture, AttentionMaps
+from .description import Block, Norm, Stream, Structure, Tokens, as_pair
+from .swin import SwinArchitecture
+from .vit import ViTArchitecture
 
 
-_ARCHITECTURES: dict[str, ModuleType] = {"snp_vit": vit, "snp_swin": swin}
+_ARCHITECTURES: dict[str, Architecture] = {}
+
+
+def register_architecture(model_type: str, architecture: Architecture) -> None:
+    """Makes models whose config has this `model_type` known to every stage.
+
+    Raises:
+        ValueError: If the type is taken.
+    """
+    if model_type in _ARCHITECTURES:
+        raise ValueError(f"There is an architecture {model_type!r} already. Choose another model_type.")
+    _ARCHITECTURES[model_type] = architecture
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """The architecture of a config of ours."""
+    return _ARCHITECTURES[config.model_type]
 
 
 def describe(model: PreTrainedModel) -> Structure:
     """The structure of a model of ours; it may live on the meta device."""
-    return _ARCHITECTURES[model.config.model_type].describe(model)
+    return architecture_of(model.config).describe(model)
 
 
-def block_sizes(config: PretrainedConfig) -> list[dict]:
+def block_sizes(config: PretrainedConfig) -> list[dict[str, Any]]:
     """The entries of `block_configs`, one per block in execution order."""
-    return _ARCHITECTURES[config.model_type].block_sizes(config)
+    return architecture_of(config).block_sizes(config)
 
 
 def stream_widths(config: PretrainedConfig) -> list[int]:
     """The width of every residual stream."""
-    return _ARCHITECTURES[config.model_type].stream_widths(config)
+    return architecture_of(config).stream_widths(config)
 
 
 def block_stages(config: PretrainedConfig) -> list[int]:
     """For every block the position of its residual stream."""
-    return _ARCHITECTURES[config.model_type].block_stages(config)
+    return architecture_of(config).block_stages(config)
 
 
 def resized_config(
-    config: PretrainedConfig, blocks: list[dict | None], widths: list[int], *, method: str
+    config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
 ) -> PretrainedConfig:
     """The config of a model with other sizes.
 
@@ -47,21 +65,30 @@ def resized_config(
             The new entries of `block_configs`, in execution order; `None` for a block that is dropped.
         widths (`list[int]`):
             The new width of every residual stream.
-        method (`str`):
-            Of [`SNPConfig`]: the closed-form ones refit what reads a stream that gets narrower, and need biases there.
+        refits (`bool`):
+            Whether what reads a stream that gets narrower is refitted, and needs biases for that.
     """
-    return _ARCHITECTURES[config.model_type].resized_config(config, blocks, widths, method=method)
+    return architecture_of(config).resized_config(config, blocks, widths, refits=refits)
+
+
+register_architecture("snp_vit", ViTArchitecture())
+register_architecture("snp_swin", SwinArchitecture())
 
 
 __all__ = [
+    "Architecture",
+    "AttentionMaps",
     "Block",
     "Norm",
     "Stream",
     "Structure",
+    "Tokens",
+    "architecture_of",
     "as_pair",
     "block_sizes",
     "block_stages",
     "describe",
+    "register_architecture",
     "resized_config",
     "stream_widths",
 ]

@@ -1,4 +1,4 @@
-"""The parts of a model that pruning touches, by the names of their modules and weights."""
+"""The parts of a model that pruning touches, by the part that each plays, not by the names of one architecture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,22 @@ def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Block:
-    """One transformer block.
+    """One transformer block: the names of its layers in the model, and its sizes.
 
     Attributes:
-        name (`str`): Of its module, which has `layernorm_before`, `attention`, `layernorm_after` and `mlp`.
-        module (`nn.Module`): The module.
+        name (`str`): Of its module.
+        module (`nn.Module`): The module, which takes the stream first and gives it first.
         stream (`int`): The residual stream that it reads and writes.
         num_maps (`int`): Attention maps per head for one image: 1, or the number of windows.
         map_tokens (`int`): Tokens per attention map.
+        num_attention_heads, qk_head_dim, v_head_dim, intermediate_size (`int`): As in `block_configs`.
+        query, key, value (`str`): The linear layers from the stream to the heads.
+        output (`str`): The linear layer from the heads back to the stream.
+        up (`str`): The first layer of the MLP, whose outputs are its neurons.
+        down (`str`): The second layer of the MLP, which reads the neurons.
+        gate (`str`, *optional*): Of a gated MLP the layer that runs beside `up`; a neuron is the product of both.
+        per_head (`dict[str, int]`): Further weights with one entry per head, each with the dimension of the heads.
+        drop_paths (`list[str]`): The modules that leave its branches out in training.
     """
 
     name: str
@@ -29,6 +37,49 @@ class Block:
     stream: int
     num_maps: int
     map_tokens: int
+    num_attention_heads: int
+    qk_head_dim: int
+    v_head_dim: int
+    intermediate_size: int
+    query: str
+    key: str
+    value: str
+    output: str
+    up: str
+    down: str
+    gate: str | None = None
+    per_head: dict[str, int] = field(default_factory=dict)
+    drop_paths: list[str] = field(default_factory=list)
+
+    @property
+    def attention_inputs(self) -> list[str]:
+        """The layers that read the stream for the attention."""
+        return [self.query, self.key, self.value]
+
+    @property
+    def mlp_inputs(self) -> list[str]:
+        """The layers that read the stream for the MLP; a neuron has a row in each."""
+        return [self.up] if self.gate is None else [self.gate, self.up]
+
+    @property
+    def layers(self) -> list[str]:
+        """All linear layers, in the order in which they run."""
+        return [*self.attention_inputs, self.output, *self.mlp_inputs, self.down]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Some of the tokens of an image, each a row for what reads them, or their mean as one row.
+
+    Attributes:
+        start (`int`): The first of them.
+        stop (`int`, *optional*): The one behind the last; `None` for all that follow.
+        averages (`bool`): Whether their mean is read.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    averages: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,24 +88,41 @@ class Norm:
 
     Attributes:
         name (`str`): Of its module.
-        readers (`list[str]`): The linear layers that read it; none where its output is a feature map.
+        readers (`list[str]`): The linear layers that read it; none where only its output counts.
         repeats (`int`): How many tokens of the stream lie side by side in one row of its input (patch merging: 4).
         pads (`bool`): Whether zeros are put beside its output to fill windows.
-        num_tokens (`int` or `None`): How many tokens, the first ones, the readers get; `None` for all.
-        averages (`bool`): Whether they get the mean of these tokens.
+        reads (`tuple[Tokens, ...]`): What one row of the readers' input is made of: these side by side.
+        is_output (`bool`): Whether what it puts out is itself an output of the model, such as a feature map.
     """
 
     name: str
     readers: list[str]
     repeats: int = 1
     pads: bool = False
-    num_tokens: int | None = None
-    averages: bool = False
+    reads: tuple[Tokens, ...] = (Tokens(),)
+    is_output: bool = False
+
+    @property
+    def chunks(self) -> int:
+        """How many vectors of the stream's width lie side by side in one row of the readers' input."""
+        return self.repeats * len(self.reads)
 
     def read(self, states: torch.Tensor) -> torch.Tensor:
-        """From its output `[batch, tokens, channels]` to the rows that the readers get."""
-        states = states[:, : self.num_tokens]
-        return states.mean(dim=1, keepdim=True) if self.averages else states
+        """From its output `[batch, tokens, channels]` to the rows that the readers get, `[batch, rows, inputs]`."""
+        parts = []
+        for tokens in self.reads:
+            chosen = states[:, tokens.start : tokens.stop]
+            parts.append(chosen.mean(dim=1, keepdim=True) if tokens.averages else chosen)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def read_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+        """From the gradient at its output to that at the rows that the readers get; shapes as in `read`."""
+        parts = []
+        for tokens in self.reads:
+            chosen = gradient[:, tokens.start : tokens.stop]
+            # Each of the tokens has its share of the gradient at their mean.
+            parts.append(chosen.sum(dim=1, keepdim=True) if tokens.averages else chosen)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -90,3 +158,4 @@ class Structure:
     blocks: list[Block]
     streams: list[Stream]
     linear_rows: dict[str, int]
+

@@ -10,15 +10,18 @@ from ..structure import describe
 @contextlib.contextmanager
 def stochastic_depth(model: SNPModel, rate: float) -> Iterator[None]:
     """Leaves out blocks at random for a while: none of the first, a share `rate` of the images in the last."""
-    paths = [block.module.drop_path for block in describe(model).blocks]
-    rates = [path.rate for path in paths]
-    for index, path in enumerate(paths):
-        path.rate = rate * index / max(len(paths) - 1, 1)
+    blocks = describe(model).blocks
+    paths = [[model.get_submodule(name) for name in block.drop_paths] for block in blocks]
+    before = [[path.rate for path in paths_of_block] for paths_of_block in paths]
+    for index, paths_of_block in enumerate(paths):
+        for path in paths_of_block:
+            path.rate = rate * index / max(len(blocks) - 1, 1)
     try:
         yield
     finally:
-        for path, before in zip(paths, rates, strict=True):
-            path.rate = before
+        for paths_of_block, rates in zip(paths, before, strict=True):
+            for path, rate_before in zip(paths_of_block, rates, strict=True):
+                path.rate = rate_before
 
 
 def layer_depths(model: SNPModel) -> dict[str, int]:

@@ -29,9 +29,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from optimum_snp.conversion import convert, our_weights
+from optimum_snp.families import convert, our_weights
 from optimum_snp.models import SNPModel
-from optimum_snp.planning.plan import PruningPlan
+from optimum_snp.plan.plan import PruningPlan
 
 
 IMPORTANCES = {"magnitude": "GroupMagnitudeImportance", "taylor": "GroupTaylorImportance"}

@@ -7,7 +7,7 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics, model_fingerprint
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from tests.helpers import build_source
 
 

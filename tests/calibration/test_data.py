@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from optimum_snp.calibration.data import calibration_subset, load_image_folder, pixel_dataset
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics
 from optimum_snp.calibration.moments import ROUNDED_FROM, Scratch, add_outer_products
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.swin_reference import swin_reference
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.structure import describe
 from tests.helpers import build_source
 

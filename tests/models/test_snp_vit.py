@@ -182,6 +182,7 @@ def test_config_survives_saving(tmp_path):
         "AutoConfig": "configuration_snp_vit.SNPViTConfig",
         "AutoModel": "modeling_snp_vit.SNPViTModel",
         "AutoModelForImageClassification": "modeling_snp_vit.SNPViTForImageClassification",
+        "AutoBackbone": "modeling_snp_vit.SNPViTBackbone",
     }
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.planning.budget import allocate
-from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
-from optimum_snp.planning.losses import Losses
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
+from optimum_snp.losses import Losses
 from optimum_snp.planning.size_costs import SizeCosts
-from optimum_snp.planning.sizes import PART_SIZES, WIDTH
+from optimum_snp.plan.sizes import PART_SIZES, WIDTH
 from optimum_snp.structure import block_sizes, resized_config
 from tests.helpers import accuracy, build_source
 

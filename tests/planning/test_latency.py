@@ -10,7 +10,7 @@ from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.benchmarking import backends, block_latency
 from optimum_snp.exporting import packages
 from optimum_snp.planning import latency
-from optimum_snp.planning.costs import count_parameters
+from optimum_snp.structure.costs import count_parameters
 from tests.helpers import build_source
 
 

@@ -7,9 +7,8 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration.moments import RIDGE
-from optimum_snp.planning.losses import compute_losses, nested_errors
-from optimum_snp.planning.sizes import kept_size
-from optimum_snp.scoring import compute_scores
+from optimum_snp.losses import nested_errors
+from optimum_snp.plan.sizes import kept_size
 from tests.helpers import build_source
 
 
@@ -45,7 +44,7 @@ def calibrated(trained, digits):
 
 def losses_of(pruner, method):
     config = SNPConfig(method=method)
-    scores = compute_scores(pruner.model, pruner.statistics, config)
+    scores = method_of(config).score(pruner.model, pruner.statistics, config)
     return compute_losses(pruner.model, pruner.statistics, scores, config)
 
 
@@ -63,7 +62,7 @@ def test_the_loss_of_an_mlp_is_its_error_by_its_sensitivity(calibrated):
     """Of the second MLP without refit, from the moments of the neurons that go."""
     losses = losses_of(calibrated, "snp")
     sums, mlp = calibrated.statistics.blocks[1], calibrated.model.base_model.layers[1].mlp
-    scores = compute_scores(calibrated.model, calibrated.statistics, SNPConfig(method="snp")).mlp[1]
+    scores = method_of(SNPConfig(method="snp")).score(calibrated.model, calibrated.statistics, SNPConfig(method="snp")).mlp[1]
     gone = scores.argsort(descending=True)[100:]
     weight = mlp.fc2.weight.detach().double()[:, gone]
     error = (weight @ (sums["mlp_moment"] / sums["mlp_num_tokens"])[gone][:, gone] @ weight.T).trace()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
-from optimum_snp.planning.costs import count_macs, count_parameters
+from optimum_snp.structure.costs import count_macs, count_parameters
 from optimum_snp.scoring import block_scores
 from tests.helpers import build_source
 

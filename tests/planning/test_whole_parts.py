@@ -7,13 +7,13 @@ import torch
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
-from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
-from optimum_snp.planning.losses import Losses
+from optimum_snp.families import convert
+from optimum_snp.methods import method_of
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
+from optimum_snp.losses import Losses
 from optimum_snp.planning.size_costs import SizeCosts
-from optimum_snp.planning.sizes import BLOCK, HEADS
+from optimum_snp.plan.sizes import BLOCK, HEADS
 from optimum_snp.planning.whole_parts import WholeLosses, choose_head_counts, compute_whole_losses
-from optimum_snp.scoring import compute_scores
 from optimum_snp.structure import describe
 from tests.helpers import build_source
 
@@ -76,7 +76,7 @@ def test_losses_of_heads(method, pixel_values):
     model = convert(build_source("ViTForImageClassification")).eval()
     statistics = collect_statistics(model, pixel_values, num_samples=6)
     config = SNPConfig(method=method, target_flops=0.5)
-    whole = compute_whole_losses(model, statistics, compute_scores(model, statistics, config), config)
+    whole = compute_whole_losses(model, statistics, method_of(config).score(model, statistics, config), config)
     attention = describe(model).blocks[0].module.attention
     contexts = []
     handle = attention.o_proj.register_forward_pre_hook(lambda _m, inputs: contexts.append(inputs[0].flatten(0, -2)))

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import SwinBackbone, SwinConfig
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.planning.presets import PRESETS
+from optimum_snp.presets import PRESETS
 from optimum_snp.publishing.card import BEGIN, END, write_card
 from optimum_snp.publishing.measurements import Stage
 from optimum_snp.publishing.origin import Origin

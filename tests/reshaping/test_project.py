@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
-from optimum_snp.planning.plan import PROJECTED, PruningPlan
+from optimum_snp.families import convert
+from optimum_snp.plan.plan import PROJECTED, PruningPlan
 from optimum_snp.reshaping.project import project_output, project_scores
 from tests.helpers import accuracy, build_source
 from tests.reshaping.test_refit import inputs_of, prune

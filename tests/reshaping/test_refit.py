@@ -8,11 +8,10 @@ from transformers import AutoModelForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.planning.decide import make_plan
-from optimum_snp.reshaping import reshape
+from optimum_snp.methods import method_of
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
-from optimum_snp.scoring import compute_scores
 from tests.helpers import SOURCE_CLASSES, accuracy, build_source
 
 
@@ -212,10 +211,10 @@ def test_sizes_and_costs_are_those_of_selection(source, pixel_values, method):
     model = convert(source)
     statistics = collect_statistics(model, pixel_values, num_samples=6)
     configs = SNPConfig(method="snp", **SHARES), SNPConfig(method=method, **SHARES)
-    plans = [make_plan(model, compute_scores(model, statistics, config), config) for config in configs]
+    plans = [make_plan(model, method_of(config).score(model, statistics, config), config) for config in configs]
     assert plans[0].macs_after == plans[1].macs_after
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    selected, fitted = (reshape(model, plan, statistics) for plan in plans)
+    selected, fitted = (method_of(plan.config).reshape(model, plan, statistics) for plan in plans)
     assert selected.config.block_configs == fitted.config.block_configs
     assert selected.config.hidden_size == fitted.config.hidden_size
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

@@ -8,7 +8,7 @@ from transformers import AutoModelForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.reshaping import remove
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, accuracy, build_source

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
-from optimum_snp.reshaping import reshape
+from optimum_snp.families import convert
+from optimum_snp.methods import method_of
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 
@@ -132,7 +132,7 @@ def test_equals_the_masked_dense_model(class_name, shares, pixel_values):
     options = {"out_features": ["stem", "stage1", "stage2"]} if class_name == "SwinBackbone" else {}
     model = convert(build_source(class_name, attn_implementation="eager", **options))
     plan = plan_for(model, pixel_values, **shares)
-    pruned = reshape(model, plan)
+    pruned = method_of(plan.config).reshape(model, plan)
     with torch.inference_mode():
         actual = pruned(pixel_values, output_attentions=True)
         expected = masked(model, plan)(pixel_values, output_attentions=True)
@@ -169,7 +169,7 @@ def test_any_sizes_equal_the_masked_dense_model(qk, v, mlp, hidden, heads, bias,
     sparsity = {"qk_sparsity": qk, "v_sparsity": v, "mlp_sparsity": mlp, "hidden_sparsity": hidden}
     plan = plan_for(model, images, head_sparsity=head, dropped_blocks=dropped, **sparsity)
     with torch.inference_mode():
-        actual = reshape(model, plan)(images).logits
+        actual = method_of(plan.config).reshape(model, plan)(images).logits
         torch.testing.assert_close(actual, masked(model, plan)(images).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -206,30 +206,30 @@ def test_any_swin_equals_the_masked_dense_model(swin):
     class_name = "SwinBackbone" if "out_features" in options else "SwinForImageClassification"
     model = convert(build_source(class_name, **options))
     plan = plan_for(model, torch.randn(2, 3, options["image_size"], options["image_size"]), **sparsity)
-    assert [width.after for width in plan.widths] == reshape(model, plan).config.hidden_sizes
+    assert [width.after for width in plan.widths] == method_of(plan.config).reshape(model, plan).config.hidden_sizes
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():
-        actual = reshape(model, plan)(images, interpolate_pos_encoding=True)
+        actual = method_of(plan.config).reshape(model, plan)(images, interpolate_pos_encoding=True)
         expected = masked(model, plan)(images, interpolate_pos_encoding=True)
     assert_same_outputs(actual, expected, plan)
 
 
 def test_nothing_to_prune_gives_the_same_model(source, pixel_values):
     model = convert(source)
-    pruned = reshape(model, plan_for(model, pixel_values))
+    pruned = reshape_by_plan(model, plan_for(model, pixel_values))
     assert torch.equal(pruned(pixel_values).logits, model(pixel_values).logits)
 
 
 def test_scale_of_the_scores_stays(source, pixel_values):
     model = convert(source)
-    pruned = reshape(model, plan_for(model, pixel_values, qk_sparsity=0.5))
+    pruned = reshape_by_plan(model, plan_for(model, pixel_values, qk_sparsity=0.5))
     assert [layer.attention.scaling for layer in pruned.base_model.layers] == [12**-0.5] * 3
 
 
 def test_dense_model_stays_whole(source, pixel_values):
     model = convert(source)
     before = model(pixel_values).logits
-    pruned = reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
+    pruned = reshape_by_plan(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
     with torch.no_grad():
         for parameter in pruned.parameters():
             parameter.zero_()
@@ -239,6 +239,6 @@ def test_dense_model_stays_whole(source, pixel_values):
 def test_dtype_and_labels_stay(pixel_values):
     source = build_source("ViTForImageClassification", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
     model = convert(source).to(torch.bfloat16)
-    pruned = reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
+    pruned = reshape_by_plan(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
     assert pruned.dtype == torch.bfloat16
     assert pruned.config.id2label == {0: "a", 1: "b"}

@@ -9,12 +9,11 @@ from transformers import AutoModel, AutoModelForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinBackbone
 from optimum_snp.planning.decide import make_plan
-from optimum_snp.planning.sizes import kept_size
-from optimum_snp.reshaping import reshape
-from optimum_snp.scoring import compute_scores
+from optimum_snp.plan.sizes import kept_size
+from optimum_snp.methods import method_of
 from tests.helpers import SWIN_CLASSES, accuracy, build_source
 from tests.reshaping.test_refit import prune
 
@@ -55,8 +54,8 @@ def test_every_share_of_every_part(class_name, method, parts, share):
     """Sizes as asked for; and the model runs on images that patches and windows do not divide."""
     model, statistics = calibrated(class_name)
     config = SNPConfig(method=method, **dict.fromkeys(parts, share))
-    plan = make_plan(model, compute_scores(model, statistics, config), config)
-    pruned = reshape(model, plan, statistics)
+    plan = make_plan(model, method_of(config).score(model, statistics, config), config)
+    pruned = method_of(plan.config).reshape(model, plan, statistics)
 
     def size(dense, part):
         return kept_size(dense, share, 1) if part in parts else dense
@@ -75,7 +74,7 @@ def test_every_share_of_every_part(class_name, method, parts, share):
 def test_zero_sparsity_is_the_dense_model(class_name, method, pixel_values):
     model, statistics = calibrated(class_name)
     config = SNPConfig(method=method)
-    pruned = reshape(model, make_plan(model, compute_scores(model, statistics, config), config), statistics)
+    pruned = reshape(model, make_plan(model, method_of(config).score(model, statistics, config), config), statistics)
     torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(model, pixel_values), rtol=0, atol=1e-5)
     assert pruned.config.patch_embedding_size is None and not pruned.config.merging_bias
 
@@ -89,8 +88,8 @@ def accuracies(trained_swin, digits):
 
     def measure(method, **shares):
         config = SNPConfig(method=method, **shares)
-        plan = make_plan(model, compute_scores(model, statistics, config), config)
-        return accuracy(reshape(model, plan, statistics), *held_out)
+        plan = make_plan(model, method_of(config).score(model, statistics, config), config)
+        return accuracy(method_of(plan.config).reshape(model, plan, statistics), *held_out)
 
     measure.dense = accuracy(trained_swin, *held_out)
     return measure
@@ -126,7 +125,7 @@ def test_scores_choose_better_than_chance(accuracies, trained_swin, digits):
         size = block.before["qk_head_dim"]
         block.query_key = [sorted(set(range(size)) - set(kept)) for kept in block.query_key]
     model, images, labels = convert(trained_swin), digits[0][-500:], digits[1][-500:]
-    best, worst = (accuracy(reshape(model, one), images, labels) for one in (plan, opposite))
+    best, worst = (accuracy(method_of(one.config).reshape(model, one), images, labels) for one in (plan, opposite))
     assert best > worst + 0.05
 
 

@@ -5,7 +5,7 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.reshaping.width import rotation
 from optimum_snp.structure import describe
 from tests.helpers import SWIN_CLASSES, build_source

@@ -7,7 +7,7 @@ from transformers import ViTModel
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.reshaping.width import reshape_stream, rotation
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, accuracy, build_source

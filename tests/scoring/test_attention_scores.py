@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optimum_snp import SNPPruner
 from optimum_snp.calibration.attention_statistics import attention_score_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.scoring.attention_scores import query_key_scores
 from tests.helpers import build_source
 from tests.swin_reference import swin_reference

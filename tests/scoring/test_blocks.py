@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.scoring import block_scores
 from tests.helpers import build_source
 

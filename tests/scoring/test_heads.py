@@ -5,8 +5,7 @@ import torch
 
 from optimum_snp import SNPConfig
 from optimum_snp.calibration import collect_statistics
-from optimum_snp.conversion import convert
-from optimum_snp.scoring import compute_head_scores
+from optimum_snp.families import convert
 from optimum_snp.scoring.heads import head_elimination, snp_head_scores
 
 

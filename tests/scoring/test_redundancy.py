@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.scoring.redundancy import redundancy_scores
 from optimum_snp.scoring.residual import residual_scores
 from optimum_snp.structure import describe

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinConfig, SNPSwinForImageClassification
-from optimum_snp.planning.costs import count_macs
+from optimum_snp.structure.costs import count_macs
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 

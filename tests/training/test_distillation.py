@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import DeiTImageProcessorPil, ResNetConfig, ResNetForImageClassification, TrainingArguments
 
 from optimum_snp import DistillationConfig, SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.training import Recipe, build_trainer
 from optimum_snp.training.distillation import Teacher, distillation_loss, load_teacher
 from optimum_snp.training.recipes import PARTS

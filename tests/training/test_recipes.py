@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import TrainingArguments
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer
 from optimum_snp.training.averaging import AVERAGE_NAME

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from optimum_snp import Recipe, SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPViTForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer, evaluate_accuracy

@@ -5,6 +5,7 @@ transformers 4.57 and 5.x.
 """
 
 from transformers import PretrainedConfig
+from transformers.activations import ACT2FN
 
 
 try:
@@ -150,6 +151,7 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
     ):
         _check_integer("embed_dim", embed_dim)
         _check_integer("window_size", window_size)
+        check_activation("hidden_act", hidden_act)
         if block_configs is None:
             depths = [2, 2, 6, 2] if depths is None else depths
             block_configs = _dense_blocks(embed_dim, depths, num_heads, window_size, mlp_ratio)
@@ -246,6 +248,12 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
                 f"{where}.shift_size must be an integer from 0 to window_size - 1 = {self.window_size - 1}, "
                 f"got {shift!r}."
             )
+
+
+def check_activation(field, name):
+    """Raises a `ValueError` if transformers has no activation of that name."""
+    if name not in ACT2FN:
+        raise ValueError(f"{field} must be one of {', '.join(sorted(ACT2FN))}, got {name!r}.")
 
 
 def _dense_blocks(embed_dim, depths, num_heads, window_size, mlp_ratio):

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_snp_swin import SNPSwinConfig
+from .configuration_snp_swin import SNPSwinConfig, check_activation
 
 
 try:
@@ -32,6 +32,19 @@ def _pair(size):
 def _to_map(hidden_states, grid):
     """Tokens `[batch, height * width, channels]` as a map `[batch, channels, height, width]`."""
     return hidden_states.transpose(1, 2).unflatten(2, grid)
+
+
+def build_activation(config, field):
+    """The activation that `config` names in `field`, which may have changed since the config was made."""
+    check_activation(field, getattr(config, field))
+    return ACT2FN[getattr(config, field)]
+
+
+def refuse_masks(arguments):
+    """Lets keyword arguments pass that nothing here reads, as transformers does, but none that it would apply."""
+    masks = [name for name in ("attention_mask", "bool_masked_pos", "head_mask") if arguments.get(name) is not None]
+    if masks:
+        raise ValueError(f"This architecture applies no masks, but was given {', '.join(masks)}. Leave them out.")
 
 
 class Windows(NamedTuple):
@@ -267,7 +280,7 @@ class SNPSwinMLP(nn.Module):
     def __init__(self, config, hidden_size, block):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, block["intermediate_size"])
-        self.activation_fn = ACT2FN[config.hidden_act]
+        self.activation_fn = build_activation(config, "hidden_act")
         self.fc2 = nn.Linear(block["intermediate_size"], hidden_size)
 
     def forward(self, hidden_states):
@@ -365,6 +378,7 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
     config_class = SNPSwinConfig
     base_model_prefix = "snp_swin"
     main_input_name = "pixel_values"
+    accepts_loss_kwargs = False  # a Trainer would take `**kwargs` for it
     supports_gradient_checkpointing = True
     _no_split_modules = ["SNPSwinLayer"]
     _supports_sdpa = True
@@ -456,6 +470,7 @@ class SNPSwinModel(SNPSwinPreTrainedModel):
         interpolate_pos_encoding=False,
         output_attentions=None,
         output_hidden_states=None,
+        **kwargs,
     ):
         r"""
         Args:
@@ -471,10 +486,17 @@ class SNPSwinModel(SNPSwinPreTrainedModel):
                 Whether to return the residual stream after the embeddings and after every stage with its patch
                 merging, as `hidden_states` `[batch, tokens, channels]` and as `reshaped_hidden_states`
                 `[batch, channels, height, width]`.
+            kwargs:
+                Further arguments are not read, as in transformers.
 
         Returns:
             [`SNPSwinModelOutput`]
+
+        Raises:
+            ValueError: If there is a mask among the arguments, which transformers would apply, or if there are
+                position embeddings for another size of images and they are not to be interpolated.
         """
+        refuse_masks(kwargs)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -527,10 +549,11 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
         output_attentions=None,
         output_hidden_states=None,
         num_items_in_batch=None,
+        **kwargs,
     ):
         r"""
         Args:
-            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states:
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, kwargs:
                 See [`SNPSwinModel.forward`].
             labels (`torch.Tensor` of shape `[batch]`, *optional*):
                 Class indices; with them the output has a `loss`.
@@ -547,6 +570,7 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            **kwargs,
         )
         logits = self.classifier(outputs.last_hidden_state.mean(dim=1))
         loss = None
@@ -582,10 +606,11 @@ class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
         interpolate_pos_encoding=False,
         output_attentions=None,
         output_hidden_states=None,
+        **kwargs,
     ):
         r"""
         Args:
-            pixel_values, interpolate_pos_encoding, output_attentions:
+            pixel_values, interpolate_pos_encoding, output_attentions, kwargs:
                 See [`SNPSwinModel.forward`].
             output_hidden_states (`bool`, *optional*):
                 Whether to return the residual stream after the embeddings and after every stage, before its patch
@@ -595,6 +620,7 @@ class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
             [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, each
             `[batch, channels, height, width]`.
         """
+        refuse_masks(kwargs)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

@@ -1,10 +1,17 @@
-"""Configuration of a ViT or DeiT whose every block states its own sizes.
+"""Configuration of a vision transformer (ViT, DeiT, DINOv2) whose every block states its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but transformers and must load under
 transformers 4.57 and 5.x.
 """
 
 from transformers import PretrainedConfig
+from transformers.activations import ACT2FN
+
+
+try:
+    from transformers.backbone_utils import BackboneConfigMixin
+except ImportError:  # transformers 4.57
+    from transformers.utils.backbone_utils import BackboneConfigMixin
 
 
 # The fields of one entry of `block_configs`, each with the type that it must have.
@@ -24,17 +31,46 @@ FIXED_FIELDS = (
     "block_configs",
     "norm_type",
     "qkv_bias",
+    "key_bias",
+    "patch_embedding_bias",
+    "use_cls_token",
+    "num_register_tokens",
     "use_distillation_token",
     "use_distillation_head",
+    "use_pre_layernorm",
+    "use_gated_mlp",
     "use_pooler",
+    "pooler_type",
     "pooler_output_size",
+    "classifier_pooling",
+    "stage_depths",
+    "stage_names",
+    "apply_layernorm",
+)
+
+# The fields that name one of several ways.
+CHOICES = {
+    "norm_type": ("layer",),
+    "pooler_type": ("dense", "cls"),
+    "classifier_pooling": ("cls", "mean", "cls_mean"),
+}
+
+FLAGS = (
+    "patch_embedding_bias",
+    "use_cls_token",
+    "use_pre_layernorm",
+    "use_gated_mlp",
+    "interpolate_pos_encoding",
+    "interpolation_antialias",
+    "apply_layernorm",
+    "reshape_hidden_states",
 )
 
 
-class SNPViTConfig(PretrainedConfig):
+class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
     r"""
-    Configuration of [`SNPViTModel`] and [`SNPViTForImageClassification`]: a ViT or DeiT in which every block has its
-    own sizes.
+    Configuration of [`SNPViTModel`], [`SNPViTForImageClassification`] and [`SNPViTBackbone`]: a vision transformer in
+    which every block has its own sizes. The defaults are those of a ViT; the options make a DeiT or a DINOv2 of it.
 
     `num_attention_heads` and `intermediate_size` describe the dense network that the model was pruned from. They
     build the model only when `block_configs` is not given.
@@ -49,7 +85,7 @@ class SNPViTConfig(PretrainedConfig):
         intermediate_size (`int`, *optional*, defaults to 3072):
             MLP neurons per block of the dense network.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
-            Activation of the MLP.
+            Activation of the MLP; of its gate, with `use_gated_mlp`.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout after the embeddings and on what each half of a block adds.
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
@@ -62,32 +98,71 @@ class SNPViTConfig(PretrainedConfig):
         layer_norm_eps (`float`, *optional*, defaults to 1e-12):
             Epsilon of the norms.
         image_size (`int` or pair of `int`, *optional*, defaults to 224):
-            Height and width of the images, in pixels.
+            Height and width of the images that the position embeddings are made for, in pixels.
         patch_size (`int` or pair of `int`, *optional*, defaults to 16):
             Height and width of a patch, in pixels.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of an image.
         qkv_bias (`bool`, *optional*, defaults to `True`):
             Whether queries, keys and values have a bias.
+        key_bias (`bool`, *optional*):
+            Whether the keys have a bias. Without a value they have one if `qkv_bias` says so.
+        patch_embedding_bias (`bool`, *optional*, defaults to `True`):
+            Whether the convolution that embeds the patches has a bias.
+        use_cls_token (`bool`, *optional*, defaults to `True`):
+            Whether a class token precedes the patches.
+        num_register_tokens (`int`, *optional*, defaults to 0):
+            Tokens between the class token and the patches that have no position embedding (DINOv2 with registers).
         use_distillation_token (`bool`, *optional*, defaults to `False`):
             Whether a distillation token follows the class token (DeiT).
         use_distillation_head (`bool`, *optional*, defaults to `False`):
             Whether a second classifier reads the distillation token; the logits are then the mean of both.
+        use_pre_layernorm (`bool`, *optional*, defaults to `False`):
+            Whether a norm stands between the embeddings and the first block (CLIP).
+        use_gated_mlp (`bool`, *optional*, defaults to `False`):
+            Whether the MLP multiplies a second projection by the activations (SwiGLU). `intermediate_size` counts the
+            pairs of both.
         use_pooler (`bool`, *optional*, defaults to `False`):
             Whether a pooler follows the final norm.
+        pooler_type (`str`, *optional*, defaults to `"dense"`):
+            What the pooler makes of the class token: `"dense"`, a linear layer and its activation (ViT), or `"cls"`,
+            the token itself (DINOv2).
         pooler_output_size (`int`, *optional*):
             Size of the pooler's output. Defaults to `hidden_size`.
         pooler_act (`str`, *optional*, defaults to `"tanh"`):
-            Activation of the pooler.
+            Activation of the dense pooler.
+        classifier_pooling (`str`, *optional*):
+            What the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches, without any other
+            token; or `"cls_mean"`, both side by side, twice as wide (DINOv2). Defaults to `"cls"`, or to `"mean"`
+            without a class token.
+        interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+            Whether images of every other size are read as well, with position embeddings that are interpolated in
+            float32 (DINOv2). Otherwise only the `forward` that is asked to reads them, and interpolates in the dtype
+            of the weights.
+        interpolation_antialias (`bool`, *optional*, defaults to `False`):
+            Whether that interpolation smooths where it shrinks (DINOv2 with registers).
         norm_type (`str`, *optional*, defaults to `"layer"`):
             The norms: `"layer"`, layer norm over `hidden_size` channels, is the only kind.
         block_configs (`list[dict]`, *optional*):
             One dict per block in execution order with the final integers `num_attention_heads`, `qk_head_dim`,
             `v_head_dim` (both per head), `intermediate_size`, and `attention_scale`, the factor of the attention
             scores. Without it every block is dense.
+        stage_depths (`list[int]`, *optional*):
+            For every block of the dense network how many are left of it: 1, or 0 for one that was dropped. The stages
+            of [`SNPViTBackbone`] are named after the dense blocks. Without it no block was dropped.
+        stage_names (`list[str]`, *optional*):
+            What follows from `stage_depths`; nothing else is accepted.
+        out_features (`list[str]`, *optional*), out_indices (`list[int]`, *optional*):
+            The feature maps of [`SNPViTBackbone`], by names or positions in `stage_names` (`"stem"`, `"stage1"`, …).
+            Without them it gives the last stage.
+        apply_layernorm (`bool`, *optional*, defaults to `True`):
+            Whether the final norm stands behind the feature maps of [`SNPViTBackbone`], which has none otherwise.
+        reshape_hidden_states (`bool`, *optional*, defaults to `True`):
+            Whether those feature maps are `[batch, hidden_size, height, width]` without class token and registers, in
+            place of `[batch, tokens, hidden_size]` with them.
 
     Raises:
-        ValueError: If a size is missing, no positive number, or contradicts another; block and field are named.
+        ValueError: If a value is missing, out of range, or contradicts another; block and field are named.
     """
 
     model_type = "snp_vit"
@@ -109,13 +184,29 @@ class SNPViTConfig(PretrainedConfig):
         patch_size=16,
         num_channels=3,
         qkv_bias=True,
+        key_bias=None,
+        patch_embedding_bias=True,
+        use_cls_token=True,
+        num_register_tokens=0,
         use_distillation_token=False,
         use_distillation_head=False,
+        use_pre_layernorm=False,
+        use_gated_mlp=False,
         use_pooler=False,
+        pooler_type="dense",
         pooler_output_size=None,
         pooler_act="tanh",
+        classifier_pooling=None,
+        interpolate_pos_encoding=False,
+        interpolation_antialias=False,
         norm_type="layer",
         block_configs=None,
+        stage_depths=None,
+        stage_names=None,
+        out_features=None,
+        out_indices=None,
+        apply_layernorm=True,
+        reshape_hidden_states=True,
         **kwargs,
     ):
         if block_configs is None:
@@ -147,21 +238,45 @@ class SNPViTConfig(PretrainedConfig):
         self.patch_size = patch_size
         self.num_channels = num_channels
         self.qkv_bias = qkv_bias
+        self.key_bias = key_bias
+        self.patch_embedding_bias = patch_embedding_bias
+        self.use_cls_token = use_cls_token
+        self.num_register_tokens = num_register_tokens
         self.use_distillation_token = use_distillation_token
         self.use_distillation_head = use_distillation_head
+        self.use_pre_layernorm = use_pre_layernorm
+        self.use_gated_mlp = use_gated_mlp
         self.use_pooler = use_pooler
+        self.pooler_type = pooler_type
         self.pooler_output_size = hidden_size if pooler_output_size is None else pooler_output_size
         self.pooler_act = pooler_act
+        if classifier_pooling is None:
+            classifier_pooling = "cls" if use_cls_token else "mean"
+        self.classifier_pooling = classifier_pooling
+        self.interpolate_pos_encoding = interpolate_pos_encoding
+        self.interpolation_antialias = interpolation_antialias
         self.norm_type = norm_type
         self.block_configs = [dict(block) for block in block_configs]
+        self.stage_depths = None if stage_depths is None else list(stage_depths)
+        self.apply_layernorm = apply_layernorm
+        self.reshape_hidden_states = reshape_hidden_states
         self._check_sizes()
+        self._check_options()
+        self._set_stages(stage_names, out_features, out_indices)
         # A map read from the Hub points back to that repository; a saved model must carry its own code.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_snp_vit.SNPViTConfig",
             "AutoModel": "modeling_snp_vit.SNPViTModel",
             "AutoModelForImageClassification": "modeling_snp_vit.SNPViTForImageClassification",
+            "AutoBackbone": "modeling_snp_vit.SNPViTBackbone",
         }
         super().__init__(**kwargs)
+
+    @property
+    def stage_names(self):
+        """The names of the embeddings and of all blocks of the dense network, also of dropped ones."""
+        num_stages = len(self.block_configs if self.stage_depths is None else self.stage_depths)
+        return ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
@@ -192,10 +307,66 @@ class SNPViTConfig(PretrainedConfig):
                 )
             for name, expected_type in BLOCK_FIELDS.items():
                 _check_positive(f"{where}.{name}", block[name], expected_type)
-        if self.norm_type != "layer":
-            raise ValueError(f"norm_type must be 'layer', got {self.norm_type!r}.")
+        depths = self.stage_depths
+        if depths is not None and any(isinstance(depth, bool) or depth not in (0, 1) for depth in depths):
+            raise ValueError(f"stage_depths must have 0 or 1 for every block of the dense network, got {depths!r}.")
+        if depths is not None and sum(depths) != self.num_hidden_layers:
+            raise ValueError(
+                f"stage_depths {depths!r} leaves {sum(depths)} blocks, block_configs has {self.num_hidden_layers}."
+            )
+
+    def _check_options(self):
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                choices = " or ".join(map(repr, allowed))
+                raise ValueError(f"{name} must be {choices}, got {getattr(self, name)!r}.")
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        if self.key_bias not in (None, True, False):
+            raise ValueError(f"key_bias must be True, False or None, got {self.key_bias!r}.")
+        registers = self.num_register_tokens
+        if isinstance(registers, bool) or not isinstance(registers, int) or registers < 0:
+            raise ValueError(f"num_register_tokens must be an integer from 0 on, got {registers!r}.")
+        for name in ("hidden_act", "pooler_act"):
+            check_activation(name, getattr(self, name))
         if self.use_distillation_head and not self.use_distillation_token:
             raise ValueError("use_distillation_head needs use_distillation_token.")
+        if not self.use_cls_token:
+            for name in ("use_distillation_token", "use_pooler"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is True, but use_cls_token is False: there is no class token for it.")
+            if self.classifier_pooling != "mean":
+                raise ValueError(
+                    f"classifier_pooling is {self.classifier_pooling!r}, but use_cls_token is False: there is no "
+                    "class token to read. Only 'mean' is left."
+                )
+        if self.use_pooler and self.pooler_type == "cls" and self.pooler_output_size != self.hidden_size:
+            raise ValueError(
+                f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "
+                f"has hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
+            )
+
+    def _set_stages(self, stage_names, out_features, out_indices):
+        names = self.stage_names
+        if stage_names is not None and list(stage_names) != names:
+            raise ValueError(f"stage_names is {stage_names!r}, but the other fields say {names!r}. Leave it out.")
+        self._out_features = self._out_indices = None
+        if out_features is not None:
+            self.out_features = list(out_features)
+            if out_indices is not None and [index % len(names) for index in out_indices] != self.out_indices:
+                raise ValueError(
+                    f"out_indices is {out_indices!r}, but out_features {out_features!r} says {self.out_indices!r}. "
+                    "Leave one of them out."
+                )
+        elif out_indices is not None:
+            self.out_indices = list(out_indices)
+
+
+def check_activation(field, name):
+    """Raises a `ValueError` if transformers has no activation of that name."""
+    if name not in ACT2FN:
+        raise ValueError(f"{field} must be one of {', '.join(sorted(ACT2FN))}, got {name!r}.")
 
 
 def _check_positive(name, value, expected_type):

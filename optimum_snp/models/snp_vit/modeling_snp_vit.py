@@ -1,4 +1,4 @@
-"""A ViT or DeiT whose every block has its own sizes.
+"""A vision transformer (ViT, DeiT, DINOv2) whose every block has its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but torch, transformers and its configuration,
 and must load under transformers 4.57 and 5.x.
@@ -11,11 +11,17 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_snp_vit import SNPViTConfig
+from .configuration_snp_vit import SNPViTConfig, check_activation
+
+
+try:
+    from transformers.backbone_utils import BackboneMixin
+except ImportError:  # transformers 4.57
+    from transformers.utils.backbone_utils import BackboneMixin
 
 
 def _pair(size):
@@ -27,6 +33,19 @@ def build_norm(config):
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
+def build_activation(config, field):
+    """The activation that `config` names in `field`, which may have changed since the config was made."""
+    check_activation(field, getattr(config, field))
+    return ACT2FN[getattr(config, field)]
+
+
+def refuse_masks(arguments):
+    """Lets keyword arguments pass that nothing here reads, as transformers does, but none that it would apply."""
+    masks = [name for name in ("attention_mask", "bool_masked_pos", "head_mask") if arguments.get(name) is not None]
+    if masks:
+        raise ValueError(f"This architecture applies no masks, but was given {', '.join(masks)}. Leave them out.")
+
+
 class SNPViTPatchEmbeddings(nn.Module):
     """Cuts images `[batch, channels, height, width]` into patches and embeds them: `[batch, patches, hidden_size]`."""
 
@@ -34,7 +53,13 @@ class SNPViTPatchEmbeddings(nn.Module):
         super().__init__()
         patch_size = _pair(config.patch_size)
         self.num_channels = config.num_channels
-        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size)
+        self.projection = nn.Conv2d(
+            config.num_channels,
+            config.hidden_size,
+            kernel_size=patch_size,
+            stride=patch_size,
+            bias=config.patch_embedding_bias,
+        )
 
     def forward(self, pixel_values):
         if pixel_values.shape[1] != self.num_channels:
@@ -43,47 +68,62 @@ class SNPViTPatchEmbeddings(nn.Module):
 
 
 class SNPViTEmbeddings(nn.Module):
-    """Patches with class token, distillation token (DeiT) and position embeddings: the first residual stream."""
+    """Patches behind the other tokens, with position embeddings: the first residual stream.
+
+    The other tokens are, as far as the config has them, the class token, the distillation token (DeiT) and the
+    registers; registers have no position embedding.
+    """
 
     def __init__(self, config):
         super().__init__()
         self.image_size = _pair(config.image_size)
         self.patch_size = _pair(config.patch_size)
         self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
-        self.num_extra_tokens = 2 if config.use_distillation_token else 1
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.distillation_token = (
-            nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_distillation_token else None
-        )
+        self.interpolate = config.interpolate_pos_encoding
+        self.antialias = config.interpolation_antialias
+
+        def build_tokens(number):
+            return nn.Parameter(torch.zeros(1, number, config.hidden_size)) if number else None
+
+        self.cls_token = build_tokens(int(config.use_cls_token))
+        self.distillation_token = build_tokens(int(config.use_distillation_token))
+        self.register_tokens = build_tokens(config.num_register_tokens)
+        self.num_positioned_tokens = int(config.use_cls_token) + int(config.use_distillation_token)
+        self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
-        num_tokens = self.grid[0] * self.grid[1] + self.num_extra_tokens
-        self.position_embeddings = nn.Parameter(torch.zeros(1, num_tokens, config.hidden_size))
+        self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def interpolate_pos_encoding(self, height, width):
-        """The position embeddings for images of `height` x `width` pixels, by bicubic interpolation."""
-        grid = (height // self.patch_size[0], width // self.patch_size[1])
-        extra, patches = self.position_embeddings.split([self.num_extra_tokens, self.grid[0] * self.grid[1]], dim=1)
+    def interpolate_pos_encoding(self, grid):
+        """The position embeddings for `height` x `width` patches, by bicubic interpolation."""
+        extra = self.position_embeddings[:, : self.num_positioned_tokens]
+        patches = self.position_embeddings[:, self.num_positioned_tokens :]
+        dtype = patches.dtype
         patches = patches.reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
-        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
-        return torch.cat((extra, patches.flatten(2).transpose(1, 2)), dim=1)
+        if self.interpolate:
+            patches = patches.float()
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=self.antialias)
+        return torch.cat((extra, patches.to(dtype).flatten(2).transpose(1, 2)), dim=1)
 
-    def forward(self, pixel_values, interpolate_pos_encoding=False):
+    def forward(self, pixel_values, interpolate_pos_encoding=None):
         batch_size, _, height, width = pixel_values.shape
         patches = self.patch_embeddings(pixel_values)
-        if (height, width) == self.image_size:
-            position_embeddings = self.position_embeddings
-        elif interpolate_pos_encoding:
-            position_embeddings = self.interpolate_pos_encoding(height, width)
-        else:
+        interpolate = self.interpolate if interpolate_pos_encoding is None else interpolate_pos_encoding
+        if not interpolate and (height, width) != self.image_size:
             raise ValueError(
                 f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
                 "Resize them or pass interpolate_pos_encoding=True."
             )
-        tokens = [self.cls_token.expand(batch_size, -1, -1), patches]
-        if self.distillation_token is not None:
-            tokens.insert(1, self.distillation_token.expand(batch_size, -1, -1))
-        return self.dropout(torch.cat(tokens, dim=1) + position_embeddings)
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        position_embeddings = self.position_embeddings if grid == self.grid else self.interpolate_pos_encoding(grid)
+        tokens = [token for token in (self.cls_token, self.distillation_token) if token is not None]
+        tokens = [token.expand(batch_size, -1, -1) for token in tokens]
+        hidden_states = torch.cat([*tokens, patches], dim=1) + position_embeddings
+        if self.register_tokens is not None:
+            registers = self.register_tokens.expand(batch_size, -1, -1)
+            place = self.num_positioned_tokens
+            hidden_states = torch.cat((hidden_states[:, :place], registers, hidden_states[:, place:]), dim=1)
+        return self.dropout(hidden_states)
 
 
 def eager_attention(query, key, value, scale, dropout):
@@ -110,7 +150,8 @@ class SNPViTAttention(nn.Module):
         qk_size = self.num_attention_heads * self.qk_head_dim
         v_size = self.num_attention_heads * self.v_head_dim
         self.q_proj = nn.Linear(config.hidden_size, qk_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, qk_size, bias=config.qkv_bias)
+        key_bias = config.qkv_bias if config.key_bias is None else config.key_bias
+        self.k_proj = nn.Linear(config.hidden_size, qk_size, bias=key_bias)
         self.v_proj = nn.Linear(config.hidden_size, v_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(v_size, config.hidden_size)
 
@@ -147,11 +188,25 @@ class SNPViTMLP(nn.Module):
     def __init__(self, config, block):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, block["intermediate_size"])
-        self.activation_fn = ACT2FN[config.hidden_act]
+        self.activation_fn = build_activation(config, "hidden_act")
         self.fc2 = nn.Linear(block["intermediate_size"], config.hidden_size)
 
     def forward(self, hidden_states):
         return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class SNPViTGatedMLP(nn.Module):
+    """Two linear layers, the activation of the first times the second, and a third (SwiGLU)."""
+
+    def __init__(self, config, block):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, block["intermediate_size"])
+        self.up_proj = nn.Linear(config.hidden_size, block["intermediate_size"])
+        self.activation_fn = build_activation(config, "hidden_act")
+        self.down_proj = nn.Linear(block["intermediate_size"], config.hidden_size)
+
+    def forward(self, hidden_states):
+        return self.down_proj(self.activation_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
 
 
 class SNPViTDropPath(nn.Module):
@@ -176,7 +231,7 @@ class SNPViTLayer(GradientCheckpointingLayer):
         self.layernorm_before = build_norm(config)
         self.attention = SNPViTAttention(config, block)
         self.layernorm_after = build_norm(config)
-        self.mlp = SNPViTMLP(config, block)
+        self.mlp = SNPViTGatedMLP(config, block) if config.use_gated_mlp else SNPViTMLP(config, block)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = SNPViTDropPath(drop_path_rate)
 
@@ -194,7 +249,7 @@ class SNPViTPooler(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.pooler_output_size)
-        self.activation = ACT2FN[config.pooler_act]
+        self.activation = build_activation(config, "pooler_act")
 
     def forward(self, hidden_states):
         return self.activation(self.dense(hidden_states[:, 0]))
@@ -206,6 +261,7 @@ class SNPViTPreTrainedModel(PreTrainedModel):
     config_class = SNPViTConfig
     base_model_prefix = "snp_vit"
     main_input_name = "pixel_values"
+    accepts_loss_kwargs = False  # a Trainer would take `**kwargs` for it
     supports_gradient_checkpointing = True
     _no_split_modules = ["SNPViTLayer"]
     _supports_sdpa = True
@@ -224,60 +280,39 @@ class SNPViTPreTrainedModel(PreTrainedModel):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, SNPViTEmbeddings):
-            nn.init.trunc_normal_(module.position_embeddings, mean=0.0, std=std)
-            nn.init.trunc_normal_(module.cls_token, mean=0.0, std=std)
-            if module.distillation_token is not None:
-                nn.init.trunc_normal_(module.distillation_token, mean=0.0, std=std)
+            for name in ("position_embeddings", "cls_token", "distillation_token", "register_tokens"):
+                if getattr(module, name) is not None:
+                    nn.init.trunc_normal_(getattr(module, name), mean=0.0, std=std)
 
 
 class SNPViTModel(SNPViTPreTrainedModel):
-    """The network up to the final norm, and the pooler when the config has one."""
+    """The network up to the final norm, and the pooler when the config has one. Backbones may do without both."""
 
-    def __init__(self, config):
+    def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
         super().__init__(config)
         self.embeddings = SNPViTEmbeddings(config)
+        self.pre_layernorm = build_norm(config) if config.use_pre_layernorm else None
         last = max(len(config.block_configs) - 1, 1)
         self.layers = nn.ModuleList(
             SNPViTLayer(config, block, config.drop_path_rate * index / last)
             for index, block in enumerate(config.block_configs)
         )
-        self.layernorm = build_norm(config)
-        self.pooler = SNPViTPooler(config) if config.use_pooler else None
+        self.layernorm = build_norm(config) if add_final_norm else None
+        dense_pooler = add_pooling_layer and config.use_pooler and config.pooler_type == "dense"
+        self.pooler = SNPViTPooler(config) if dense_pooler else None
         self.post_init()
 
     def get_input_embeddings(self):
         return self.embeddings.patch_embeddings
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values,
-        interpolate_pos_encoding=False,
-        output_attentions=None,
-        output_hidden_states=None,
-    ):
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `[batch, num_channels, height, width]`):
-                Images from the image processor.
-            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
-                Whether to interpolate the position embeddings for images of another size than the configured one.
-            output_attentions (`bool`, *optional*):
-                Whether to return the attention probabilities of every block, `[batch, heads, tokens, tokens]`.
-                Attention then runs without the fused kernel.
-            output_hidden_states (`bool`, *optional*):
-                Whether to return the residual stream after the embeddings and after every block,
-                `[batch, tokens, hidden_size]`.
-
-        Returns:
-            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]
+    def encode(self, pixel_values, interpolate_pos_encoding=None, output_attentions=False, output_hidden_states=False):
+        """The residual stream behind the last block, and if asked for that after the embeddings and after every block
+        and the attention probabilities of every block, as tuples.
         """
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-
         pixel_values = pixel_values.to(self.embeddings.patch_embeddings.projection.weight.dtype)
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        if self.pre_layernorm is not None:
+            hidden_states = self.pre_layernorm(hidden_states)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for layer in self.layers:
@@ -286,13 +321,59 @@ class SNPViTModel(SNPViTPreTrainedModel):
                 all_hidden_states += (hidden_states,)
             if output_attentions:
                 all_attentions += (attentions,)
-        last_hidden_state = self.layernorm(hidden_states)
+        return hidden_states, all_hidden_states, all_attentions
 
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values,
+        interpolate_pos_encoding=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `[batch, num_channels, height, width]`):
+                Images from the image processor.
+            interpolate_pos_encoding (`bool`, *optional*):
+                Whether to interpolate the position embeddings for images of another size than the configured one.
+                Defaults to what the config says.
+            output_attentions (`bool`, *optional*):
+                Whether to return the attention probabilities of every block, `[batch, heads, tokens, tokens]`.
+                Attention then runs without the fused kernel.
+            output_hidden_states (`bool`, *optional*):
+                Whether to return the residual stream after the embeddings and after every block,
+                `[batch, tokens, hidden_size]`.
+            kwargs:
+                Further arguments are not read, as in transformers.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]
+
+        Raises:
+            ValueError: If there is a mask among the arguments, which transformers would apply, or if the images have
+                another size than the configured one and are not to be interpolated for.
+        """
+        refuse_masks(kwargs)
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        hidden_states, all_hidden_states, attentions = self.encode(
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states
+        )
+        last_hidden_state = self.layernorm(hidden_states)
+        pooler_output = None
+        if self.pooler is not None:
+            pooler_output = self.pooler(last_hidden_state)
+        elif self.config.use_pooler:
+            pooler_output = last_hidden_state[:, 0]
         return BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
-            pooler_output=None if self.pooler is None else self.pooler(last_hidden_state),
+            pooler_output=pooler_output,
             hidden_states=all_hidden_states,
-            attentions=all_attentions,
+            attentions=attentions,
         )
 
 
@@ -309,7 +390,7 @@ class SNPViTForImageClassificationOutput(ImageClassifierOutput):
 
 
 class SNPViTForImageClassification(SNPViTPreTrainedModel):
-    """The network with a linear classifier on the class token, and a second one on the distillation token (DeiT)."""
+    """The network with a linear classifier on what `pool` gives, and a second one on the distillation token (DeiT)."""
 
     accepts_loss_kwargs = True  # tells a Trainer of `num_items_in_batch`
 
@@ -317,26 +398,39 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.snp_vit = SNPViTModel(config)
-        self.classifier = self._build_classifier()
-        self.distillation_classifier = self._build_classifier() if config.use_distillation_head else None
+        num_pooled = 2 if config.classifier_pooling == "cls_mean" else 1
+        self.classifier = self._build_classifier(num_pooled * config.hidden_size)
+        self.distillation_classifier = None
+        if config.use_distillation_head:
+            self.distillation_classifier = self._build_classifier(config.hidden_size)
         self.post_init()
 
-    def _build_classifier(self):
-        return nn.Linear(self.config.hidden_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
+    def _build_classifier(self, in_features):
+        return nn.Linear(in_features, self.num_labels) if self.num_labels > 0 else nn.Identity()
+
+    def pool(self, last_hidden_state):
+        """What the classifier reads of `[batch, tokens, hidden_size]`: one vector per image."""
+        if self.config.classifier_pooling == "cls":
+            return last_hidden_state[:, 0]
+        mean = last_hidden_state[:, self.snp_vit.embeddings.num_extra_tokens :].mean(dim=1)
+        if self.config.classifier_pooling == "mean":
+            return mean
+        return torch.cat((last_hidden_state[:, 0], mean), dim=1)
 
     @can_return_tuple
     def forward(
         self,
         pixel_values,
         labels=None,
-        interpolate_pos_encoding=False,
+        interpolate_pos_encoding=None,
         output_attentions=None,
         output_hidden_states=None,
         num_items_in_batch=None,
+        **kwargs,
     ):
         r"""
         Args:
-            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states:
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, kwargs:
                 See [`SNPViTModel.forward`].
             labels (`torch.Tensor` of shape `[batch]`, *optional*):
                 Class indices; with them the output has a `loss`.
@@ -353,8 +447,9 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            **kwargs,
         )
-        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        logits = self.classifier(self.pool(outputs.last_hidden_state))
         cls_logits = distillation_logits = None
         if self.distillation_classifier is not None:
             cls_logits = logits
@@ -374,4 +469,72 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
         )
 
 
-__all__ = ["SNPViTForImageClassification", "SNPViTModel", "SNPViTPreTrainedModel"]
+class SNPViTBackbone(BackboneMixin, SNPViTPreTrainedModel):
+    """The network as a backbone: feature maps of the stages in `config.out_features`.
+
+    Its stages are the embeddings and the blocks of the dense network: where one was dropped, its stage ends where the
+    stage before it does.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        if config.out_features is None:
+            config.out_indices = None  # the last stage
+        if hasattr(self, "_init_backbone"):  # transformers 4.57
+            self._init_backbone(config)
+        self.num_features = [config.hidden_size] * len(config.stage_names)
+        self.snp_vit = SNPViTModel(config, add_final_norm=config.apply_layernorm, add_pooling_layer=False)
+        self.post_init()
+
+    def _feature_map(self, hidden_states, grid):
+        if self.snp_vit.layernorm is not None:
+            hidden_states = self.snp_vit.layernorm(hidden_states)
+        if not self.config.reshape_hidden_states:
+            return hidden_states
+        patches = hidden_states[:, self.snp_vit.embeddings.num_extra_tokens :]
+        return patches.transpose(1, 2).unflatten(2, grid).contiguous()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values,
+        interpolate_pos_encoding=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
+        r"""
+        Args:
+            pixel_values, interpolate_pos_encoding, output_attentions, kwargs:
+                See [`SNPViTModel.forward`].
+            output_hidden_states (`bool`, *optional*):
+                Whether to return the residual stream at the end of every stage, `[batch, tokens, hidden_size]`.
+
+        Returns:
+            [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, each
+            `[batch, hidden_size, height, width]`, or `[batch, tokens, hidden_size]` if the config says so.
+        """
+        refuse_masks(kwargs)
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        _, behind_blocks, attentions = self.snp_vit.encode(
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True
+        )
+        depths = self.config.stage_depths or [1] * len(self.snp_vit.layers)
+        hidden_states = tuple(behind_blocks[sum(depths[:stage])] for stage in range(len(self.stage_names)))
+        patch_size = self.snp_vit.embeddings.patch_size
+        grid = (pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1])
+        return BackboneOutput(
+            feature_maps=tuple(
+                self._feature_map(states, grid)
+                for name, states in zip(self.stage_names, hidden_states, strict=True)
+                if name in self.out_features
+            ),
+            hidden_states=hidden_states if output_hidden_states else None,
+            attentions=attentions,
+        )
+
+
+__all__ = ["SNPViTBackbone", "SNPViTForImageClassification", "SNPViTModel", "SNPViTPreTrainedModel"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinBackbone, SNPSwinForImageClassification, SNPSwinModel
 from tests.helpers import SWIN_CLASSES, build_source
 

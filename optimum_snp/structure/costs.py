@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from ..models import SNPModel
-from ..structure import describe
+from . import describe
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -27,9 +27,8 @@ def count_macs(model: SNPModel) -> int:
     structure = describe(model)
     macs = sum(rows * model.get_submodule(name).weight.numel() for name, rows in structure.linear_rows.items())
     for block in structure.blocks:
-        attention = block.module.attention
         pairs = block.num_maps * block.map_tokens**2
-        macs += pairs * attention.num_attention_heads * (attention.qk_head_dim + attention.v_head_dim)
+        macs += pairs * block.num_attention_heads * (block.qk_head_dim + block.v_head_dim)
     return macs
 
 

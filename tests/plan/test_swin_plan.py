@@ -7,9 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
-from optimum_snp.conversion import convert
+from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from optimum_snp.planning.costs import count_macs, count_parameters, skeleton
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.planning.decide import make_plan
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.planning.test_plan import random_scores

@@ -1,7 +1,8 @@
 """Sizes of the parts that can be pruned, from the shares that a user removes."""
 
 import math
-from typing import Any
+from enum import Enum
+from typing import Any, TypeAlias
 
 from transformers import PretrainedConfig
 
@@ -9,23 +10,39 @@ from ..configuration import SNPConfig
 from ..structure import block_sizes, block_stages, stream_widths
 
 
-# The shares that are given block by block, with the size that each makes smaller.
-PART_SIZES = {"qk_sparsity": "qk_head_dim", "v_sparsity": "v_head_dim", "mlp_sparsity": "intermediate_size"}
-WIDTH = "hidden_sparsity"
-# The number of heads of a block, and whether the block is there at all, 1 or 0.
-HEADS = "head_sparsity"
-BLOCK = "dropped_blocks"
+class Part(Enum):
+    """What a size is of.
 
-# What a size is of: the share that makes it smaller, and the position of its block or residual stream.
-Part = tuple[str, int]
-Sizes = dict[Part, int]
+    Attributes:
+        size_name (`str`): Its size in the config of a model.
+        share_name (`str`): The field of [`SNPConfig`] that makes it smaller.
+    """
+
+    QUERY_KEY = ("qk_head_dim", "qk_sparsity")
+    VALUE = ("v_head_dim", "v_sparsity")
+    MLP = ("intermediate_size", "mlp_sparsity")
+    WIDTH = ("hidden_size", "hidden_sparsity")
+    HEADS = ("num_attention_heads", "head_sparsity")
+    BLOCK = ("num_hidden_layers", "dropped_blocks")  # whether the block is there at all, 1 or 0
+
+    def __init__(self, size_name: str, share_name: str):
+        self.size_name = size_name
+        self.share_name = share_name
+
+
+# The parts of a block that get smaller neuron by neuron.
+NEURON_PARTS = (Part.QUERY_KEY, Part.VALUE, Part.MLP)
+
+# One part of one block, or one residual stream, by its position.
+Slot: TypeAlias = tuple[Part, int]
+Sizes: TypeAlias = dict[Slot, int]
 
 
 def dense_sizes(model_config: PretrainedConfig) -> Sizes:
     """The sizes of a model before pruning."""
-    sizes: Sizes = {(WIDTH, index): width for index, width in enumerate(stream_widths(model_config))}
+    sizes: Sizes = {(Part.WIDTH, index): width for index, width in enumerate(stream_widths(model_config))}
     for index, block in enumerate(block_sizes(model_config)):
-        sizes |= {(part, index): block[name] for part, name in PART_SIZES.items()}
+        sizes |= {(part, index): block[part.size_name] for part in NEURON_PARTS}
     return sizes
 
 
@@ -36,8 +53,10 @@ def sizes_of_shares(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
         ValueError: If a list of shares does not fit the blocks or stages of the model.
     """
     stages = block_stages(model_config)
-    shares = {part: block_shares(part, getattr(config, part), stages) for part in PART_SIZES}
-    shares[WIDTH] = _stream_shares(config.hidden_sparsity, max(stages) + 1)
+    shares = {
+        part: block_shares(part.share_name, getattr(config, part.share_name), stages) for part in NEURON_PARTS
+    }
+    shares[Part.WIDTH] = _stream_shares(config.hidden_sparsity, max(stages) + 1)
     return {
         (part, index): kept_size(size, shares[part][index], config.round_to or 1)
         for (part, index), size in dense_sizes(model_config).items()

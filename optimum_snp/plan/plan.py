@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
 from ..structure import block_sizes, resized_config, stream_widths
-from .sizes import PART_SIZES
+from .sizes import NEURON_PARTS
 
 
 PLAN_NAME = "pruning_plan.json"
@@ -159,7 +159,7 @@ class PruningPlan:
             config,
             [block.after for block in self.blocks],
             [width.after for width in self.widths],
-            method=self.config.method,
+            refits=self.config.refits,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class PruningPlan:
 def _table_row(index: int, block: BlockPlan) -> str:
     if block.after is None:
         return f"{index:>5}  dropped"
-    names = ("num_attention_heads", *PART_SIZES.values())
+    names = ("num_attention_heads", *(part.size_name for part in NEURON_PARTS))
     sizes = [f"{block.before[name]} -> {block.after[name]}" for name in names]
     return f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
 

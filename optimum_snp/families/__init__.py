@@ -1,0 +1,40 @@
+"""The families of models that can be pruned. One folder holds all that is known of one, and nothing else does.
+
+A family from outside this package registers itself the same way: `register_family(MyFamily())`.
+"""
+
+from .convert import check_supported, convert, our_weights
+from .deit import DeiTFamily
+from .dinov2 import DINOv2Family
+from .family import Family, config_fields
+from .registry import (
+    families,
+    family_of_model,
+    family_of_source,
+    our_classes,
+    register_family,
+    short_names,
+    source_classes,
+)
+from .swin import SwinFamily
+from .vit import ViTFamily
+
+
+for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family()):
+    register_family(family)
+
+
+__all__ = [
+    "Family",
+    "check_supported",
+    "config_fields",
+    "convert",
+    "families",
+    "family_of_model",
+    "family_of_source",
+    "our_classes",
+    "our_weights",
+    "register_family",
+    "short_names",
+    "source_classes",
+]

@@ -1,0 +1,70 @@
+"""From a model of transformers to the same function in our own architecture.
+
+Every later stage sees our architecture only.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+from ..models import SNPModel, build_like
+from .checks import check_source
+from .family import Weights
+from .registry import families, family_of_source, our_classes, source_classes
+
+
+def check_supported(architecture: str | None) -> None:
+    """Raises unless models of the class `architecture` can be converted.
+
+    Raises:
+        ValueError: If not; the message lists the classes that can.
+    """
+    if architecture in source_classes() or architecture in our_classes():
+        return
+    for family in families():
+        for beginning, reason in family.refused.items():
+            if (architecture or "").startswith(beginning):
+                raise ValueError(f"{architecture} cannot be pruned: {reason}")
+    raise ValueError(
+        f"{architecture or 'A model without `architectures` in its config'} cannot be pruned. Supported are "
+        f"{', '.join(source_classes())}, and models that this package pruned before."
+    )
+
+
+def convert(source: PreTrainedModel) -> SNPModel:
+    """Converts a model of transformers to our architecture: the same function, every block stating its sizes.
+
+    A model that is in our architecture already is copied. The source is never changed, and what is frozen in it is
+    frozen in the result.
+
+    Args:
+        source (`PreTrainedModel`):
+            A model of a class of a registered family, or one that was pruned before.
+
+    Returns:
+        A model of one of our classes, in eval mode, on the device and in the dtype of `source`.
+
+    Raises:
+        TypeError: If `source` is no `PreTrainedModel`.
+        ValueError: If its class is not supported, its weights cannot be read (on the meta device, quantised, with
+            adapters, NaN or infinite) or do not fit its config.
+    """
+    if not isinstance(source, PreTrainedModel):
+        raise TypeError(f"Expected a PreTrainedModel of transformers, got {type(source).__name__}.")
+    name = type(source).__name__
+    check_supported(name)
+    check_source(source)
+    if name in our_classes():
+        model_class = our_classes()[name]
+        config = model_class.config_class.from_dict(source.config.to_dict())
+        return build_like(source, model_class, config, source.state_dict(keep_vars=True))
+    family = family_of_source(name)
+    config = family.convert_config(source)
+    return build_like(source, family.source_classes[name], config, our_weights(source))
+
+
+def our_weights(source: PreTrainedModel) -> Weights:
+    """The weights of a model of transformers under the names of our architecture; they may share memory."""
+    family = family_of_source(type(source).__name__)
+    # With gradients, so that what is computed from weights is frozen where all of them are.
+    with torch.inference_mode(False), torch.enable_grad():
+        return family.convert_weights(source.state_dict(keep_vars=True), family.convert_config(source))

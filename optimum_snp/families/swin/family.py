@@ -1,0 +1,61 @@
+"""The Swin Transformer of the first version."""
+
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+from ...models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
+from ..example import random_example
+from ..family import Family, Weights, config_fields
+
+
+# Parts of the names of weights that are other in ours.
+_RENAMED = {"encoder.layers.": "stages.", "relative_position_bias.relative_": "relative_"}
+
+
+class SwinFamily(Family):
+    """Attention in windows, stages of growing width."""
+
+    title = "Swin"
+    model_types = ("swin",)
+    source_classes = {
+        "SwinModel": SNPSwinModel,
+        "SwinForImageClassification": SNPSwinForImageClassification,
+        "SwinBackbone": SNPSwinBackbone,
+    }
+    short_names = {
+        "swin-tiny": "microsoft/swin-tiny-patch4-window7-224",
+        "swin-small": "microsoft/swin-small-patch4-window7-224",
+        "swin-base": "microsoft/swin-base-patch4-window7-224",
+    }
+    refused = {
+        "Swinv2": "its attention divides every query and key by its length over all neurons of the head, and its "
+        "norms come behind the branches, so that what a single neuron adds to the attention scores cannot be told "
+        "apart. Swin models of the first version can be pruned."
+    }
+
+    def convert_config(self, source: PreTrainedModel) -> SNPSwinConfig:
+        """See [`Family.convert_config`]."""
+        is_bare = self.source_classes[type(source).__name__] is SNPSwinModel
+        # Only a bare model may lack the pooler; it has no weights, so a backbone's base model may have it as well.
+        return SNPSwinConfig(**config_fields(source), use_pooler=not is_bare or source.pooler is not None)
+
+    def convert_weights(self, weights: Weights, config: SNPSwinConfig) -> Weights:
+        """See [`Family.convert_weights`]."""
+        # Only masked-image pretraining reads the mask token.
+        return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+
+    def example(self, class_name: str, **options: Any) -> PreTrainedModel:
+        """See [`Family.example`]: 2 + 3 blocks, 1 and 2 heads of 12, MLP 48 and 96.
+
+        8 x 8 tokens, then 4 x 4: the windows of 9 fit neither, so that both stages pad.
+        """
+        sizes = {"embed_dim": 12, "depths": [2, 3], "num_heads": [1, 2], "window_size": 3, "patch_size": 4}
+        return random_example(class_name, transformers.SwinConfig, **{**sizes, **options})
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in _RENAMED.items():
+        name = name.replace(theirs, ours)
+    return "snp_swin." + name.removeprefix("swin.") if name.startswith("swin.") else name

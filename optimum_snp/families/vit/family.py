@@ -1,0 +1,59 @@
+"""The ViT."""
+
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..example import random_example
+from ..family import Family, Weights, config_fields
+
+
+class ViTFamily(Family):
+    """Class token, position embeddings, norms before both halves of a block; the DeiT is one with another token."""
+
+    title = "ViT"
+    model_types = ("vit",)
+    source_classes = {"ViTModel": SNPViTModel, "ViTForImageClassification": SNPViTForImageClassification}
+    short_names = {
+        "vit-small": "WinKawaks/vit-small-patch16-224",
+        "vit-base": "google/vit-base-patch16-224",
+    }
+    optional_weights = ("pooler.",)
+
+    def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
+        """See [`Family.convert_config`]."""
+        base_model = source.base_model
+        return SNPViTConfig(
+            **config_fields(source),
+            use_distillation_token=getattr(base_model.embeddings, "distillation_token", None) is not None,
+            use_distillation_head=hasattr(source, "distillation_classifier"),
+            use_pooler=base_model.pooler is not None,
+        )
+
+    def convert_weights(self, weights: Weights, config: SNPViTConfig) -> Weights:
+        """See [`Family.convert_weights`]; ours has the same names below the base model."""
+        # Only masked-image pretraining reads the mask token.
+        return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+
+    def leave_out(self, source: PreTrainedModel, missing: list[str]) -> None:
+        """See [`Family.leave_out`]; of a ViT that is the pooler."""
+        source.base_model.pooler = None
+
+    def title_of(self, config: SNPViTConfig, name: str) -> str:
+        """See [`Family.title_of`]; a DeiT without distillation is saved as a ViT."""
+        return "DeiT" if config.use_distillation_token or "deit" in name.lower() else self.title
+
+    def example(self, class_name: str, **options: Any) -> PreTrainedModel:
+        """See [`Family.example`]: 3 blocks, 4 heads of 12, MLP 96, 17 or 18 tokens."""
+        config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
+        sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
+        return random_example(class_name, config_class, hidden_size=48, **{**sizes, **options})
+
+
+def _our_name(name: str) -> str:
+    for prefix in ("vit.", "deit."):
+        if name.startswith(prefix):
+            return "snp_vit." + name.removeprefix(prefix)
+    return "classifier." + name.removeprefix("cls_classifier.") if name.startswith("cls_classifier.") else name

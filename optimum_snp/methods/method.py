@@ -1,0 +1,221 @@
+"""What a method of pruning is: how it ranks neurons, what every size of a part loses, and the new weights."""
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from ..calibration import CalibrationStatistics
+from ..calibration.moments import Sums
+from ..configuration import REFITTING_METHODS, SNPConfig
+from ..linear_algebra import parallel_map
+from ..losses import Losses
+from ..models import SNPModel, build_like
+from ..plan import PruningPlan
+from ..reshaping.remove import remove, requires_grad_of_rest
+from ..reshaping.select import Weights, weight_of
+from ..scoring import Scores, query_key_scores, redundancy_scores, residual_scores
+from ..structure import Block, Stream, describe
+
+
+logger = logging.getLogger(__name__)
+
+# Calibration tokens per unknown of the largest regression, below which the fit is no better than its ridge.
+TOKENS_PER_UNKNOWN = 2
+
+
+class Method(ABC):
+    """A method of pruning.
+
+    Attributes:
+        name (`str`): As `SNPConfig.method` gives it.
+        refits (`bool`): Whether what reads a pruned part is fitted to the dense outputs, from second moments. What
+            reads a stream that gets narrower needs a bias then.
+        keeps_directions (`bool`): Whether directions of queries, keys, values and streams are kept, not neurons.
+    """
+
+    name: ClassVar[str]
+    keeps_directions: ClassVar[bool] = False
+
+    @property
+    def refits(self) -> bool:
+        """See the attributes."""
+        return self.name in REFITTING_METHODS
+
+    def check_statistics(self, statistics: CalibrationStatistics) -> None:
+        """Tells whether the statistics have what the method needs.
+
+        Raises:
+            ValueError: If it needs second moments and the statistics have none.
+        """
+        if self.refits and not statistics.has_moments:
+            raise ValueError(
+                f"method {self.name!r} needs second moments of the activations, and these statistics have none. "
+                "Call calibrate(dataset) again."
+            )
+
+    def score(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> Scores:
+        """The scores of all neurons.
+
+        Args:
+            model:
+                The model that the statistics were collected on.
+            statistics ([`CalibrationStatistics`]):
+                Reduced over all processes.
+            config ([`SNPConfig`]):
+                Of which `num_singular_directions` and `singular_weighting` are read.
+
+        Raises:
+            ValueError: If the method needs second moments and the statistics have none.
+        """
+        self.check_statistics(statistics)
+        structure = describe(model)
+        query_key, value = attention_scores(model, statistics, config)
+        mlp = parallel_map(
+            lambda block: self._score_mlp(model, *block), zip(structure.blocks, statistics.blocks, strict=True)
+        )
+        return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])
+
+    @abstractmethod
+    def score_heads(
+        self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
+    ) -> list[torch.Tensor]:
+        """One score per head, per block `[heads]`; heads with the least score are removed first.
+
+        Takes and raises what `score` does.
+        """
+
+    def loss(self, model: SNPModel, statistics: CalibrationStatistics, scores: Scores) -> Losses:
+        """The losses of all sizes of all parts.
+
+        Args:
+            model:
+                The dense model in our architecture.
+            statistics ([`CalibrationStatistics`]):
+                Of this model, with moments and sensitivities.
+            scores ([`Scores`]):
+                Of this model, by this method.
+
+        Returns:
+            [`Losses`]
+        """
+        structure = describe(model)
+        losses = Losses([], [], [], [])
+        losses.query_key = parallel_map(
+            lambda block: self._lose_query_key(*block), zip(statistics.blocks, scores.query_key, strict=True)
+        )
+        for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
+            output, down = (weight_of(model, layer).cpu().double() for layer in (block.output, block.down))
+            losses.value.append(self._lose_value(sums, output, scores.value[index]))
+            losses.mlp.append(self._lose_mlp(sums, down, scores.mlp[index]))
+        for stream, width_scores in zip(structure.streams, scores.widths, strict=True):
+            losses.widths.append(self._lose_width(stream, statistics, width_scores))
+        return losses
+
+    @abstractmethod
+    def lose_heads(
+        self, model: SNPModel, block: Block, sums: Sums, query_key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """The squared error per token of what a block's attention adds, `[heads + 1]`; entry `h` keeps `h` heads.
+
+        Args:
+            model, block, sums:
+                The block, and its statistics with moments.
+            query_key, value (`torch.Tensor` of shape `[heads, head_dim]`):
+                The scores of its neurons.
+        """
+
+    def reshape(
+        self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None
+    ) -> SNPModel:
+        """Builds the pruned model.
+
+        Args:
+            model:
+                The dense model in our architecture; it is not changed.
+            plan ([`PruningPlan`]):
+                Made for this model, by this method.
+            statistics ([`CalibrationStatistics`], *optional*):
+                Of this model, with second moments. Only a method that refits nothing does without.
+
+        Returns:
+            A model of the same class, in eval mode, on the same device and in the same dtype; what was frozen stays
+            frozen.
+
+        Raises:
+            ValueError: If the plan was made for a model of other sizes, or statistics that are needed are missing.
+        """
+        config = plan.pruned_config(model.config)
+        if self.refits:
+            if statistics is None or not statistics.has_moments:
+                raise ValueError(
+                    f"method {self.name!r} solves for the new weights from second moments of the activations, and "
+                    "there are none. Call calibrate(dataset) first."
+                )
+            _warn_of_few_images(plan, statistics)
+        rest, rest_statistics = remove(model, plan.heads, statistics, refits=self.refits)
+        weights = self._new_weights(rest, plan, rest_statistics)
+        return build_like(model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, rest))
+
+    @abstractmethod
+    def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
+        """`[intermediate_size]`, float64."""
+
+    @abstractmethod
+    def _lose_query_key(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
+        """`[qk_head_dim + 1]`."""
+
+    @abstractmethod
+    def _lose_value(self, sums: Sums, output: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`[v_head_dim + 1]`, given the weight of the output layer."""
+
+    @abstractmethod
+    def _lose_mlp(self, sums: Sums, down: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`[intermediate_size + 1]`, given the weight of the second layer."""
+
+    @abstractmethod
+    def _lose_width(self, stream: Stream, statistics: CalibrationStatistics, scores: torch.Tensor) -> torch.Tensor:
+        """`[width + 1]`: the sum over all norms of the stream of what their readers lose."""
+
+    @abstractmethod
+    def _new_weights(self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None) -> Weights:
+        """All weights of the pruned model, given what is left without the heads and blocks that go as a whole."""
+
+
+def attention_scores(
+    model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """SNP's scores of query/key pairs and of values, per block `[heads, head_dim]`."""
+    query_key = [
+        query_key_scores(sums, config.num_singular_directions, config.singular_weighting)
+        for sums in statistics.blocks
+    ]
+    value = [
+        redundancy_scores(weight_of(model, block.value)).view(block.num_attention_heads, -1)
+        for block in describe(model).blocks
+    ]
+    return query_key, value
+
+
+def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) -> None:
+    """Says how many images the largest regressions of the plan need, if there were fewer."""
+    needed = 0
+    for block, sums in zip(plan.blocks, statistics.blocks, strict=True):
+        if block.after is None:
+            continue
+        before, after, width = block.before, block.after, plan.widths[block.stage]
+        unknowns = [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
+        if any(after[name] < before[name] for name in ("v_head_dim", "num_attention_heads")):
+            unknowns.append(before["v_head_dim"] * before["num_attention_heads"])
+        if width.after < width.before:
+            unknowns.append(width.before)
+        tokens_per_image = float(sums["mlp_num_tokens"]) / max(statistics.num_images, 1)
+        tokens = TOKENS_PER_UNKNOWN * max(unknowns, default=0)
+        needed = max(needed, math.ceil(tokens / max(tokens_per_image, 1)))
+    if statistics.num_images < needed:
+        logger.warning(
+            f"The model was calibrated on {statistics.num_images} images. The least-squares fits of this plan need at "
+            f"least {needed} images; calibrate with num_samples={needed} or more."
+        )

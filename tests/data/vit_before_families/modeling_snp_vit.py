@@ -1,0 +1,377 @@
+"""A ViT or DeiT whose every block has its own sizes.
+
+This file is copied into every saved checkpoint. It must import nothing but torch, transformers and its configuration,
+and must load under transformers 4.57 and 5.x.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_snp_vit import SNPViTConfig
+
+
+def _pair(size):
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+
+def build_norm(config):
+    """A layer norm over the residual stream."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class SNPViTPatchEmbeddings(nn.Module):
+    """Cuts images `[batch, channels, height, width]` into patches and embeds them: `[batch, patches, hidden_size]`."""
+
+    def __init__(self, config):
+        super().__init__()
+        patch_size = _pair(config.patch_size)
+        self.num_channels = config.num_channels
+        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pixel_values):
+        if pixel_values.shape[1] != self.num_channels:
+            raise ValueError(f"The images have {pixel_values.shape[1]} channels; the model reads {self.num_channels}.")
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)
+
+
+class SNPViTEmbeddings(nn.Module):
+    """Patches with class token, distillation token (DeiT) and position embeddings: the first residual stream."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.image_size = _pair(config.image_size)
+        self.patch_size = _pair(config.patch_size)
+        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+        self.num_extra_tokens = 2 if config.use_distillation_token else 1
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.distillation_token = (
+            nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_distillation_token else None
+        )
+        self.patch_embeddings = SNPViTPatchEmbeddings(config)
+        num_tokens = self.grid[0] * self.grid[1] + self.num_extra_tokens
+        self.position_embeddings = nn.Parameter(torch.zeros(1, num_tokens, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def interpolate_pos_encoding(self, height, width):
+        """The position embeddings for images of `height` x `width` pixels, by bicubic interpolation."""
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        extra, patches = self.position_embeddings.split([self.num_extra_tokens, self.grid[0] * self.grid[1]], dim=1)
+        patches = patches.reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+        return torch.cat((extra, patches.flatten(2).transpose(1, 2)), dim=1)
+
+    def forward(self, pixel_values, interpolate_pos_encoding=False):
+        batch_size, _, height, width = pixel_values.shape
+        patches = self.patch_embeddings(pixel_values)
+        if (height, width) == self.image_size:
+            position_embeddings = self.position_embeddings
+        elif interpolate_pos_encoding:
+            position_embeddings = self.interpolate_pos_encoding(height, width)
+        else:
+            raise ValueError(
+                f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
+                "Resize them or pass interpolate_pos_encoding=True."
+            )
+        tokens = [self.cls_token.expand(batch_size, -1, -1), patches]
+        if self.distillation_token is not None:
+            tokens.insert(1, self.distillation_token.expand(batch_size, -1, -1))
+        return self.dropout(torch.cat(tokens, dim=1) + position_embeddings)
+
+
+def eager_attention(query, key, value, scale, dropout):
+    """Plain attention: `[batch, heads, tokens, v_head_dim]` and the probabilities `[batch, heads, tokens, tokens]`."""
+    probabilities = torch.matmul(query, key.transpose(2, 3)) * scale
+    probabilities = F.softmax(probabilities, dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
+
+
+class SNPViTAttention(nn.Module):
+    """Self-attention whose queries and keys may be narrower or wider than its values."""
+
+    # Read by the attention functions of transformers.
+    is_causal = False
+
+    def __init__(self, config, block):
+        super().__init__()
+        self.config = config
+        self.num_attention_heads = block["num_attention_heads"]
+        self.qk_head_dim = block["qk_head_dim"]
+        self.v_head_dim = block["v_head_dim"]
+        self.scaling = block["attention_scale"]
+        self.attention_dropout = config.attention_probs_dropout_prob
+        qk_size = self.num_attention_heads * self.qk_head_dim
+        v_size = self.num_attention_heads * self.v_head_dim
+        self.q_proj = nn.Linear(config.hidden_size, qk_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, qk_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, v_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(v_size, config.hidden_size)
+
+    def forward(self, hidden_states, output_attentions=False):
+        batch_size, num_tokens, _ = hidden_states.shape
+        qk_shape = (batch_size, num_tokens, self.num_attention_heads, self.qk_head_dim)
+        v_shape = (batch_size, num_tokens, self.num_attention_heads, self.v_head_dim)
+        query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
+        dropout = self.attention_dropout if self.training else 0.0
+
+        implementation = self.config._attn_implementation
+        if implementation == "eager" or output_attentions:
+            context, probabilities = eager_attention(query, key, value, self.scaling, dropout)
+            context = context.transpose(1, 2)
+        else:
+            # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
+            missing = self.v_head_dim - self.qk_head_dim
+            if missing > 0:
+                query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+            elif missing < 0:
+                value = F.pad(value, (0, -missing))
+            context, probabilities = ALL_ATTENTION_FUNCTIONS[implementation](
+                self, query, key, value, None, dropout=dropout, scaling=self.scaling
+            )
+            context = context[..., : self.v_head_dim]
+        return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities
+
+
+class SNPViTMLP(nn.Module):
+    """Two linear layers with the activation between them."""
+
+    def __init__(self, config, block):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, block["intermediate_size"])
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(block["intermediate_size"], config.hidden_size)
+
+    def forward(self, hidden_states):
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class SNPViTDropPath(nn.Module):
+    """In training, drops the whole input of a share `rate` of the images and scales that of the others up for it."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states):
+        if not self.training or self.rate == 0.0:
+            return hidden_states
+        kept = F.dropout(hidden_states.new_ones(hidden_states.shape[0], 1, 1), p=self.rate)
+        return hidden_states * kept
+
+
+class SNPViTLayer(GradientCheckpointingLayer):
+    """One block: attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config, block, drop_path_rate):
+        super().__init__()
+        self.layernorm_before = build_norm(config)
+        self.attention = SNPViTAttention(config, block)
+        self.layernorm_after = build_norm(config)
+        self.mlp = SNPViTMLP(config, block)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = SNPViTDropPath(drop_path_rate)
+
+    def forward(self, hidden_states, output_attentions=False):
+        attention_output, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
+        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
+        hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
+        return hidden_states, probabilities
+
+
+class SNPViTPooler(nn.Module):
+    """A linear layer and its activation on the class token."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.pooler_output_size)
+        self.activation = ACT2FN[config.pooler_act]
+
+    def forward(self, hidden_states):
+        return self.activation(self.dense(hidden_states[:, 0]))
+
+
+class SNPViTPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation for all models of this file."""
+
+    config_class = SNPViTConfig
+    base_model_prefix = "snp_vit"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SNPViTLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module):
+        # Only `nn.init`: transformers 5 guards those functions so that loaded weights are not overwritten.
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            nn.init.trunc_normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, SNPViTEmbeddings):
+            nn.init.trunc_normal_(module.position_embeddings, mean=0.0, std=std)
+            nn.init.trunc_normal_(module.cls_token, mean=0.0, std=std)
+            if module.distillation_token is not None:
+                nn.init.trunc_normal_(module.distillation_token, mean=0.0, std=std)
+
+
+class SNPViTModel(SNPViTPreTrainedModel):
+    """The network up to the final norm, and the pooler when the config has one."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = SNPViTEmbeddings(config)
+        last = max(len(config.block_configs) - 1, 1)
+        self.layers = nn.ModuleList(
+            SNPViTLayer(config, block, config.drop_path_rate * index / last)
+            for index, block in enumerate(config.block_configs)
+        )
+        self.layernorm = build_norm(config)
+        self.pooler = SNPViTPooler(config) if config.use_pooler else None
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embeddings.patch_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values,
+        interpolate_pos_encoding=False,
+        output_attentions=None,
+        output_hidden_states=None,
+    ):
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `[batch, num_channels, height, width]`):
+                Images from the image processor.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether to interpolate the position embeddings for images of another size than the configured one.
+            output_attentions (`bool`, *optional*):
+                Whether to return the attention probabilities of every block, `[batch, heads, tokens, tokens]`.
+                Attention then runs without the fused kernel.
+            output_hidden_states (`bool`, *optional*):
+                Whether to return the residual stream after the embeddings and after every block,
+                `[batch, tokens, hidden_size]`.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        pixel_values = pixel_values.to(self.embeddings.patch_embeddings.projection.weight.dtype)
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        all_hidden_states = (hidden_states,) if output_hidden_states else None
+        all_attentions = () if output_attentions else None
+        for layer in self.layers:
+            hidden_states, attentions = layer(hidden_states, output_attentions)
+            if output_hidden_states:
+                all_hidden_states += (hidden_states,)
+            if output_attentions:
+                all_attentions += (attentions,)
+        last_hidden_state = self.layernorm(hidden_states)
+
+        return BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(last_hidden_state),
+            hidden_states=all_hidden_states,
+            attentions=all_attentions,
+        )
+
+
+@dataclass
+class SNPViTForImageClassificationOutput(ImageClassifierOutput):
+    r"""
+    [`~transformers.modeling_outputs.ImageClassifierOutput`] that also names the logits of both heads when there are
+    two (DeiT with distillation): `logits` is then the mean of `cls_logits` and `distillation_logits`, each
+    `[batch, num_labels]`.
+    """
+
+    cls_logits: torch.FloatTensor | None = None
+    distillation_logits: torch.FloatTensor | None = None
+
+
+class SNPViTForImageClassification(SNPViTPreTrainedModel):
+    """The network with a linear classifier on the class token, and a second one on the distillation token (DeiT)."""
+
+    accepts_loss_kwargs = True  # tells a Trainer of `num_items_in_batch`
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.snp_vit = SNPViTModel(config)
+        self.classifier = self._build_classifier()
+        self.distillation_classifier = self._build_classifier() if config.use_distillation_head else None
+        self.post_init()
+
+    def _build_classifier(self):
+        return nn.Linear(self.config.hidden_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values,
+        labels=None,
+        interpolate_pos_encoding=False,
+        output_attentions=None,
+        output_hidden_states=None,
+        num_items_in_batch=None,
+    ):
+        r"""
+        Args:
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states:
+                See [`SNPViTModel.forward`].
+            labels (`torch.Tensor` of shape `[batch]`, *optional*):
+                Class indices; with them the output has a `loss`.
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*):
+                What the sum of the losses is divided by, if not by the size of this batch: a Trainer that accumulates
+                gradients passes the number of images of all batches of a step.
+
+        Returns:
+            [`SNPViTForImageClassificationOutput`]
+        """
+        outputs = self.snp_vit(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        cls_logits = distillation_logits = None
+        if self.distillation_classifier is not None:
+            cls_logits = logits
+            distillation_logits = self.distillation_classifier(outputs.last_hidden_state[:, 1])
+            logits = (cls_logits + distillation_logits) / 2
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items_in_batch)
+
+        return SNPViTForImageClassificationOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cls_logits=cls_logits,
+            distillation_logits=distillation_logits,
+        )
+
+
+__all__ = ["SNPViTForImageClassification", "SNPViTModel", "SNPViTPreTrainedModel"]
