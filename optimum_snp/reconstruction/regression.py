@@ -1,12 +1,14 @@
 """Ridge regression from sums that add up over chunks of images and over processes.
 
-    min over W, b of  sum_t w_t |y_t - W x_t - b|^2 + ridge * s * |W - W_0|^2,   s = mean over inputs of sum_t w_t (x - mean)^2
+    min over W, b of  E |y - W x - b|^2 + ridge * v * |W - W_0|^2        v: the mean variance of the inputs x
 
-The sums are the same to the bit however the chunks are spread over processes: what each chunk adds is rounded to the
-multiples of one number, so that float64 adds without error and in any order.
+Float64 adds what every chunk gives without error, in any order: each chunk's products are rounded to multiples of one
+number. So the sums are the same to the bit however chunks are spread over processes.
 """
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from accelerate.utils import broadcast, reduce
@@ -15,78 +17,113 @@ from ..linear_algebra import ridge_cholesky
 from ..processes import process_state
 
 
-# What a chunk adds is a multiple of this share of the largest entry of the first chunk. Float64 then adds 2^16 chunks.
-_RESOLUTION = 2.0**-37
+# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they are
+# computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
+_RESOLUTION_BITS = 36
 
 
 @dataclass
 class RegressionSums:
-    """Sums over rows: of inputs `x` `[inputs]` and targets `y` `[outputs]`, with weights.
+    """Sums over rows of inputs `x` and targets `y`, float64 on the CPU.
 
     Attributes:
-        weight (`torch.Tensor`): `sum w`.
-        input_sum, target_sum (`torch.Tensor`): `sum w x` and `sum w y`.
-        moment (`torch.Tensor` of shape `[inputs, inputs]`): `sum w x x^T`.
-        cross (`torch.Tensor` of shape `[outputs, inputs]`): `sum w y x^T`.
+        count (`torch.Tensor` of shape `[1]`): The rows.
+        input_sum, target_sum (`torch.Tensor`): `sum x` and `sum y`.
+        moment (`torch.Tensor` of shape `[inputs, inputs]`): `sum x x^T`.
+        cross (`torch.Tensor` of shape `[outputs, inputs]`): `sum y x^T`.
     """
 
-    weight: torch.Tensor
+    count: torch.Tensor
     input_sum: torch.Tensor
     target_sum: torch.Tensor
     moment: torch.Tensor
     cross: torch.Tensor
-    _quanta: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def zeros(cls, num_inputs: int, num_outputs: int) -> "RegressionSums":
-        shapes = ((), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
-        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
-
-    def add(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> None:
-        """Adds the rows of a chunk, `[rows, inputs]` and `[rows, outputs]`, with weights `[rows]` if not all are 1."""
-        inputs, targets = inputs.float(), targets.float()
-        root = None if weights is None else weights.sqrt().unsqueeze(1)
-        total = torch.tensor(float(len(inputs)) if weights is None else float(weights.double().sum()))
-        total = total.double()
-        x_mean, x = _centre(inputs, weights, root)
-        y_mean, y = _centre(targets, weights, root)
-        self.weight += total
-        self.input_sum += total * x_mean
-        self.target_sum += total * y_mean
+    def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor) -> "RegressionSums":
+        """The sums over `[rows, inputs]` and `[rows, outputs]`, of any floating dtype, on any device."""
+        (inputs, input_mean), (targets, target_mean) = _centre(inputs), _centre(targets)
+        count = len(inputs)
         # Products of rows less their mean: a large mean costs the covariance no digits.
-        self.moment += (x.mT @ x).cpu().double().addr_(x_mean, x_mean, alpha=float(total))
-        self.cross += (y.mT @ x).cpu().double().addr_(y_mean, x_mean, alpha=float(total))
+        moment = (inputs.mT @ inputs).cpu().double().addr_(input_mean, input_mean, alpha=count)
+        cross = (targets.mT @ inputs).cpu().double().addr_(target_mean, input_mean, alpha=count)
+        return cls(torch.tensor([count]).double(), count * input_mean, count * target_mean, moment, cross)
 
-    def covariances(self, *, centred: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Moments of inputs, and of targets with inputs, about the means (or zero), and the means; per unit of weight."""
-        total = self.weight.clamp_min(torch.finfo(torch.float64).tiny)
-        x_mean, y_mean = self.input_sum / total, self.target_sum / total
-        if not centred:
-            x_mean, y_mean = torch.zeros_like(x_mean), torch.zeros_like(y_mean)
-        return (
-            self.moment / total - torch.outer(x_mean, x_mean),
-            self.cross / total - torch.outer(y_mean, x_mean),
-            x_mean,
-            y_mean,
+    @classmethod
+    def of_chunks(
+        cls, chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], num_inputs: int, num_outputs: int
+    ) -> "RegressionSums":
+        """The sums over all chunks of all processes, the same on each to the bit.
+
+        Args:
+            chunks (`Iterable[tuple[torch.Tensor, torch.Tensor]]`):
+                Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`; the main process has some.
+            num_inputs, num_outputs (`int`):
+                Their sizes, for a process without a chunk.
+        """
+        shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
+        totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+        quanta = None
+        for inputs, targets in chunks:
+            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2))
+            quanta = _agree_on_quanta(sums) if quanta is None else quanta
+            for name, quantum in zip(_FIELDS, quanta, strict=True):
+                getattr(totals, name).add_(getattr(sums, name).div_(quantum).round_().mul_(quantum))
+        if quanta is None:
+            _agree_on_quanta(totals)
+        return totals._reduced()
+
+    def _reduced(self) -> "RegressionSums":
+        state = process_state()
+        if state.num_processes == 1:
+            return self
+        return RegressionSums(
+            *(reduce(getattr(self, name).to(state.device), reduction="sum").cpu() for name in _FIELDS)
         )
 
 
-def _centre(
-    rows: torch.Tensor, weights: torch.Tensor | None, root: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of rows, float64 on the CPU, and the rows less it times the root of their weights."""
-    mean = rows.mean(dim=0) if weights is None else (weights @ rows) / weights.sum()
-    centred = rows - mean
-    rest = centred.sum(dim=0) / len(rows) if weights is None else (weights @ centred) / weights.sum()
-    return mean.cpu().double() + rest.cpu().double(), centred if root is None else centred * root
+_FIELDS = tuple(RegressionSums.__dataclass_fields__)
+
+
+def _centre(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows less their mean, in float32, and the mean, in float64 on the CPU."""
+    rows = rows.float()
+    mean = rows.mean(dim=0)
+    rows = rows - mean
+    return rows, mean.cpu().double() + rows.mean(dim=0).cpu().double()
+
+
+def _agree_on_quanta(sums: RegressionSums) -> list[float]:
+    """What the main process rounds its first chunk to, field by field: powers of two."""
+    state = process_state()
+    largest = torch.stack([getattr(sums, name).abs().max() for name in _FIELDS]).float()
+    if state.num_processes > 1:
+        largest = broadcast(largest.to(state.device)).cpu()
+    return [2.0 ** (math.frexp(value)[1] - _RESOLUTION_BITS) for value in largest.tolist()]
 
 
 def solve(
     sums: RegressionSums, weight: torch.Tensor, bias: torch.Tensor | None, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The weights and the bias of the regression, pulled towards `weight` `[outputs, inputs]`; no bias where it is None."""
-    moment, cross, x_mean, y_mean = sums.covariances(centred=bias is not None)
+    """The weight and the bias of the regression, float64.
+
+    Args:
+        sums ([`RegressionSums`]):
+            Of inputs and targets.
+        weight (`torch.Tensor` of shape `[outputs, inputs]`):
+            `W_0`, which the ridge pulls to.
+        bias (`torch.Tensor` of shape `[outputs]`, *optional*):
+            `None` for a layer that has none; the regression then runs through zero.
+        ridge (`float`):
+            Relative to the mean variance of the inputs.
+    """
+    count = sums.count.clamp_min(1)
+    moment, cross = sums.moment / count, sums.cross / count
+    input_mean, target_mean = sums.input_sum / count, sums.target_sum / count
+    if bias is not None:
+        moment = moment - torch.outer(input_mean, input_mean)
+        cross = cross - torch.outer(target_mean, input_mean)
     weight = weight.detach().cpu().double()
-    factor = ridge_cholesky(moment, ridge)
-    fitted = weight + torch.cholesky_solve((cross - weight @ moment).mT, factor).mT
-    return fitted, None if bias is None else y_mean - fitted @ x_mean
+    missing = cross - weight @ moment
+    fitted = weight + torch.cholesky_solve(missing.mT, ridge_cholesky(moment, ridge)).mT
+    return fitted, None if bias is None else target_mean - fitted @ input_mean

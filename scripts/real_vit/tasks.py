@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from backbone import unpack_package
+from .backbone import unpack_package
 from PIL import Image
 from torch.nn import functional as F
 

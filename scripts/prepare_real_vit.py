@@ -2,7 +2,7 @@
 
     apt-get install tuxpaint-stamps-default            # the pictures of `stamps`
     pip install onnx onnxruntime scikit-learn
-    python scripts/real_vit/prepare.py
+    python scripts/prepare_real_vit.py
 
 Each task is a linear probe on frozen features, saved as an ordinary `ViTForImageClassification` with its image
 processor. For each the output gets `TASK/model/` and `TASK/data.pt`, a dict of tensors: `calibration` (unlabelled
@@ -13,21 +13,14 @@ import argparse
 from pathlib import Path
 
 import torch
-from backbone import build_classifier, load_backbone
+from real_vit.backbone import build_classifier, load_backbone
+from real_vit.pixels import MEAN, STD, pixel_values
 from sklearn.linear_model import LogisticRegression
-from tasks import TASKS, Task
+from real_vit.tasks import TASKS, Task
 from transformers import ViTForImageClassification, ViTImageProcessor
 
 
 OUTPUT = Path("~/.cache/snp-real-vit").expanduser()
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-
-def pixel_values(images: torch.Tensor) -> torch.Tensor:
-    """From bytes to what the model reads."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (images.float() / 255 - mean) / std
 
 
 @torch.inference_mode()
