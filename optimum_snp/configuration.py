@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
+from .file_names import CONFIG_NAME
 from .presets import PRESETS
 
 
@@ -17,7 +18,6 @@ METHODS = ("snp", "snp-refit", "projection")
 # Those that solve for new weights, from second moments of the activations.
 REFITTING_METHODS = ("snp-refit", "projection")
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
-CONFIG_NAME = "snp_config.json"
 # The budgets, with what each counts.
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")

@@ -10,7 +10,7 @@ from transformers.utils import cached_file
 
 from . import models
 from .families import check_supported, family_of_source, short_names
-from .exporting.exported import EXPORT_NAME
+from .file_names import EXPORT_NAME
 
 
 logger = logging.getLogger(__name__)

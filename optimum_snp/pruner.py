@@ -1,5 +1,6 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,34 +10,24 @@ from transformers.trainer_utils import TrainOutput
 
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
 from .configuration import SNPConfig
-from .families import convert, our_classes
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
+from .families import convert, our_classes
+from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
 from .methods import method_of
 from .models import SNPModel, build_like
+from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
-from .plan.plan import PLAN_NAME, PruningPlan
 from .processes import process_state, run_on_main_process, tensors_of_main_process
-from .publishing import (
-    atomic_folder,
-    check_push_of_training,
-    check_save_directory,
-    make_branch,
-    push_model,
-    write_history,
-    write_model,
-)
-from .publishing.card import CARD_NAME
-from .publishing.measurements import MEASUREMENTS_NAME, Accuracy, Measurements
-from .publishing.origin import Origin, read_origin
-from .publishing.recording import identify_dataset, record_latency
+from .publishing import prepare_push_of_training, push_model, save_model, write_history
+from .publishing.recording import record_accuracy, record_latency
+from .record import Measurements, ModelRecord, Origin, read_origin
 from .training import (
     DistillationConfig,
     Recipe,
     build_trainer,
     checkpoint_to_resume,
-    evaluate_accuracy,
     trained_model,
 )
 
@@ -95,6 +86,7 @@ class SNPPruner:
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
+        self._shares_model = False  # with a copy
 
     @classmethod
     def from_pretrained(
@@ -133,6 +125,30 @@ class SNPPruner:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+
+    def copy(self) -> "SNPPruner":
+        """Another pruner of the same model at the same stage, for another plan or training.
+
+        It costs no memory: both share the model, its statistics, the teacher and everything else, and a number that
+        is measured with one is known to the other, too. The one that is pruned or trained first goes its own way from
+        then on, and leaves the other as it was: `prune` builds a new model anyway, and `finetune` then trains a copy
+        of the shared one, which takes the memory of one more model. A model that you change yourself is changed for
+        both.
+
+        Example:
+
+        ```python
+        >>> pruner.calibrate("folder/of/images")
+        >>> models = {share: pruner.copy().prune(SNPConfig(target_flops=share)) for share in (0.75, 0.5)}
+        ```
+        """
+        self._shares_model = True
+        return copy.copy(self)
+
+    @property
+    def record(self) -> ModelRecord:
+        """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
+        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin)
 
     def calibrate(
         self,
@@ -255,7 +271,7 @@ class SNPPruner:
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
         self.original = self.original or self.model
-        self.model, self.pruning_plan = pruned, plan
+        self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = None  # of the model before
         return self.model
 
@@ -339,7 +355,9 @@ class SNPPruner:
             options = {"output_dir": "trainer_output", "use_cpu": process_state().device.type == "cpu"}
             args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
         checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
-        push = self._push_of_training(args) if args.push_to_hub else None
+        push = prepare_push_of_training(args) if args.push_to_hub else None
+        if self._shares_model:
+            self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
         trainer = build_trainer(
             self.model,
             args,
@@ -353,7 +371,7 @@ class SNPPruner:
             teacher=teacher,
             peft_config=peft_config,
             callbacks=callbacks,
-            write_history=lambda folder: write_history(folder, self),
+            write_history=lambda folder: write_history(folder, self.record),
             **trainer_options,
         )
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
@@ -371,16 +389,6 @@ class SNPPruner:
                 "teacher: teacher= a folder, a Hub id or a loaded model."
             )
         return self.original
-
-    def _push_of_training(self, args: TrainingArguments) -> dict[str, Any]:
-        """Where the arguments of a training push to, ready to be pushed to."""
-
-        def prepare() -> dict[str, Any]:
-            target = check_push_of_training(args)
-            make_branch(**target)
-            return target
-
-        return run_on_main_process(prepare)
 
     def evaluate(
         self,
@@ -410,24 +418,14 @@ class SNPPruner:
             TypeError: If the model has no classifier.
             ValueError: For a dataset that cannot be used.
         """
-        accuracy, num_images = evaluate_accuracy(
-            self.model,
+        return record_accuracy(
+            self.record,
             eval_dataset,
             batch_size=batch_size,
-            image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            dataset_name=dataset_name,
         )
-        self.measurements.add(
-            Accuracy(
-                stage=self.measurements.stage,
-                weights=model_fingerprint(self.model),
-                num_images=num_images,
-                **accuracy,
-                **identify_dataset(eval_dataset, dataset_name),
-            )
-        )
-        return accuracy
 
     def measure_latency(
         self,
@@ -454,7 +452,7 @@ class SNPPruner:
         Raises:
             ValueError: If `original` is not what this model was pruned from.
         """
-        return record_latency(self, original, batch_size=batch_size, num_runs=num_runs)
+        return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
@@ -475,14 +473,7 @@ class SNPPruner:
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        card = check_save_directory(save_directory) / CARD_NAME
-
-        def save() -> None:
-            previous = card.read_text(encoding="utf-8") if card.is_file() else None
-            with atomic_folder(save_directory) as folder:
-                write_model(folder, self, previous_card=previous, **options)
-
-        run_on_main_process(save)
+        save_model(self.record, save_directory, **options)
 
     def export(
         self,
@@ -595,7 +586,7 @@ class SNPPruner:
         """
         return run_on_main_process(
             lambda: push_model(
-                self,
+                self.record,
                 repo_id,
                 commit_message=commit_message,
                 private=private,

@@ -17,7 +17,6 @@ with that change when each part is pruned alone; and the seconds of planning bes
 Writes `budgets.md` (the tables, also printed) and `budgets.json`.
 """
 
-import copy
 import json
 import logging
 import time
@@ -33,9 +32,10 @@ from transformers import AutoModelForImageClassification
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
+from optimum_snp.methods import method_of
 from optimum_snp.models import SNPModel
 from optimum_snp.structure.costs import count_macs
-from optimum_snp.plan.sizes import PART_SIZES, kept_size
+from optimum_snp.plan.sizes import NEURON_PARTS, kept_size
 from optimum_snp.structure import block_sizes, stream_widths
 
 
@@ -43,6 +43,7 @@ logger = logging.getLogger("benchmark_budgets")
 
 NO_WIDTH = {"qk_sparsity": 1.0, "v_sparsity": 1.0, "mlp_sparsity": 1.0, "hidden_sparsity": 0.0}
 WITH_WIDTH = NO_WIDTH | {"hidden_sparsity": 0.5}
+BLOCK_SHARES = [part.share_name for part in NEURON_PARTS]
 PRESETS = ("deit-small-2.0g", "deit-small-1.3g")
 
 
@@ -50,7 +51,7 @@ def stretched(preset: str, num_blocks: int) -> dict[str, Any]:
     """The published shares of a model of 12 blocks for one of `num_blocks`: each takes those at its relative depth."""
     config = SNPConfig.from_preset(preset)
     places = [round(block * 11 / max(num_blocks - 1, 1)) for block in range(num_blocks)]
-    shares = {part: [getattr(config, part)[place] for place in places] for part in PART_SIZES}
+    shares = {part: [getattr(config, part)[place] for place in places] for part in BLOCK_SHARES}
     return shares | {"hidden_sparsity": config.hidden_sparsity}
 
 
@@ -73,7 +74,7 @@ class Subject:
 
     def prune(self, **options: Any) -> dict[str, float]:
         """Accuracy, change of the logits, share of the FLOPs and seconds of planning of one plan."""
-        pruner = copy.copy(self.pruner)  # `prune` replaces the model of a pruner; the calibrated one stays
+        pruner = self.pruner.copy()  # `prune` replaces the model of a pruner; the calibrated one stays
         start = time.perf_counter()
         plan = pruner.plan(SNPConfig(**options))
         seconds = time.perf_counter() - start
@@ -96,8 +97,9 @@ class Subject:
         """Rank correlation of the predicted with the measured change, over single parts of single blocks."""
         config = SNPConfig(method=method)
         statistics = self.pruner.statistics
-        losses = compute_losses(self.dense, statistics, method_of(config).score(self.dense, statistics, config), config)
-        curves = dict(zip(PART_SIZES, (losses.query_key, losses.value, losses.mlp), strict=True))
+        scores = method_of(config).score(self.dense, statistics, config)
+        losses = method_of(config).loss(self.dense, statistics, scores)
+        curves = dict(zip(BLOCK_SHARES, (losses.query_key, losses.value, losses.mlp), strict=True))
         num_blocks = len(block_sizes(self.dense.config))
         predicted, measured = [], []
         for part, curve in curves.items():
@@ -106,7 +108,7 @@ class Subject:
                     shares = [share if index == block else 0.0 for index in range(num_blocks)]
                     predicted.append(float(curve[block][kept_size(len(curve[block]) - 1, share, 1)]))
                     measured.append(
-                        self._change(copy.copy(self.pruner).prune(SNPConfig(method=method, **{part: shares})))
+                        self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares})))
                     )
         ranks = torch.tensor([predicted, measured]).argsort().argsort().double()
         return float(torch.corrcoef(ranks)[0, 1])

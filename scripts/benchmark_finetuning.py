@@ -19,7 +19,6 @@ which tells settings apart whose accuracies differ by chance.
 """
 
 import argparse
-import copy
 import json
 import logging
 import statistics
@@ -77,7 +76,7 @@ class Subject:
             images = self.calibration
             return prune_with_torch_pruning(self.source, plan, "taylor", images.pixels, images.labels)
         method = name if name in METHODS else "projection"
-        model = copy.copy(self.pruner).prune(SNPConfig(method=method, target_flops=mark))
+        model = self.pruner.copy().prune(SNPConfig(method=method, target_flops=mark))
         return model if name in METHODS else untrained(model)
 
 

@@ -29,7 +29,7 @@ from optimum_snp.families import convert
 from optimum_snp.exporting.export import export_model
 from optimum_snp.structure.costs import count_macs, skeleton
 from optimum_snp.presets import PRESETS
-from optimum_snp.plan.sizes import PART_SIZES, WIDTH, sizes_of_shares
+from optimum_snp.plan.sizes import NEURON_PARTS, Part, sizes_of_shares
 from optimum_snp.structure import block_sizes, resized_config
 
 
@@ -107,11 +107,11 @@ def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
     """Configs of the published sizes, and of others with as many FLOPs or somewhat fewer."""
     sizes = sizes_of_shares(SNPConfig.from_preset(preset), model.config)
     published = [
-        {**block, **{name: sizes[part, index] for part, name in PART_SIZES.items()}}
+        {**block, **{part.size_name: sizes[part, index] for part in NEURON_PARTS}}
         for index, block in enumerate(block_sizes(model.config))
     ]
-    width, narrow = sizes[WIDTH, 0], nearest(sizes[WIDTH, 0])
-    configs = {PUBLISHED: resized_config(model.config, published, [width], method="snp")}
+    width, narrow = sizes[Part.WIDTH, 0], nearest(sizes[Part.WIDTH, 0])
+    configs = {PUBLISHED: resized_config(model.config, published, [width], refits=False)}
     # Of the smallest blocks, the last of equal ones.
     order = sorted(range(len(published)), key=lambda index: (block_size(published[index]), -index))
     dropped = order[: len(order) // 3]
@@ -138,7 +138,7 @@ def with_largest_mlps(
                 size = nearest(block["intermediate_size"] * percent / 100)
                 block = {**block, "intermediate_size": min(size, before["intermediate_size"])}
             resized.append(block)
-        return resized_config(model.config, resized, [width], method="snp")
+        return resized_config(model.config, resized, [width], refits=False)
 
     percents = range(50, 301)
     fitting = bisect.bisect_right(percents, most, key=lambda percent: macs(model, scaled(percent)))

@@ -25,7 +25,6 @@ Writes `one_shot.md` (the tables, also printed), `one_shot.json` (all figures, s
 """
 
 import argparse
-import copy
 import importlib.util
 import json
 import logging
@@ -49,8 +48,8 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
 from optimum_snp.families import convert
 from optimum_snp.models import SNPModel
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.structure import describe, stream_widths
+from optimum_snp.structure.costs import count_macs
 
 
 logger = logging.getLogger("benchmark_one_shot")
@@ -116,7 +115,7 @@ def prune_by_snp(method: str) -> Callable[[Subject, Shares, int], SNPModel]:
 
     def prune(subject: Subject, shares: Shares, _seed: int) -> SNPModel:
         # `prune` replaces the model of a pruner; the calibrated one stays for the next row.
-        return copy.copy(subject.pruner).prune(SNPConfig(method=method, **shares))
+        return subject.pruner.copy().prune(SNPConfig(method=method, **shares))
 
     return prune
 

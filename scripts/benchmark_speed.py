@@ -8,7 +8,6 @@ width a fifth. Prints a table: medians, and the ratio to HF's model.
 """
 
 import argparse
-import copy
 
 import torch
 from shapes import SHAPES, SHARES, build_dense
@@ -16,8 +15,8 @@ from shapes import SHAPES, SHARES, build_dense
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.benchmarking import measure_latency
 from optimum_snp.configuration import METHODS
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.presets import PRESETS
+from optimum_snp.structure.costs import count_macs
 
 
 NUM_RUNS = {1: 100, 8: 30}
@@ -42,7 +41,7 @@ def main() -> None:
         shares = (
             SNPConfig.from_preset(args.preset, method=method) if args.preset else SNPConfig(method=method, **SHARES)
         )
-        models[method] = copy.copy(pruner).prune(shares)
+        models[method] = pruner.copy().prune(shares)
     macs = {name: count_macs(model) for name, model in models.items() if model is not source}
 
     print("| batch | model | GMACs | milliseconds | speed-up |\n|---|---|---|---|---|")

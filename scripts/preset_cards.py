@@ -13,10 +13,11 @@ import torch
 from shapes import build_dense
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.file_names import CARD_NAME
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.presets import PRESETS
-from optimum_snp.publishing.card import CARD_NAME, write_card
-from optimum_snp.publishing.origin import Origin
+from optimum_snp.publishing.card import write_card
+from optimum_snp.record import Origin
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
 
@@ -62,7 +63,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         introduction = INTRODUCTION.format(preset=preset, before=before, after=after, speed_ups=speed_ups)
-        write_card(folder, build_pruner(preset), previous=introduction)
+        write_card(folder, build_pruner(preset).record, previous=introduction)
         print(folder / CARD_NAME)
 
 

@@ -30,9 +30,10 @@ from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.calibration.labels import are_same_classes, has_names
 from optimum_snp.commands.common import SHUFFLE_BUFFER, chosen_recipe
 from optimum_snp.configuration import BUDGETS, METHODS
+from optimum_snp.folders import check_save_directory
 from optimum_snp.presets import PRESETS
 from optimum_snp.processes import run_on_main_process
-from optimum_snp.publishing import check_push_of_training, check_save_directory
+from optimum_snp.publishing import check_push_of_training
 from optimum_snp.training import checkpoint_to_resume
 from optimum_snp.training.distillation import KINDS, load_teacher
 from optimum_snp.training.recipes import PARTS, RECIPES

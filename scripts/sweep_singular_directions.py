@@ -7,7 +7,6 @@ direction.
 """
 
 import argparse
-import copy
 from itertools import product
 
 from digits import choose, load_digits, measure_accuracy
@@ -41,7 +40,7 @@ def main() -> None:
             config = SNPConfig(
                 qk_sparsity=share, num_singular_directions=directions, singular_weighting=weighting, method="snp"
             )
-            pruned = copy.copy(dense).prune(config)  # the dense one stays calibrated
+            pruned = dense.copy().prune(config)  # the dense one stays calibrated
             accuracy[setting] += measure_accuracy(pruned, held_out) / args.seeds
             progress.update()
     progress.close()

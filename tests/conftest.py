@@ -16,7 +16,7 @@ from transformers import (
     set_seed,
 )
 
-from optimum_snp.publishing import pictures
+from optimum_snp import drawing
 from tests.helpers import build_source
 from tests.hub_repos import User
 from tests.hub_server import HubServer
@@ -76,11 +76,11 @@ def without_matplotlib(monkeypatch):
     """A function that lets matplotlib seem not to be installed, until the test ends."""
 
     def hide():
-        pictures.can_draw.cache_clear()
-        monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+        drawing.can_draw.cache_clear()
+        monkeypatch.setattr(drawing.importlib.util, "find_spec", lambda name: None)
 
     yield hide
-    pictures.can_draw.cache_clear()
+    drawing.can_draw.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from transformers import ViTMAEConfig, ViTMAEModel
 
 from optimum_snp import SNPPruner
 from optimum_snp.calibration import model_fingerprint
-from optimum_snp.exporting.exported import EXPORT_NAME
 from optimum_snp.families import short_names
+from optimum_snp.file_names import EXPORT_NAME
 from optimum_snp.loading import load_source, resolve_name
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
 from tests.hub_server import HubServer

@@ -1,5 +1,6 @@
 """The public verbs on real models and images."""
 
+import copy
 import importlib.util
 import json
 
@@ -104,6 +105,53 @@ def test_what_the_caller_passed_in_stays_whole(source, pixel_values):
     pruner = SNPPruner.from_pretrained(source)
     pruner.prune(SNPConfig(**HALF), calibration_dataset=pixel_values)
     assert torch.equal(source(pixel_values).logits, before)
+
+
+def test_a_copy_that_is_pruned_leaves_the_other_whole(pruner, held_out):
+    pruner.evaluate(pairs(*held_out))
+    before, measurements = dict(vars(pruner.record)), copy.deepcopy(pruner.measurements)
+    other = pruner.copy()
+    assert other.model is pruner.model
+    assert other.statistics is pruner.statistics
+    pruned = other.prune(SNPConfig(**HALF))
+    assert other.original is pruner.model
+    assert vars(pruner.record) == before
+    assert pruner.original is None
+    assert pruner.measurements == measurements
+    again = pruner.copy().prune(SNPConfig(**HALF))  # the statistics are still there
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in pruned.state_dict().items())
+
+
+@pytest.mark.parametrize("trained_first", ["copy", "original"])
+def test_a_copy_and_its_original_train_on_their_own(trained_first, source, pixel_values, tmp_path):
+    original = SNPPruner.from_pretrained(source)
+    copied, pruned = original.copy(), original.copy()
+    pruned.prune(SNPConfig(**HALF), calibration_dataset=pixel_values)
+    model = original.model
+    before = model(pixel_values).logits
+    trains, rests = (copied, original) if trained_first == "copy" else (original, copied)
+    args = TrainingArguments(tmp_path, max_steps=2, report_to="none", use_cpu=True, dataloader_pin_memory=False)
+    trains.finetune(pairs(pixel_values, torch.arange(len(pixel_values)) % 5), args=args)
+    assert not torch.equal(trains.model(pixel_values).logits, before)
+    assert rests.model is model
+    assert pruned.original is model  # the teacher of a third one
+    assert torch.equal(model(pixel_values).logits, before)
+
+    alone = trains.model
+    trains.finetune(pairs(pixel_values, torch.arange(len(pixel_values)) % 5), args=args)
+    assert trains.model is alone  # nothing is shared any more, so nothing is copied
+
+
+def test_what_a_copy_measures_of_the_shared_model_both_know(source, pixel_values):
+    pruner = SNPPruner.from_pretrained(source)
+    labels = torch.arange(len(pixel_values)) % 5
+    other = pruner.copy()
+    other.evaluate(pairs(pixel_values, labels))
+    assert len(pruner.measurements.accuracies) == 1
+    other.prune(SNPConfig(**HALF), calibration_dataset=pixel_values)
+    other.evaluate(pairs(pixel_values, labels))
+    assert len(pruner.measurements.accuracies) == 1
+    assert len(other.measurements.accuracies) == 2
 
 
 def test_planning_and_pruning_need_calibration(source, pixel_values):

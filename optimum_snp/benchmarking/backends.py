@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..exporting.onnx import onnx_session, to_onnx
 from ..exporting.openvino import openvino_request, to_openvino
-from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
+from ..packages import FORMAT_OF_RUNTIME, check_packages
 
 
 Key = TypeVar("Key", bound=Hashable)

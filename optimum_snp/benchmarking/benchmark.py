@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from ..configuration import LATENCY_BACKENDS
-from ..families import convert
 from ..exporting.export import export_model
-from ..exporting.exported import EXPORT_NAME, ExportedModel
-from ..exporting.packages import FORMAT_OF_RUNTIME
+from ..exporting.exported import ExportedModel
+from ..families import convert
+from ..file_names import EXPORT_NAME
 from ..loading import load_source, source_class
+from ..packages import FORMAT_OF_RUNTIME
 from .backends import check_backend, cpu_threads
 from .benchmark_report import BenchmarkReport, Row, quartiles
 from .contender import PRECISIONS, Contender

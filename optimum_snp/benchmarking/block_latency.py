@@ -17,12 +17,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
 from ..models import SNPModel
-from ..structure.costs import skeleton
+from ..packages import FORMAT_OF_RUNTIME, package_version
+from ..random_images import random_images
 from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
+from ..structure.costs import skeleton
 from .backends import cpu_threads, prepare
-from .latency import random_images, random_model, time_in_turn
+from .latency import random_model, time_in_turn
 from .latency_table import Grid, LatencyTable, block_kinds, table_path
 from .machine import machine_name
 from .stopwatch import fair_stopwatch

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..exporting.exported import ExportedModel
-from ..exporting.packages import FORMAT_OF_RUNTIME
 from ..loading import load_source
-from .latency import random_images
+from ..packages import FORMAT_OF_RUNTIME
+from ..random_images import random_images
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

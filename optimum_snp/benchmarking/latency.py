@@ -9,7 +9,6 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..structure import as_pair
 from .stopwatch import Stopwatch, fair_stopwatch
 
 
@@ -74,13 +73,6 @@ def time_in_turn(
             if run >= num_warmup:
                 times[name].append(seconds)
     return {name: summary(values) for name, values in times.items()}
-
-
-def random_images(model: PreTrainedModel, batch_size: int) -> torch.Tensor:
-    """Images of noise of the size that a model is configured for, `[batch, channels, height, width]`."""
-    config = model.config
-    height, width = as_pair(config.image_size)
-    return torch.randn(batch_size, config.num_channels, height, width, device=model.device, dtype=model.dtype)
 
 
 def random_model(like: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:

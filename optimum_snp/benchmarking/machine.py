@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..exporting.packages import FORMAT_OF_RUNTIME, package_version
+from ..packages import FORMAT_OF_RUNTIME, package_version
 
 
 def machine_name(device: torch.device) -> str:

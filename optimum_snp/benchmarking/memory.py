@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..exporting.packages import FORMAT_OF_RUNTIME
+from ..packages import FORMAT_OF_RUNTIME
 from .contender import Contender
 
 

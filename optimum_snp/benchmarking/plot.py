@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from ..publishing.pictures import BLUE, GREEN, ORANGE, PINK, WIDTH
+from ..drawing import BLUE, DPI, GREEN, ORANGE, PINK, WIDTH
 from .benchmark_report import BenchmarkReport
 
 
 _COLOURS = {"eager": BLUE, "compile": GREEN, "onnxruntime": ORANGE, "openvino": PINK}
-_DPI = 150
 
 
 def plot_benchmark(report: BenchmarkReport, path: str | Path) -> None:
@@ -42,4 +41,4 @@ def plot_benchmark(report: BenchmarkReport, path: str | Path) -> None:
     shown = [name for name in _COLOURS if any(row.backend == name for row in report.rows)]
     legend = [Patch(color=_COLOURS[name], label=name) for name in shown]
     figure.legend(handles=legend, loc="outside upper right", ncols=len(shown), frameon=False, fontsize=8)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)

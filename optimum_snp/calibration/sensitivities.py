@@ -31,7 +31,7 @@ from transformers import PretrainedConfig
 from transformers.utils import ModelOutput
 
 from ..models import SNPModel
-from ..structure import Structure
+from ..structure import Structure, architecture_of
 from .statistics import CalibrationStatistics
 
 
@@ -76,12 +76,12 @@ def add_sensitivities(
             outputs = _outputs(model(chunk.clone().requires_grad_()), model.config)
             signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in outputs]
             product = sum((output * sign.to(output)).sum() for output, sign in zip(outputs, signs, strict=True))
-            names = list(states)
-            gradients = torch.autograd.grad(product, [states[name] for name in names], allow_unused=True)
-        found = {
-            name: torch.zeros_like(states[name]) if gradient is None else gradient
-            for name, gradient in zip(names, gradients, strict=True)
-        }
+            # The norm of several feature maps runs several times.
+            runs = [(name, state) for name, of_layer in states.items() for state in of_layer]
+            gradients = torch.autograd.grad(product, [state for _, state in runs], allow_unused=True)
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in states}
+        for (name, state), gradient in zip(runs, gradients, strict=True):
+            found[name].append(torch.zeros_like(state) if gradient is None else gradient)
         _add(structure, model, statistics, found, added)
 
 
@@ -101,20 +101,20 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _changes(
     structure: Structure, model: nn.Module
-) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+) -> Iterator[tuple[dict[str, list[torch.Tensor]], dict[str, torch.Tensor]]]:
     """While open, a forward pass fills two dicts.
 
-    One gets the outputs of all layers whose changes are weighed, by their names; the other what blocks add to their
-    streams.
+    One gets the outputs of all layers whose changes are weighed, of every run of theirs, by their names; the other
+    what blocks add to their streams.
     """
-    states: dict[str, torch.Tensor] = {}
+    states: dict[str, list[torch.Tensor]] = {}
     added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
         names += [block.query, block.output, block.down]
 
     def keep(name: str) -> Any:
-        return lambda _module, _inputs, output: states.__setitem__(name, output)
+        return lambda _module, _inputs, output: states.setdefault(name, []).append(output)
 
     def keep_added(name: str) -> Any:
         return lambda _module, inputs, outputs: added.__setitem__(name, (outputs[0] - inputs[0]).detach())
@@ -129,14 +129,12 @@ def _changes(
 
 
 def _outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
-    """What counts of the outputs: logits up to what softmax ignores, else feature maps, or pooled or all features."""
+    """What counts of the outputs: logits up to what softmax ignores, else features."""
     if "logits" in output:
         # What all logits share, softmax ignores; nothing else does: one label alone, several at once, features.
         softmax = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
         return [output.logits - output.logits.mean(dim=-1, keepdim=True) if softmax else output.logits]
-    if "feature_maps" in output:
-        return list(output.feature_maps)
-    return [output.last_hidden_state if output.pooler_output is None else output.pooler_output]
+    return architecture_of(config).features(output, config)
 
 
 @torch.no_grad()
@@ -144,24 +142,25 @@ def _add(
     structure: Structure,
     model: nn.Module,
     statistics: CalibrationStatistics,
-    gradients: dict[str, torch.Tensor],
+    gradients: dict[str, list[torch.Tensor]],
     added: dict[str, torch.Tensor],
 ) -> None:
     num_images = len(next(iter(added.values())))
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        queries = gradients[block.query].float().flatten(0, 1)
+        (query,), (output,), (down,) = (gradients[layer] for layer in (block.query, block.output, block.down))
+        queries = query.float().flatten(0, 1)
         by_head = queries.unflatten(-1, (block.num_attention_heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
         sums["sensitivity_images"] += num_images
         sums["query_sensitivity"] += (by_head.mT @ by_head).cpu().double()
-        sums["attention_sensitivity"] += _energy(gradients[block.output])
-        sums["mlp_sensitivity"] += _energy(gradients[block.down])
-        sums["removal_change"] += _energy((gradients[block.down] * added[block.name]).flatten(1).sum(dim=1))
+        sums["attention_sensitivity"] += _energy(output)
+        sums["mlp_sensitivity"] += _energy(down)
+        sums["removal_change"] += _energy((down * added[block.name]).flatten(1).sum(dim=1))
     for stream in structure.streams:
         for norm in stream.norms:
             sums = statistics.norms[norm.name]
             sums["sensitivity_images"] += num_images
-            if norm.name in gradients:  # a backbone does not use the final norm of its network
-                gradient = gradients[norm.name] * model.get_submodule(norm.name).weight
+            for gradient in gradients.get(norm.name, []):  # a Swin as a backbone does not run its final norm
+                gradient = gradient * model.get_submodule(norm.name).weight
                 sums["sensitivity"] += _energy(norm.read_gradient(gradient))
 
 

@@ -13,7 +13,7 @@ from ..benchmarking.benchmark import benchmark
 from ..benchmarking.contender import PRECISIONS
 from ..benchmarking.plot import plot_benchmark
 from ..configuration import LATENCY_BACKENDS
-from ..publishing.pictures import can_draw
+from ..drawing import can_draw
 from .common import Result, short_names
 
 

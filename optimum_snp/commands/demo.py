@@ -7,7 +7,7 @@ loads it in a process that cannot see this package, and prints one table. Takes 
 import argparse
 
 from ..demo import DENSE_MODELS, run_demo
-from ..publishing import check_save_directory
+from ..folders import check_save_directory
 from .common import Result
 
 

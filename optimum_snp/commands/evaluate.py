@@ -7,9 +7,9 @@ Example:
 import argparse
 from pathlib import Path
 
+from ..file_names import MEASUREMENTS_NAME
+from ..folders import check_save_directory
 from ..pruner import SNPPruner
-from ..publishing import check_save_directory
-from ..publishing.measurements import MEASUREMENTS_NAME
 from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 

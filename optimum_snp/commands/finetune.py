@@ -16,9 +16,10 @@ import datasets
 import torch
 from transformers import TrainingArguments
 
+from ..folders import check_save_directory
 from ..processes import process_state
 from ..pruner import SNPPruner
-from ..publishing import check_push, check_save_directory
+from ..publishing import check_push
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES

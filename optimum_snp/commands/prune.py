@@ -12,10 +12,10 @@ from typing import Any
 
 from ..calibration.statistics import check_statistics_path
 from ..configuration import AUTO, BUDGETS, REMOVALS, SHARES, SNPConfig
+from ..folders import check_save_directory
 from ..planning.decide import check_fits
 from ..presets import PRESETS
 from ..pruner import SNPPruner
-from ..publishing import check_save_directory
 from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
 
 

@@ -9,9 +9,9 @@ Example:
 import argparse
 from pathlib import Path
 
+from ..file_names import CARD_NAME
 from ..pruner import SNPPruner
 from ..publishing import check_push, push_model
-from ..publishing.card import CARD_NAME
 from .common import Result, add_model_argument
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Result:
     repo_id = check_push(args.repo_id, **target)
     card = Path(args.model, CARD_NAME)
     commit = push_model(
-        SNPPruner.from_pretrained(args.model),
+        SNPPruner.from_pretrained(args.model).record,
         repo_id,
         commit_message=args.commit_message,
         tags=args.tag,

@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> Result:
     names = short_names(([args.original] if args.original else []) + args.models)
     images = load_named_dataset(args.images, args.images_split) if args.images else None
     dataset = load_named_dataset(args.evaluate, args.evaluate_split) if args.evaluate else None
-    models = {name: SNPPruner.from_pretrained(model) for name, model in names.items()}
+    pruners = {name: SNPPruner.from_pretrained(model) for name, model in names.items()}
     if dataset is not None:
-        for pruner in models.values():
+        for pruner in pruners.values():
             pruner.evaluate(
                 dataset,
                 batch_size=args.batch_size,
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> Result:
             )
     result = write_report(
         args.output,
-        models,
-        original=next(iter(models)) if args.original else None,
+        {name: pruner.record for name, pruner in pruners.items()},
+        original=next(iter(pruners)) if args.original else None,
         images=images,
         num_images=args.num_images,
         image_column=args.image_column,

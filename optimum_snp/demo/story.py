@@ -1,6 +1,5 @@
 """The demo: the main job of this library from end to end on embedded real images."""
 
-import copy
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ import torch
 
 from ..benchmarking import measure_latency
 from ..configuration import SNPConfig
-from ..structure.costs import count_macs, count_parameters
+from ..folders import atomic_folder, check_save_directory
 from ..pruner import SNPPruner
-from ..publishing import atomic_folder, check_save_directory
+from ..structure.costs import count_macs, count_parameters
 from .data import AugmentedDigits, load_digits
 from .dense import DENSE_MODELS, build_image_processor, train_dense, training_arguments
 from .reload import logits_in_new_process
@@ -134,7 +133,7 @@ def run_demo(
     dense = SNPPruner.from_pretrained(folders[DENSE])
     note(DENSE, dense)
 
-    pruner = copy.copy(dense)
+    pruner = dense.copy()
     pruner.prune(SNPConfig(method="snp", **dense_model.half_the_flops), calibration_dataset=unlabelled)
     note(SNP, pruner)
 
@@ -144,7 +143,7 @@ def run_demo(
     note(FINETUNED, pruner)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
-    pruner = copy.copy(dense)
+    pruner = dense.copy()
     pruner.prune(SNPConfig(method="projection", **dense_model.half_the_flops), calibration_dataset=unlabelled)
     note(PROJECTION, pruner)
 

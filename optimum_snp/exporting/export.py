@@ -13,14 +13,15 @@ from torch import nn
 from transformers import BaseImageProcessor
 from transformers.utils import ModelOutput
 
-from ..benchmarking.latency import random_images
 from ..calibration.data import calibration_subset, pixel_dataset
+from ..file_names import EXPORT_NAME
+from ..folders import atomic_folder, check_save_directory
 from ..models import SNPModel
-from ..publishing.saving import atomic_folder, check_save_directory
-from .exported import EXPORT_NAME, FILE_NAMES, Check, ExportedModel, Run
+from ..packages import check_packages, package_version
+from ..random_images import random_images
+from .exported import FILE_NAMES, Check, ExportedModel, Run
 from .onnx import quantize_onnx, to_half, to_onnx
 from .openvino import quantize_openvino, to_openvino
-from .packages import check_packages, package_version
 
 
 logger = logging.getLogger(__name__)

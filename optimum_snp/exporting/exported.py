@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..file_names import EXPORT_NAME
+from ..packages import check_packages
 from .onnx import onnx_session
 from .openvino import openvino_request
-from .packages import check_packages
 
 
-EXPORT_NAME = "snp_export.json"
 FILE_NAMES = {"onnx": "model.onnx", "openvino": "openvino_model.xml"}
 
 # Runs a model on pixel values `[batch, channels, height, width]` and gives its outputs by name.

@@ -67,4 +67,5 @@ def our_weights(source: PreTrainedModel) -> Weights:
     family = family_of_source(type(source).__name__)
     # With gradients, so that what is computed from weights is frozen where all of them are.
     with torch.inference_mode(False), torch.enable_grad():
-        return family.convert_weights(source.state_dict(keep_vars=True), family.convert_config(source))
+        model_class = family.source_classes[type(source).__name__]
+        return family.convert_weights(source.state_dict(keep_vars=True), model_class)

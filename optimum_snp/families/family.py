@@ -45,14 +45,14 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def convert_weights(self, weights: Weights, config: PretrainedConfig) -> Weights:
+    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
         """The weights of a source, by their names in transformers, under the names of our architecture.
 
         Args:
             weights (`dict[str, torch.Tensor]`):
                 All weights of the source. They are not changed; what is given back may share memory with them.
-            config:
-                What `convert_config` gave for it.
+            model_class (`type`):
+                The class of ours that they are for.
         """
 
     @abstractmethod

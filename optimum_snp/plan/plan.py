@@ -12,7 +12,6 @@ from ..structure import block_sizes, resized_config, stream_widths
 from .sizes import NEURON_PARTS
 
 
-PLAN_NAME = "pruning_plan.json"
 FORMAT_VERSION = 1
 # In place of kept neurons, where directions are kept that are no neurons.
 PROJECTED = "projected"

@@ -8,14 +8,14 @@ from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, SNPConfig
-from ..exporting.packages import FORMAT_OF_RUNTIME, check_packages
 from ..losses import Losses
 from ..methods import Method, method_of
 from ..models import SNPModel
+from ..packages import FORMAT_OF_RUNTIME, check_packages
 from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
 from ..scoring import Scores
-from ..structure import block_sizes, block_stages, stream_widths
+from ..structure import block_sizes, block_stages, describe, stream_widths
 from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import allocate
 from .latency import plan_within_latency
@@ -56,7 +56,7 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
         )
     method = method_of(config)
     method.check_statistics(statistics)
-    minimum, round_to = _minimum_sizes(config, model.config), config.round_to or BUDGET_ROUND_TO
+    minimum, round_to = _minimum_sizes(config, model), config.round_to or BUDGET_ROUND_TO
     counts = fixed_head_counts(model.config, statistics, config)
     weighed = None
     if AUTO in (config.head_sparsity, config.dropped_blocks):
@@ -215,7 +215,7 @@ def _plan_within(
         target = costs.total(sizes) - (spent - allowed)
 
 
-def _minimum_sizes(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
+def _minimum_sizes(config: SNPConfig, model: SNPModel) -> Sizes:
     """The least size that every part may get; that of the dense model where the user wants it left alone."""
     least = {
         Part.QUERY_KEY: config.minimum_qk_head_dim,
@@ -223,9 +223,10 @@ def _minimum_sizes(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
         Part.MLP: config.minimum_intermediate_size,
         Part.WIDTH: config.minimum_hidden_size,
     }
-    minimum = {}
-    for (part, index), size in dense_sizes(model_config).items():
+    minimum, streams = {}, describe(model).streams
+    for (part, index), size in dense_sizes(model.config).items():
         in_frozen_block = part is not Part.WIDTH and index in config.frozen_blocks
-        frozen = part.share_name in config.frozen_parts or in_frozen_block
+        is_output = part is Part.WIDTH and streams[index].is_output
+        frozen = part.share_name in config.frozen_parts or in_frozen_block or is_output
         minimum[part, index] = size if frozen else min(size, least[part])
     return minimum

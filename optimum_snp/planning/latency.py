@@ -14,16 +14,17 @@ from transformers import PretrainedConfig
 
 from ..benchmarking.backends import check_backend, cpu_threads, prepare
 from ..benchmarking.block_latency import latency_table
-from ..benchmarking.latency import random_images, random_model, time_in_turn
+from ..benchmarking.latency import random_model, time_in_turn
 from ..benchmarking.machine import machine_name
 from ..benchmarking.stopwatch import fair_stopwatch
 from ..configuration import SNPConfig
-from ..models import SNPModel
-from .budget import allocate
-from .latency_costs import LatencyCosts
 from ..losses import Losses
+from ..models import SNPModel
 from ..plan.plan import PruningPlan
 from ..plan.sizes import Sizes
+from ..random_images import random_images
+from .budget import allocate
+from .latency_costs import LatencyCosts
 
 
 logger = logging.getLogger(__name__)

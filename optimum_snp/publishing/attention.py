@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..record import ModelRecord
 from ..structure import block_sizes, block_stages
-
-
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,18 @@ def attention_maps(
     return [read(base_model, block, attentions[block].float().cpu()) for block in blocks]
 
 
-def heads_of_maps(pruner: "SNPPruner") -> dict[int, list[int]]:
+def heads_of_maps(record: ModelRecord) -> dict[int, list[int]]:
     """The heads of every block that gives its maps away, in the order of the model's attentions.
 
     Blocks and heads have their numbers in the dense model, so that maps of models of one origin can be compared. The
     maps of a Swin are those of the last blocks of its stages; they are numbered by stage.
     """
-    plan, config = pruner.pruning_plan, pruner.model.config
+    plan, config = record.plan, record.model.config
     if plan is None:
         heads = [(index, list(range(block["num_attention_heads"]))) for index, block in enumerate(block_sizes(config))]
     else:
         heads = [(index, block.heads) for index, block in enumerate(plan.history) if block.after is not None]
-    if hasattr(pruner.model.base_model, "layers"):
+    if hasattr(record.model.base_model, "layers"):
         return dict(heads)
     return dict(zip(block_stages(config), (numbers for _, numbers in heads), strict=True))
 

@@ -6,7 +6,7 @@ person wrote around it stays.
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
@@ -14,20 +14,19 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
+from ..drawing import can_draw
+from ..file_names import CARD_NAME
 from ..plan.plan import PROJECTED, PruningPlan
+from ..record import ModelRecord
+from ..record.measurements import FINE_TUNED, Accuracy, Measurements
+from ..record.origin import LICENSE_FIELDS, split_card
 from ..structure import as_pair
-from .measurements import FINE_TUNED, Accuracy, Measurements
-from .origin import LICENSE_FIELDS, split_card
-from .pictures import can_draw, draw_pictures
+from .pictures import draw_pictures
 from .tables import block_heading, block_rows, format_counts, number_table, plain, width_change
 
 
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
-
 logger = logging.getLogger(__name__)
 
-CARD_NAME = "README.md"
 PICTURES_FOLDER = "pictures"
 
 BEGIN = "<!-- optimum-snp: this part is written anew with every save. Write above or below it. -->"
@@ -90,7 +89,7 @@ print({result})"""
 
 
 def write_card(
-    folder: str | Path, pruner: "SNPPruner", *, repo_id: str | None = None, previous: str | None = None
+    folder: str | Path, record: ModelRecord, *, repo_id: str | None = None, previous: str | None = None
 ) -> None:
     """Writes `README.md` and `pictures/*.png` into the folder of a saved model.
 
@@ -99,8 +98,8 @@ def write_card(
     Args:
         folder (`str` or `Path`):
             The folder.
-        pruner ([`SNPPruner`]):
-            Holds the model that is saved there, its plan and what was measured of it.
+        record ([`ModelRecord`]):
+            Of the model that is saved there.
         repo_id (`str`, *optional*):
             Where the model is pushed to; the card then shows how to load it from there.
         previous (`str`, *optional*):
@@ -108,26 +107,26 @@ def write_card(
             the fields of the metadata that a person may set, such as `license`, `language` and further tags.
     """
     folder = Path(folder)
-    plan = pruner.pruning_plan
-    weights = model_fingerprint(pruner.model)
-    measurements = pruner.measurements.of_weights(weights)
+    plan = record.plan
+    weights = model_fingerprint(record.model)
+    measurements = record.measurements.of_weights(weights)
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
-    title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(pruner)}" if plan else _family(pruner)
+    title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(record)}" if plan else _family(record)
     pictures = draw_pictures(folder / PICTURES_FOLDER, plan, measurements) if plan and can_draw() else []
     card = ModelCard.from_template(
-        _metadata(pruner, present, repo_id, title),
+        _metadata(record, present, repo_id, title),
         template_path=str(next(path for path in _TEMPLATES if path.is_file())),
         begin_marker=BEGIN,
         end_marker=END,
         title=title,
         repo_id=repo_id,
         name=f'"{repo_id or "."}"',
-        usage=_usage(pruner, repo_id or "."),
+        usage=_usage(record, repo_id or "."),
         pictures=pictures,
-        limits=_limits(pruner, measurements, present, weights),
-        is_backbone=pruner.model._auto_class == "AutoBackbone",
-        source=_source(pruner, repo_id),
-        numbers=number_table(plan, measurements, pruner.model.dtype),
+        limits=_limits(record, measurements, present, weights),
+        is_backbone=record.model._auto_class == "AutoBackbone",
+        source=_source(record, repo_id),
+        numbers=number_table(plan, measurements, record.model.dtype),
         **(_pruning(plan, measurements) if plan else {}),
     )
     if previous:
@@ -135,8 +134,8 @@ def write_card(
     card.save(folder / CARD_NAME)
 
 
-def _metadata(pruner: "SNPPruner", present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
-    task = "image-classification" if _has_classifier(pruner) else "image-feature-extraction"
+def _metadata(record: ModelRecord, present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
+    task = "image-classification" if _has_classifier(record) else "image-feature-extraction"
     results = [
         EvalResult(
             task_type=task,
@@ -152,11 +151,11 @@ def _metadata(pruner: "SNPPruner", present: list[Accuracy], repo_id: str | None,
         for name, value in (("Top-1 accuracy", number.accuracy), ("Top-5 accuracy", number.top5_accuracy))
     ]
     return ModelCardData(
-        **pruner.origin.license,
+        **record.origin.license,
         library_name="transformers",
         pipeline_tag=task,
-        base_model=pruner.origin.base_of(repo_id),
-        tags=[*(_TAGS if pruner.pruning_plan else _TAGS[1:2]), _family(pruner).lower()],
+        base_model=record.origin.base_of(repo_id),
+        tags=[*(_TAGS if record.plan else _TAGS[1:2]), _family(record).lower()],
         datasets=sorted({number.dataset_id for number in present if number.dataset_id}) or None,
         metrics=["accuracy"] if present else None,
         model_name=title if results else None,
@@ -164,22 +163,22 @@ def _metadata(pruner: "SNPPruner", present: list[Accuracy], repo_id: str | None,
     )
 
 
-def _family(pruner: "SNPPruner") -> str:
-    config = pruner.model.config
+def _family(record: ModelRecord) -> str:
+    config = record.model.config
     if config.model_type == "snp_swin":
         return "Swin"
-    names = f"{config._name_or_path} {pruner.origin.name} {pruner.origin.base_model}".lower()
+    names = f"{config._name_or_path} {record.origin.name} {record.origin.base_model}".lower()
     return "DeiT" if config.use_distillation_token or "deit" in names else "ViT"
 
 
-def _has_classifier(pruner: "SNPPruner") -> bool:
-    return pruner.model._auto_class == "AutoModelForImageClassification"
+def _has_classifier(record: ModelRecord) -> bool:
+    return record.model._auto_class == "AutoModelForImageClassification"
 
 
-def _source(pruner: "SNPPruner", repo_id: str | None) -> str:
-    base = pruner.origin.base_of(repo_id)
+def _source(record: ModelRecord, repo_id: str | None) -> str:
+    base = record.origin.base_of(repo_id)
     if not isinstance(base, str):
-        return f"A {_family(pruner)}"
+        return f"A {_family(record)}"
     try:
         validate_repo_id(base)
     except HFValidationError:  # what the card of a source calls its base can be any text
@@ -204,10 +203,10 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
     }
 
 
-def _usage(pruner: "SNPPruner", name: str) -> str:
-    config = pruner.model.config
-    auto_class = pruner.model._auto_class
-    takes_images = pruner.image_processor is not None and config.num_channels in _MODES
+def _usage(record: ModelRecord, name: str) -> str:
+    config = record.model.config
+    auto_class = record.model._auto_class
+    takes_images = record.image_processor is not None and config.num_channels in _MODES
     return (_IMAGE_USAGE if takes_images else _PIXEL_USAGE).format(
         auto_class=auto_class,
         mode=_MODES.get(config.num_channels),
@@ -217,10 +216,10 @@ def _usage(pruner: "SNPPruner", name: str) -> str:
     )
 
 
-def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accuracy], weights: str) -> list[str]:
-    plan = pruner.pruning_plan
+def _limits(record: ModelRecord, measurements: Measurements, present: list[Accuracy], weights: str) -> list[str]:
+    plan = record.plan
     limits = []
-    if not present and _has_classifier(pruner):
+    if not present and _has_classifier(record):
         limits.append(
             "The accuracy of these weights was not measured. Measure it on your own data before you rely on it."
         )
@@ -233,7 +232,7 @@ def _limits(pruner: "SNPPruner", measurements: Measurements, present: list[Accur
         )
     if (
         plan
-        and not _has_classifier(pruner)
+        and not _has_classifier(record)
         and any(width.kept == PROJECTED for step in plan.steps for width in step.widths)
     ):
         limits.append("`last_hidden_state` is rotated against that of the source model, and so are all hidden states.")

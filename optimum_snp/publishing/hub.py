@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import (
@@ -20,13 +20,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from .card import CARD_NAME
+from ..file_names import CARD_NAME
+from ..folders import is_model_file
+from ..processes import run_on_main_process
+from ..record import ModelRecord
 from .model_folder import write_model
-from .saving import is_model_file
-
-
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
 
 
 logger = logging.getLogger(__name__)
@@ -110,6 +108,17 @@ def check_push_of_training(args: TrainingArguments) -> dict[str, Any]:
     return {"repo_id": repo_id, **target}
 
 
+def prepare_push_of_training(args: TrainingArguments) -> dict[str, Any]:
+    """[`check_push_of_training`], and [`make_branch`] for what it finds, by one process for all."""
+
+    def prepare() -> dict[str, Any]:
+        target = check_push_of_training(args)
+        make_branch(**target)
+        return target
+
+    return run_on_main_process(prepare)
+
+
 def make_branch(
     repo_id: str, *, private: bool | None = None, token: str | bool | None = None, revision: str | None = None
 ) -> None:
@@ -129,7 +138,7 @@ def make_branch(
 
 
 def push_model(
-    pruner: "SNPPruner",
+    record: ModelRecord,
     repo_id: str,
     *,
     commit_message: str | None = None,
@@ -156,7 +165,7 @@ def push_model(
             parent, theirs = _head(api, repo_id, revision)
             if CARD_NAME in theirs:
                 card = _read_card(api, repo_id, parent, temporary)
-        write_model(folder, pruner, repo_id=repo_id, previous_card=card, **options)
+        write_model(folder, record, repo_id=repo_id, previous_card=card, **options)
         if tags:
             _add_tags(folder / CARD_NAME, tags)
         if not create_pr:

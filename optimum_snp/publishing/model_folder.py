@@ -1,27 +1,37 @@
 """The files of a saved model: all that `save_pretrained` writes and `push_to_hub` uploads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..calibration import model_fingerprint
-from ..plan.plan import PLAN_NAME
+from ..file_names import CARD_NAME, MEASUREMENTS_NAME, PLAN_NAME
+from ..folders import atomic_folder, check_save_directory
+from ..processes import run_on_main_process
+from ..record import ModelRecord
 from .card import write_card
-from .measurements import MEASUREMENTS_NAME
 
 
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
+def save_model(record: ModelRecord, save_directory: str | Path, **options: Any) -> None:
+    """Lets one process save a model in one step; see [`SNPPruner.save_pretrained`]."""
+    card = check_save_directory(save_directory) / CARD_NAME
+
+    def save() -> None:
+        previous = card.read_text(encoding="utf-8") if card.is_file() else None
+        with atomic_folder(save_directory) as folder:
+            write_model(folder, record, previous_card=previous, **options)
+
+    run_on_main_process(save)
 
 
 def write_model(
-    folder: Path, pruner: "SNPPruner", *, repo_id: str | None = None, previous_card: str | None = None, **options: Any
+    folder: Path, record: ModelRecord, *, repo_id: str | None = None, previous_card: str | None = None, **options: Any
 ) -> None:
     """Writes weights, config, modeling code, image processor, history and card into an empty folder.
 
     Args:
         folder (`Path`):
             Where to.
-        pruner ([`SNPPruner`]):
+        record ([`ModelRecord`]):
             What is saved.
         repo_id (`str`, *optional*):
             The repository of the Hub that the folder is for.
@@ -30,26 +40,26 @@ def write_model(
         options:
             For `save_pretrained` of the model, such as `max_shard_size`.
     """
-    pruner.model.save_pretrained(folder, **options)
-    if pruner.image_processor is not None:
-        pruner.image_processor.save_pretrained(folder)
-    write_history(folder, pruner, model_fingerprint(pruner.model))
-    write_card(folder, pruner, repo_id=repo_id, previous=previous_card)
+    record.model.save_pretrained(folder, **options)
+    if record.image_processor is not None:
+        record.image_processor.save_pretrained(folder)
+    write_history(folder, record, model_fingerprint(record.model))
+    write_card(folder, record, repo_id=repo_id, previous=previous_card)
 
 
-def write_history(folder: Path, pruner: "SNPPruner", weights: str | None = None) -> None:
+def write_history(folder: Path, record: ModelRecord, weights: str | None = None) -> None:
     """Writes how the model came about: plan and recipe, if it was pruned, and what was measured on the way.
 
     Args:
         folder (`Path`):
             Where to.
-        pruner ([`SNPPruner`]):
+        record ([`ModelRecord`]):
             Of the model.
         weights (`str`, *optional*):
             [`~optimum_snp.calibration.model_fingerprint`] of the weights in the folder. Without, they are those of a
             training that is going on, of which nothing was measured.
     """
-    if pruner.pruning_plan is not None:
-        pruner.pruning_plan.config.save_pretrained(folder)
-        pruner.pruning_plan.save(folder / PLAN_NAME)
-    pruner.measurements.of_weights(weights or "").save(folder / MEASUREMENTS_NAME)
+    if record.plan is not None:
+        record.plan.config.save_pretrained(folder)
+        record.plan.save(folder / PLAN_NAME)
+    record.measurements.of_weights(weights or "").save(folder / MEASUREMENTS_NAME)

@@ -1,12 +1,5 @@
-"""Pictures of what pruning did, as PNG files that are legible at the width of a card (about 800 pixels).
+"""Pictures of what pruning did, as PNG files that are legible at the width of a card (about 800 pixels)."""
 
-matplotlib is needed only here, and only when a picture is drawn. Its global state is left alone. Colours are those of
-Okabe and Ito, told apart with every kind of colour blindness.
-"""
-
-import functools
-import importlib.util
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..drawing import BLUE, DPI, GREEN, GREY, ORANGE, PINK, SKY, WIDTH, YELLOW
 from ..plan.plan import PruningPlan
-from .measurements import Measurements
+from ..record.measurements import Measurements
 from .tables import block_heading, block_names
 
 
@@ -23,17 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-logger = logging.getLogger(__name__)
-
 KEPT_SIZES, SPECTRA = "kept_sizes.png", "attention_spectra.png"
 ATTENTION, TRADE_OFF = "attention_maps.png", "accuracy_over_flops.png"
 
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-GREY = "#555555"
 MARKERS = "osD^vP*X"
 
-WIDTH = 8.0  # inches
-_DPI = 150
 _MOST_HEADS = 8  # side by side; more would be too small to see
 _MOST_NUMBERED = 16  # bars with room for their number
 
@@ -53,15 +41,6 @@ class Picture:
 
     file: str
     description: str
-
-
-@functools.cache
-def can_draw() -> bool:
-    """Whether matplotlib is installed; if not, the log says once what to install."""
-    if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("There are no pictures, because matplotlib is not installed: pip install optimum-snp[plots]")
-        return False
-    return True
 
 
 def draw_pictures(folder: Path, plan: PruningPlan, measurements: Measurements, prefix: str = "") -> list[Picture]:
@@ -250,5 +229,5 @@ def _plain_axes(axes: "Axes") -> None:
 
 
 def _save(figure: "Figure", path: Path, description: str) -> Picture:
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return Picture(path.name, description)

@@ -3,22 +3,22 @@
 import copy
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..benchmarking import machine_name, measure_latency, random_images
+from ..benchmarking import machine_name, measure_latency
 from ..calibration import model_fingerprint
 from ..families import convert
 from ..loading import load_source
+from ..random_images import random_images
+from ..record import ModelRecord
+from ..record.measurements import Accuracy, Latency, Stage
 from ..structure.costs import count_parameters
-from .measurements import Latency, Stage
+from ..training import evaluate_accuracy
 
-
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
 
 # Builders of `datasets` that read files of any data set: their names tell nothing.
 _GENERIC_BUILDERS = {"arrow", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "sql", "webdataset"}
@@ -55,40 +55,59 @@ def folder_name(path: str | Path) -> str:
     return Path(path).expanduser().resolve().name
 
 
+def record_accuracy(
+    record: ModelRecord, eval_dataset: Any, *, dataset_name: str | None, **options: Any
+) -> dict[str, float]:
+    """Measures a model on labelled images; see [`SNPPruner.evaluate`]."""
+    accuracy, num_images = evaluate_accuracy(
+        record.model, eval_dataset, image_processor=record.image_processor, **options
+    )
+    record.measurements.add(
+        Accuracy(
+            stage=record.measurements.stage,
+            weights=model_fingerprint(record.model),
+            num_images=num_images,
+            **accuracy,
+            **identify_dataset(eval_dataset, dataset_name),
+        )
+    )
+    return accuracy
+
+
 def record_latency(
-    pruner: "SNPPruner", original: str | Path | PreTrainedModel | None, *, batch_size: int, num_runs: int
+    record: ModelRecord, original: str | Path | PreTrainedModel | None, *, batch_size: int, num_runs: int
 ) -> dict[str, float]:
     """Measures a model and, in turn with it, the one that it was pruned from; see [`SNPPruner.measure_latency`]."""
-    stages = {"model": pruner.measurements.stage}
-    models = {"model": pruner.model}
+    stages = {"model": record.measurements.stage}
+    models = {"model": record.model}
     if original is not None:
-        stages["original"], models["original"] = Stage(), _copy_of_original(original, pruner)
-    seconds = measure_latency(models, random_images(pruner.model, batch_size), num_runs=num_runs)
-    device = pruner.model.device
+        stages["original"], models["original"] = Stage(), _copy_of_original(original, record)
+    seconds = measure_latency(models, random_images(record.model, batch_size), num_runs=num_runs)
+    device = record.model.device
     for name, stage in stages.items():
         latency = Latency(
             stage=stage,
-            weights=model_fingerprint(pruner.model) if name == "model" else "",
+            weights=model_fingerprint(record.model) if name == "model" else "",
             seconds=seconds[name],
             batch_size=batch_size,
             machine=machine_name(device),
             threads=torch.get_num_threads() if device.type == "cpu" else None,
-            dtype=str(pruner.model.dtype).removeprefix("torch."),
+            dtype=str(record.model.dtype).removeprefix("torch."),
             torch=torch.__version__,
         )
-        pruner.measurements.add(latency)
+        record.measurements.add(latency)
     return seconds
 
 
-def _copy_of_original(original: str | Path | PreTrainedModel, pruner: "SNPPruner") -> PreTrainedModel:
+def _copy_of_original(original: str | Path | PreTrainedModel, record: ModelRecord) -> PreTrainedModel:
     """The dense model in transformers' own class, since that is what it is pruned instead of."""
-    if pruner.pruning_plan is None:
+    if record.plan is None:
         raise ValueError("The model is not pruned, so there is no original to measure beside it. Leave it out.")
     if not isinstance(original, PreTrainedModel):
         original = load_source(original)
-    expected, found = pruner.pruning_plan.steps[0].parameters_before, count_parameters(convert(original))
+    expected, found = record.plan.steps[0].parameters_before, count_parameters(convert(original))
     if found != expected:
         raise ValueError(
             f"The original has {found} parameters; the model that was pruned had {expected}. Name that one."
         )
-    return copy.deepcopy(original).to(device=pruner.model.device, dtype=pruner.model.dtype).eval()
+    return copy.deepcopy(original).to(device=record.model.device, dtype=record.model.dtype).eval()

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -12,10 +12,12 @@ import torch
 
 from ..calibration import model_fingerprint
 from ..calibration.data import calibration_subset, pixel_dataset
+from ..drawing import can_draw
+from ..record import ModelRecord
+from ..record.measurements import DENSE, Accuracy, Measurements, Stage
 from ..structure.costs import count_macs, count_parameters
 from . import pictures
 from .attention import attention_maps, heads_of_maps
-from .measurements import DENSE, Accuracy, Measurements, Stage
 from .pictures import Picture
 from .tables import (
     BlockRow,
@@ -33,9 +35,6 @@ from .tables import (
     width_change,
 )
 
-
-if TYPE_CHECKING:
-    from ..pruner import SNPPruner
 
 REPORT_NAME = "report.html"
 MOST_IMAGES = 16  # with attention maps; more take minutes to draw, and nobody looks at them
@@ -55,7 +54,7 @@ class ModelSection:
 
 def write_report(
     output: str | Path,
-    models: Mapping[str, "SNPPruner"],
+    models: Mapping[str, ModelRecord],
     *,
     original: str | None = None,
     images: Any = None,
@@ -65,12 +64,12 @@ def write_report(
     """Writes `report.html` and the PNG files of its pictures.
 
     Stated are the numbers that were measured before, by [`SNPPruner.evaluate`] or [`SNPPruner.measure_latency`] of
-    these pruners or of those that saved the models.
+    the pruners that the records are from, or of those that saved the models.
 
     Args:
         output (`str` or `Path`):
             The folder; made if need be. Other files in it are kept.
-        models (`Mapping[str, SNPPruner]`):
+        models (`Mapping[str, ModelRecord]`):
             The models by the name that the report gives them.
         original (`str`, *optional*):
             Name of the model that the others were pruned from.
@@ -100,15 +99,14 @@ def write_report(
         _check_comparable(models, original)
     folder.mkdir(parents=True, exist_ok=True)
     measured = {
-        name: pruner.measurements.of_weights(model_fingerprint(pruner.model)) for name, pruner in models.items()
+        name: record.measurements.of_weights(model_fingerprint(record.model)) for name, record in models.items()
     }
-    can_draw = pictures.can_draw()
     points, data = _trade_off(models, measured)
     overview = []
-    if can_draw and len(points) > 1:
+    if can_draw() and len(points) > 1:
         overview.append(pictures.draw_trade_off(folder / pictures.TRADE_OFF, points, data))
-    sections = [_section(folder, name, pruner, measured[name], can_draw) for name, pruner in models.items()]
-    if images is not None and can_draw:
+    sections = [_section(folder, name, record, measured[name]) for name, record in models.items()]
+    if images is not None and can_draw():
         pixel_values = _pixel_values(models[original], images, num_images, image_column)
         for section in sections:
             if section.name != original:
@@ -118,7 +116,7 @@ def write_report(
     return {
         "report": str(folder / REPORT_NAME),
         "pictures": [str(folder / file) for file in files],
-        "models": {name: _facts(pruner, measured[name]) for name, pruner in models.items()},
+        "models": {name: _facts(record, measured[name]) for name, record in models.items()},
     }
 
 
@@ -136,12 +134,12 @@ def check_report(output: str | Path, num_images: int) -> Path:
     return folder
 
 
-def _check_comparable(models: Mapping[str, "SNPPruner"], original: str | None) -> None:
+def _check_comparable(models: Mapping[str, ModelRecord], original: str | None) -> None:
     if original is None:
         raise ValueError("images shows the attention before and after pruning. Name the original model, too.")
-    for name, pruner in models.items():
+    for name, record in models.items():
         for option in ("model_type", "num_channels", "image_size", "patch_size"):
-            expected, found = (getattr(p.model.config, option) for p in (models[original], pruner))
+            expected, found = (getattr(either.model.config, option) for either in (models[original], record))
             if found != expected:
                 raise ValueError(
                     f"{option} of {name} is {found}, of {original} {expected}; their attention cannot be compared. "
@@ -153,15 +151,15 @@ def _present(measurements: Measurements) -> list[Accuracy]:
     return [number for number in measurements.accuracies if number.stage == measurements.stage]
 
 
-def _facts(pruner: "SNPPruner", measurements: Measurements) -> dict[str, Any]:
+def _facts(record: ModelRecord, measurements: Measurements) -> dict[str, Any]:
     return {
-        "macs": count_macs(pruner.model),
-        "parameters": count_parameters(pruner.model),
+        "macs": count_macs(record.model),
+        "parameters": count_parameters(record.model),
         "accuracies": [asdict(number) for number in _present(measurements)],
     }
 
 
-def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measurements]) -> Table:
+def _comparison(models: Mapping[str, ModelRecord], measured: Mapping[str, Measurements]) -> Table:
     """All models side by side, each at its present stage."""
     columns = {name: Stage(number, name) for number, name in enumerate(models)}
 
@@ -173,13 +171,13 @@ def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measur
             if number.stage == measurements.stage
         ]
 
-    counts = {name: count_parameters(pruner.model) for name, pruner in models.items()}
-    dtypes = {name: pruner.model.dtype for name, pruner in models.items()}
+    counts = {name: count_parameters(record.model) for name, record in models.items()}
+    dtypes = {name: record.model.dtype for name, record in models.items()}
     rows = [
         *accuracy_rows(side_by_side("accuracies"), list(columns.values())),
         Row(
             "FLOPs of one image (multiply\N{EN DASH}accumulates)",
-            format_counts([count_macs(pruner.model) for pruner in models.values()]),
+            format_counts([count_macs(record.model) for record in models.values()]),
         ),
         Row("Parameters", format_counts(list(counts.values()))),
         Row(
@@ -192,7 +190,7 @@ def _comparison(models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measur
 
 
 def _trade_off(
-    models: Mapping[str, "SNPPruner"], measured: Mapping[str, Measurements]
+    models: Mapping[str, ModelRecord], measured: Mapping[str, Measurements]
 ) -> tuple[list[tuple[str, int, float]], str]:
     """Name, FLOPs and accuracy of the models that were measured on the same data, and which data that is.
 
@@ -201,7 +199,7 @@ def _trade_off(
     points: dict[Accuracy, dict[str, tuple[int, float]]] = {}
     dense: dict[Accuracy, dict[tuple[int, float], str]] = {}
     for name, measurements in measured.items():
-        plan = models[name].pruning_plan
+        plan = models[name].plan
         for number in measurements.accuracies:
             if number.stage == measurements.stage:
                 found = points.setdefault(number.conditions, {})
@@ -218,25 +216,25 @@ def _trade_off(
     return [(name, *values) for name, values in shown.items()], describe_dataset(conditions)
 
 
-def _section(folder: Path, name: str, pruner: "SNPPruner", measurements: Measurements, can_draw: bool) -> ModelSection:
-    plan = pruner.pruning_plan
-    section = ModelSection(name, number_table(plan, measurements, pruner.model.dtype))
+def _section(folder: Path, name: str, record: ModelRecord, measurements: Measurements) -> ModelSection:
+    plan = record.plan
+    section = ModelSection(name, number_table(plan, measurements, record.model.dtype))
     if plan:
         section.blocks, section.block_heading = block_rows(plan), block_heading(plan)
         section.width = width_change(plan)
-        if can_draw:
+        if can_draw():
             section.pictures = pictures.draw_pictures(folder, plan, measurements, prefix=f"{name}-")
     return section
 
 
-def _pixel_values(pruner: "SNPPruner", images: Any, num_images: int, image_column: str | None) -> torch.Tensor:
-    dataset = pixel_dataset(images, pruner.model.config, pruner.image_processor, image_column=image_column)
+def _pixel_values(record: ModelRecord, images: Any, num_images: int, image_column: str | None) -> torch.Tensor:
+    dataset = pixel_dataset(images, record.model.config, record.image_processor, image_column=image_column)
     subset = calibration_subset(dataset, num_images, seed=0)
     return torch.stack([item["pixel_values"] for item in subset])
 
 
 def _attention(
-    folder: Path, name: str, models: Mapping[str, "SNPPruner"], original: str, pixel_values: torch.Tensor
+    folder: Path, name: str, models: Mapping[str, ModelRecord], original: str, pixel_values: torch.Tensor
 ) -> list[Picture]:
     old, new = models[original], models[name]
     old_heads, new_heads = heads_of_maps(old), heads_of_maps(new)

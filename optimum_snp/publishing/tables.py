@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..plan.plan import PruningPlan
-from .measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
+from ..record.measurements import DENSE, FINE_TUNED, PRUNED, Accuracy, Latency, Measurements, Stage
 
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .description import Structure
 
@@ -47,6 +48,12 @@ class Architecture(ABC):
         self, config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> PretrainedConfig:
         """See [`optimum_snp.structure.resized_config`]."""
+
+    def features(self, output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
+        """What counts of the outputs of a model without a classifier: feature maps, or pooled, or all features."""
+        if "feature_maps" in output:
+            return list(output.feature_maps)
+        return [output.last_hidden_state if output.pooler_output is None else output.pooler_output]
 
     @abstractmethod
     def blocks_with_maps(self, config: PretrainedConfig) -> list[int]:

@@ -135,6 +135,8 @@ class Stream:
         vectors (`list[str]`): Weights that are themselves added into it; their last dimension is the stream's.
         norms (`list[Norm]`): The norms over it.
         scales (`list[str]`): Layers that act on each of its channels alone (the norm behind Swin's patch embedding).
+        is_output (`bool`): Whether it is itself an output of the model, without a norm: a budget then keeps it whole,
+            since no loss would tell of it.
     """
 
     width: int
@@ -142,6 +144,7 @@ class Stream:
     vectors: list[str]
     norms: list[Norm]
     scales: list[str] = field(default_factory=list)
+    is_output: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import ModelOutput
 
-from ..models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens
 
@@ -13,10 +14,16 @@ from .description import Block, Norm, Stream, Structure, Tokens
 class ViTArchitecture(Architecture):
     """One residual stream, one attention map per head and image."""
 
-    def describe(self, model: SNPViTModel | SNPViTForImageClassification) -> Structure:
-        """See [`optimum_snp.structure.describe`]."""
+    def describe(self, model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone) -> Structure:
+        """See [`optimum_snp.structure.describe`].
+
+        Raises:
+            ValueError: If a norm stands between embeddings and blocks: no stage knows how the width passes it.
+        """
         base_model = model.base_model
         embeddings = base_model.embeddings
+        if base_model.pre_layernorm is not None:
+            raise ValueError("Models with a norm before the blocks (use_pre_layernorm) cannot be pruned yet.")
         base = "" if model is base_model else f"{model.base_model_prefix}."
         num_patches = embeddings.grid[0] * embeddings.grid[1]
         num_tokens = num_patches + embeddings.num_extra_tokens
@@ -33,13 +40,18 @@ class ViTArchitecture(Architecture):
             rows |= dict.fromkeys(block.layers, num_tokens)
 
         heads = _heads(model, base)
-        # Only the class token, and the distillation token if there is one, reach a classifier or a pooler.
-        read = (Tokens(stop=embeddings.num_extra_tokens),) if heads else (Tokens(),)
-        norms.append(Norm(f"{base}layernorm", heads, reads=read, is_output=model is base_model))
-        vectors = [f"{base}embeddings.{name}" for name in ("cls_token", "position_embeddings")]
-        if embeddings.distillation_token is not None:
-            vectors.append(f"{base}embeddings.distillation_token")
-        stream = Stream(model.config.hidden_size, writers, vectors, norms)
+        is_classifier = isinstance(model, SNPViTForImageClassification)
+        if base_model.layernorm is not None:
+            reads = _tokens_of_heads(model) if heads else (Tokens(),)
+            norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=not is_classifier))
+        vectors = [
+            f"{base}embeddings.{name}"
+            for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
+            if getattr(embeddings, name) is not None
+        ]
+        stream = Stream(
+            model.config.hidden_size, writers, vectors, norms, is_output=base_model.layernorm is None
+        )
         return Structure(blocks, [stream], rows | dict.fromkeys(heads, 1))
 
     def block_sizes(self, config: SNPViTConfig) -> list[dict[str, Any]]:
@@ -58,15 +70,18 @@ class ViTArchitecture(Architecture):
         self, config: SNPViTConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> SNPViTConfig:
         """See [`optimum_snp.structure.resized_config`]."""
-        blocks = [block for block in blocks if block is not None]
-        fields = {
-            **config.to_dict(),
-            "hidden_size": widths[0],
-            "block_configs": blocks,
-            "num_hidden_layers": len(blocks),
-        }
+        fields = config.to_dict()
+        if None in blocks:  # the stages of a backbone keep their names
+            kept = iter([int(block is not None) for block in blocks])
+            fields["stage_depths"] = [depth and next(kept) for depth in config.stage_depths or [1] * len(blocks)]
+        fields["block_configs"] = [block for block in blocks if block is not None]
+        fields["num_hidden_layers"] = len(fields["block_configs"])
+        fields["hidden_size"] = widths[0]
+        if config.pooler_type == "cls":
+            fields["pooler_output_size"] = widths[0]
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
+            fields["key_bias"] = None  # as the others
         return SNPViTConfig.from_dict(fields)
 
     def blocks_with_maps(self, config: SNPViTConfig) -> list[int]:
@@ -74,14 +89,27 @@ class ViTArchitecture(Architecture):
         return list(range(len(config.block_configs)))
 
     def attention_maps(self, model: SNPViTModel, position: int, probabilities: torch.Tensor) -> AttentionMaps:
-        """See [`Architecture.attention_maps`]; of a ViT it is what the class token attends to."""
+        """See [`Architecture.attention_maps`]: what the class token attends to, or without one all patches together."""
         embeddings = model.embeddings
-        maps = probabilities[:, :, 0, embeddings.num_extra_tokens :].unflatten(-1, embeddings.grid)
-        return AttentionMaps(f"attention of the class token in block {position}", maps)
+        patches = probabilities[..., embeddings.num_extra_tokens :]
+        if embeddings.cls_token is not None:
+            title, received = f"attention of the class token in block {position}", patches[:, :, 0]
+        else:
+            title, received = f"mean attention of all patches in block {position}", patches.mean(dim=-2)
+        return AttentionMaps(title, received.unflatten(-1, embeddings.grid))
+
+    def features(self, output: ModelOutput, config: SNPViTConfig) -> list[torch.Tensor]:
+        """See [`Architecture.features`]; where the class token is the pooled output, all tokens count as much as it."""
+        if config.use_pooler and config.pooler_type == "cls":
+            tokens = output.last_hidden_state
+            return [output.pooler_output, tokens / tokens.shape[1] ** 0.5]
+        return super().features(output, config)
 
 
 def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
     attention = layer.attention
+    is_gated = hasattr(layer.mlp, "gate_proj")
+    up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
     return Block(
         name=name,
         module=layer,
@@ -91,20 +119,32 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         num_attention_heads=attention.num_attention_heads,
         qk_head_dim=attention.qk_head_dim,
         v_head_dim=attention.v_head_dim,
-        intermediate_size=layer.mlp.fc2.in_features,
+        intermediate_size=layer.mlp.get_submodule(down).in_features,
         query=f"{name}.attention.q_proj",
         key=f"{name}.attention.k_proj",
         value=f"{name}.attention.v_proj",
         output=f"{name}.attention.o_proj",
-        up=f"{name}.mlp.fc1",
-        down=f"{name}.mlp.fc2",
+        up=f"{name}.mlp.{up}",
+        down=f"{name}.mlp.{down}",
+        gate=f"{name}.mlp.gate_proj" if is_gated else None,
         drop_paths=[f"{name}.drop_path"],
     )
 
 
-def _heads(model: SNPViTModel | SNPViTForImageClassification, base: str) -> list[str]:
+def _heads(model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone, base: str) -> list[str]:
+    """The linear layers behind the final norm."""
     heads = [] if model.base_model.pooler is None else [f"{base}pooler.dense"]
-    if model is not model.base_model:
+    if isinstance(model, SNPViTForImageClassification):
         names = ("classifier", "distillation_classifier")
         heads += [name for name in names if isinstance(getattr(model, name), nn.Linear)]
     return heads
+
+
+def _tokens_of_heads(model: SNPViTModel | SNPViTForImageClassification) -> tuple[Tokens, ...]:
+    """What a pooler or the classifiers read."""
+    config = model.config
+    class_tokens = Tokens(stop=2 if config.use_distillation_token else 1)
+    if not isinstance(model, SNPViTForImageClassification) or config.classifier_pooling == "cls":
+        return (class_tokens,)
+    patches = Tokens(start=model.base_model.embeddings.num_extra_tokens, averages=True)
+    return (patches,) if config.classifier_pooling == "mean" else (Tokens(stop=1), patches)

@@ -14,7 +14,7 @@ from optimum_snp.benchmarking.latency_table import Grid
 from optimum_snp.families import convert
 from optimum_snp.structure.costs import count_parameters
 from optimum_snp.planning.latency_costs import LatencyCosts
-from optimum_snp.plan.sizes import WIDTH
+from optimum_snp.plan.sizes import Part
 from tests.helpers import build_source
 from tests.planning.test_budget import resized
 
@@ -88,7 +88,7 @@ def test_the_table_adds_up_to_whole_models(class_name, backend, stopwatch):
     for _ in range(5):
         sizes = {part: int(torch.randint(1, size + 1, (), generator=generator)) for part, size in costs.sizes.items()}
         if class_name.startswith("Swin"):  # patch merging is not linear in the mean of all widths
-            sizes |= {part: size for part, size in costs.sizes.items() if part[0] == WIDTH}
+            sizes |= {part: size for part, size in costs.sizes.items() if part[0] is Part.WIDTH}
         assert costs.total(sizes) == pytest.approx(count_parameters(resized(model, sizes)))
 
 
@@ -104,8 +104,8 @@ def test_curves_are_those_of_whole_models(stopwatch):
     query_key, value = torch.tensor([1, 5, 12]), torch.tensor([2, 7])
     found = costs.attention(3, query_key, value, sizes, padded=True)
     for row, column in itertools.product(range(3), range(2)):
-        pair = {("qk_sparsity", 3): int(query_key[row]), ("v_sparsity", 3): int(value[column])}
-        first = {("qk_sparsity", 3): 1, ("v_sparsity", 3): 2}
+        pair = {(Part.QUERY_KEY, 3): int(query_key[row]), (Part.VALUE, 3): int(value[column])}
+        first = {(Part.QUERY_KEY, 3): 1, (Part.VALUE, 3): 2}
         expected = costs.total(sizes | pair) - costs.total(sizes | first)
         assert float(found[row, column] - found[0, 0]) == pytest.approx(expected)
 

@@ -10,10 +10,9 @@ import datasets
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner
+from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner, packages
 from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands import COMMANDS, build_parser, main
-from optimum_snp.exporting import packages
 from tests.helpers import build_source
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoImageProcessor
 
-from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.exporting import export, packages
+from optimum_snp import SNPConfig, SNPPruner, packages
+from optimum_snp.exporting import export
 from tests.helpers import build_source
 
 

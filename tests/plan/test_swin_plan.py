@@ -12,7 +12,7 @@ from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageCl
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.planning.decide import make_plan
 from tests.helpers import SWIN_CLASSES, build_source
-from tests.planning.test_plan import random_scores
+from tests.plan.test_plan import random_scores
 
 
 UNEVEN = {

@@ -14,7 +14,7 @@ from optimum_snp.planning.budget import allocate
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.losses import Losses
 from optimum_snp.planning.size_costs import SizeCosts
-from optimum_snp.plan.sizes import PART_SIZES, WIDTH
+from optimum_snp.plan.sizes import NEURON_PARTS, Part
 from optimum_snp.structure import block_sizes, resized_config
 from tests.helpers import accuracy, build_source
 
@@ -31,11 +31,11 @@ COUNTS = {"macs": count_macs, "parameters": count_parameters}
 def resized(model, sizes):
     """A model of these sizes, without weights."""
     blocks = [
-        {**block, **{name: sizes[part, index] for part, name in PART_SIZES.items()}}
+        {**block, **{part.size_name: sizes[part, index] for part in NEURON_PARTS}}
         for index, block in enumerate(block_sizes(model.config))
     ]
-    widths = [size for (part, _), size in sizes.items() if part == WIDTH]
-    return skeleton(type(model), resized_config(model.config, blocks, widths, method="snp"))
+    widths = [size for (part, _), size in sizes.items() if part is Part.WIDTH]
+    return skeleton(type(model), resized_config(model.config, blocks, widths, refits=False))
 
 
 @pytest.mark.parametrize("unit", COUNTS)
@@ -66,11 +66,11 @@ def random_losses(sizes, seed):
     def curves(part):
         return [curve(size) for (name, _), size in sizes.items() if name == part]
 
-    return Losses(curves("qk_sparsity"), curves("v_sparsity"), curves("mlp_sparsity"), curves(WIDTH))
+    return Losses(*(curves(part) for part in (*NEURON_PARTS, Part.WIDTH)))
 
 
 def loss_of(losses, sizes):
-    curves = dict(zip((*PART_SIZES, WIDTH), (losses.query_key, losses.value, losses.mlp, losses.widths), strict=True))
+    curves = dict(zip((*NEURON_PARTS, Part.WIDTH), (losses.query_key, losses.value, losses.mlp, losses.widths), strict=True))
     return sum(float(curves[part][index][size]) for (part, index), size in sizes.items())
 
 
@@ -173,7 +173,7 @@ def test_what_must_stay_stays(calibrated):
     config = SNPConfig(
         target_flops=0.9,
         frozen_blocks=[1],
-        frozen_parts=[WIDTH, "v_sparsity"],
+        frozen_parts=["hidden_sparsity", "v_sparsity"],
         minimum_qk_head_dim=9,
         minimum_intermediate_size=40,
     )
@@ -201,7 +201,7 @@ def test_sizes_that_kernels_like_are_preferred(calibrated):
 
 def test_a_budget_out_of_reach_names_what_can_be_reached(calibrated):
     with pytest.raises(ValueError, match=r"target_flops=0.01 cannot .* least sizes allowed leave 0\.5[0-9]*\."):
-        calibrated.plan(SNPConfig(target_flops=0.01, frozen_parts=["mlp_sparsity", WIDTH]))
+        calibrated.plan(SNPConfig(target_flops=0.01, frozen_parts=["mlp_sparsity", "hidden_sparsity"]))
 
 
 @pytest.mark.parametrize("budget", ["target_flops", "target_params"])

@@ -6,9 +6,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from optimum_snp import PruningPlan, SNPConfig, SNPPruner
+from optimum_snp import PruningPlan, SNPConfig, SNPPruner, packages
 from optimum_snp.benchmarking import backends, block_latency
-from optimum_snp.exporting import packages
 from optimum_snp.planning import latency
 from optimum_snp.structure.costs import count_parameters
 from tests.helpers import build_source

@@ -1,13 +1,12 @@
 """Losses against direct computation, and against what pruning really does to the logits."""
 
-import copy
-
 import pytest
 import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration.moments import RIDGE
 from optimum_snp.losses import nested_errors
+from optimum_snp.methods import method_of
 from optimum_snp.plan.sizes import kept_size
 from tests.helpers import build_source
 
@@ -45,7 +44,7 @@ def calibrated(trained, digits):
 def losses_of(pruner, method):
     config = SNPConfig(method=method)
     scores = method_of(config).score(pruner.model, pruner.statistics, config)
-    return compute_losses(pruner.model, pruner.statistics, scores, config)
+    return method_of(config).loss(pruner.model, pruner.statistics, scores)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,7 +61,8 @@ def test_the_loss_of_an_mlp_is_its_error_by_its_sensitivity(calibrated):
     """Of the second MLP without refit, from the moments of the neurons that go."""
     losses = losses_of(calibrated, "snp")
     sums, mlp = calibrated.statistics.blocks[1], calibrated.model.base_model.layers[1].mlp
-    scores = method_of(SNPConfig(method="snp")).score(calibrated.model, calibrated.statistics, SNPConfig(method="snp")).mlp[1]
+    config = SNPConfig(method="snp")
+    scores = method_of(config).score(calibrated.model, calibrated.statistics, config).mlp[1]
     gone = scores.argsort(descending=True)[100:]
     weight = mlp.fc2.weight.detach().double()[:, gone]
     error = (weight @ (sums["mlp_moment"] / sums["mlp_num_tokens"])[gone][:, gone] @ weight.T).trace()
@@ -87,7 +87,7 @@ def test_they_rank_parts_as_pruning_them_does(calibrated, digits, method):
     for part, curve in curves.items():
         for block in (0, 2, 3):
             for share in (0.5, 0.75):
-                pruner = copy.copy(calibrated)
+                pruner = calibrated.copy()
                 shares = [share if index == block else 0.0 for index in range(4)]
                 change = logits(pruner.prune(SNPConfig(method=method, **{part: shares}))) - dense
                 predicted.append(curve[block][kept_size(len(curve[block]) - 1, share, 1)])

@@ -8,11 +8,11 @@ import torch
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.methods import method_of
+from optimum_snp.methods import Projection, method_of
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.losses import Losses
 from optimum_snp.planning.size_costs import SizeCosts
-from optimum_snp.plan.sizes import BLOCK, HEADS
+from optimum_snp.plan.sizes import NEURON_PARTS, Part
 from optimum_snp.planning.whole_parts import WholeLosses, choose_head_counts, compute_whole_losses
 from optimum_snp.structure import describe
 from tests.helpers import build_source
@@ -42,7 +42,7 @@ def test_costs_are_those_of_models_without_them(class_name, unit, pixel_values):
     costs = SizeCosts(pruner.model, unit)
     sizes = dict(costs.sizes)
     for index, count in enumerate(head_counts(plan)):
-        sizes |= {(HEADS, index): max(count, 1), (BLOCK, index): int(count > 0)}
+        sizes |= {(Part.HEADS, index): max(count, 1), (Part.BLOCK, index): int(count > 0)}
     pruned = skeleton(type(pruner.model), plan.pruned_config(pruner.model.config))
     expected = count_macs(pruned) if unit == "macs" else count_parameters(pruned)
     # The few biases per head of a Swin's tables are no part of any size.
@@ -129,14 +129,13 @@ def made_up(model, head_losses, block_losses, rest, monkeypatch):
     """Losses where only those of heads and blocks differ."""
     sizes = SizeCosts(model, "macs").sizes
 
-    def curves(name):
-        of_name = [size for (part, _), size in sizes.items() if part == name]
-        return [torch.linspace(rest, 0, size + 1, dtype=torch.float64) for size in of_name]
+    def curves(part):
+        sizes_of_part = [size for (other, _), size in sizes.items() if other is part]
+        return [torch.linspace(rest, 0, size + 1, dtype=torch.float64) for size in sizes_of_part]
 
-    names = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
     whole = WholeLosses([torch.tensor(losses, dtype=torch.float64) for losses in head_losses], block_losses)
     monkeypatch.setattr("optimum_snp.planning.whole_parts.compute_whole_losses", lambda *_: whole)
-    return Losses(*map(curves, names))
+    return Losses(*map(curves, (*NEURON_PARTS, Part.WIDTH)))
 
 
 def choose(model, losses, config, fixed=None):
@@ -173,12 +172,13 @@ def test_every_stage_keeps_the_block_that_is_worth_most(pixel_values, monkeypatc
 
 def test_what_is_not_removed_is_scored_once(pixel_values, monkeypatch):
     pruner, scored = calibrated("ViTForImageClassification", pixel_values), []
+    score = Projection.score
 
-    def score(*arguments):
+    def counting(*arguments):
         scored.append(arguments)
-        return compute_scores(*arguments)
+        return score(*arguments)
 
-    monkeypatch.setattr("optimum_snp.planning.decide.compute_scores", score)
+    monkeypatch.setattr(Projection, "score", counting)
     plan = pruner.plan(SNPConfig(target_flops=1.0, **BOTH))
     assert head_counts(plan) == [4, 4, 4]
     assert len(scored) == 1
@@ -205,8 +205,8 @@ def test_nothing_cheaper_loses_less(seed, monkeypatch):
 
     def loss_and_cost(counts):
         loss = sum(blocks[index] if count == 0 else [*heads[index], 0.0][count] for index, count in enumerate(counts))
-        parts = {(HEADS, index): max(count, 1) for index, count in enumerate(counts)}
-        parts |= {(BLOCK, index): int(count > 0) for index, count in enumerate(counts)}
+        parts = {(Part.HEADS, index): max(count, 1) for index, count in enumerate(counts)}
+        parts |= {(Part.BLOCK, index): int(count > 0) for index, count in enumerate(counts)}
         return loss, costs.total({**whole_sizes, **parts})
 
     config = SNPConfig(target_flops=0.6, **BOTH)

@@ -12,9 +12,9 @@ from transformers import SwinBackbone, SwinConfig
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.presets import PRESETS
 from optimum_snp.publishing.card import BEGIN, END, write_card
-from optimum_snp.publishing.measurements import Stage
-from optimum_snp.publishing.origin import Origin
 from optimum_snp.publishing.tables import EMPTY
+from optimum_snp.record.measurements import Stage
+from optimum_snp.record.origin import Origin
 from tests.helpers import build_source, run_python
 
 
@@ -38,7 +38,7 @@ def pruner(pixel_values, image_processor):
 
 def card_of(pruner, folder, **options):
     folder.mkdir(exist_ok=True)
-    write_card(folder, pruner, **options)
+    write_card(folder, pruner.record, **options)
     return ModelCard.load(folder / "README.md")
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.drawing import can_draw
 from optimum_snp.publishing import pictures
 from optimum_snp.publishing.report import _pixel_values, write_report
 from optimum_snp.publishing.tables import EMPTY
 from tests.helpers import build_source
 
 
-HAS_MATPLOTLIB = pictures.can_draw()
+HAS_MATPLOTLIB = can_draw()
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -60,13 +61,17 @@ def models(source, pixel_values):
     return {"dense<b>": original, "small": small}
 
 
+def records(pruners):
+    return {name: pruner.record for name, pruner in pruners.items()}
+
+
 def pairs(pixel_values):
     return [(image, index % 5) for index, image in enumerate(pixel_values)]
 
 
 def test_page(models, pixel_values, tmp_path):
     accuracies = [p.evaluate(pairs(pixel_values), dataset_name="noise")["accuracy"] for p in models.values()]
-    result = write_report(tmp_path / "report", models, original="dense<b>", images=pixel_values, num_images=2)
+    result = write_report(tmp_path / "report", records(models), original="dense<b>", images=pixel_values, num_images=2)
     page = Page((tmp_path / "report" / "report.html").read_text())
     assert page.headings == ["dense<b>", "small"]
     assert page.row("Top-1 accuracy on noise, 6 images") == [f"{accuracy:.2%}" for accuracy in accuracies]
@@ -95,9 +100,11 @@ def test_attention_is_compared_block_by_block_and_head_by_head(source, pixel_val
     drawn = []
     draw = pictures.draw_attention
     monkeypatch.setattr(pictures, "draw_attention", lambda *given: drawn.append(given) or draw(*given))
-    write_report(tmp_path, {"dense": original, "small": small}, original="dense", images=pixel_values, num_images=2)
+    models = {"dense": original.record, "small": small.record}
+    write_report(tmp_path, models, original="dense", images=pixel_values, num_images=2)
     with torch.no_grad():
-        attentions = original.model(_pixel_values(original, pixel_values, 2, None), output_attentions=True).attentions
+        images = _pixel_values(original.record, pixel_values, 2, None)
+        attentions = original.model(images, output_attentions=True).attentions
     for (_, _, before, _, title, heads), block in zip(drawn, (1, 2), strict=True):
         assert heads == small.pruning_plan.blocks[block].heads
         assert title == f"attention of the class token in block {block}"
@@ -113,7 +120,7 @@ def test_dense_numbers_of_the_pruned_model_are_a_point_of_the_trade_off(source, 
     points = []
     draw = pictures.draw_trade_off
     monkeypatch.setattr(pictures, "draw_trade_off", lambda *given: points.extend(given[1]) or draw(*given))
-    write_report(tmp_path, {"small": pruner})
+    write_report(tmp_path, {"small": pruner.record})
     plan, (dense, small) = pruner.pruning_plan, pruner.measurements.accuracies
     pruned = ("small", plan.macs_after, small.accuracy)
     assert points == [pruned, ("dense model of small", plan.macs_before, dense.accuracy)]
@@ -121,7 +128,7 @@ def test_dense_numbers_of_the_pruned_model_are_a_point_of_the_trade_off(source, 
     points.clear()
     original, other = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(build_source("ViTModel"))
     original.evaluate(pairs(pixel_values))
-    write_report(tmp_path, {"mine": original, "small": pruner, "not measured": other})
+    write_report(tmp_path, records({"mine": original, "small": pruner, "not measured": other}))
     assert points == [("mine", plan.macs_before, dense.accuracy), pruned]  # once
 
 
@@ -131,12 +138,12 @@ def test_a_plan_that_is_lost_leaves_the_other_numbers(source, pixel_values, tmp_
     pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
     pruner.evaluate(pairs(pixel_values))
     pruner.pruning_plan = None
-    write_report(tmp_path, {"small": pruner})
+    write_report(tmp_path, {"small": pruner.record})
     assert "No pruning of this model is recorded." in (tmp_path / "report.html").read_text()
 
 
 def test_without_measurements_there_are_no_accuracies(models, tmp_path):
-    result = write_report(tmp_path, models)
+    result = write_report(tmp_path, records(models))
     text = (tmp_path / "report.html").read_text()
     assert "Top-1" not in text
     assert "Latency of" not in text
@@ -148,7 +155,7 @@ def test_without_matplotlib_there_is_a_page_without_pictures(
     models, pixel_values, tmp_path, without_matplotlib, caplog
 ):
     without_matplotlib()
-    result = write_report(tmp_path, models, original="dense<b>", images=pixel_values)
+    result = write_report(tmp_path, records(models), original="dense<b>", images=pixel_values)
     assert result["pictures"] == []
     assert "pip install optimum-snp[plots]" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
@@ -157,22 +164,22 @@ def test_without_matplotlib_there_is_a_page_without_pictures(
 def test_mistakes_are_named_before_any_work(models, pixel_values, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is a file"):
-        write_report(tmp_path / "file", models)
+        write_report(tmp_path / "file", records(models))
     with pytest.raises(ValueError, match="images shows the attention before and after"):
-        write_report(tmp_path / "report", models, images=pixel_values)
+        write_report(tmp_path / "report", records(models), images=pixel_values)
     with pytest.raises(ValueError, match=r"original must be one of the models, 'dense<b>', 'small'; got 'other'"):
-        write_report(tmp_path / "report", models, original="other")
+        write_report(tmp_path / "report", records(models), original="other")
     with pytest.raises(ValueError, match="at least one model"):
         write_report(tmp_path / "report", {})
     with pytest.raises(ValueError, match="The number of images must be from 1 to 16, got 0"):
-        write_report(tmp_path / "report", models, num_images=0)
+        write_report(tmp_path / "report", records(models), num_images=0)
     with pytest.raises(ValueError, match="The number of images must be from 1 to 16, got 17"):
-        write_report(tmp_path / "report", models, num_images=17)
+        write_report(tmp_path / "report", records(models), num_images=17)
     with pytest.raises(ValueError, match="no name may have a slash; got a/b"):
-        write_report(tmp_path / "report", {"a/b": models["small"]})
+        write_report(tmp_path / "report", {"a/b": models["small"].record})
     other = {**models, "other": SNPPruner.from_pretrained(build_source("ViTModel", patch_size=16))}
     with pytest.raises(ValueError, match=r"patch_size of other is 16, of dense<b> 8; their attention cannot"):
-        write_report(tmp_path / "report", other, original="dense<b>", images=pixel_values)
+        write_report(tmp_path / "report", records(other), original="dense<b>", images=pixel_values)
     assert not (tmp_path / "report").exists()
 
 
@@ -204,7 +211,7 @@ addEventListener("load", () => {
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1000, 500])
 def test_the_page_opens_in_a_browser(width, models, pixel_values, tmp_path):
-    write_report(tmp_path / "report", models, original="dense<b>", images=pixel_values, num_images=1)
+    write_report(tmp_path / "report", records(models), original="dense<b>", images=pixel_values, num_images=1)
     page = tmp_path / "report" / "report.html"
     page.write_text(page.read_text().replace("</body>", f"<script>{PROBE}</script></body>"))
     process = subprocess.run(

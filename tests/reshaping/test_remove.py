@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.reshaping import remove
+from optimum_snp.reshaping.remove import remove
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, accuracy, build_source
 from tests.reshaping.test_refit import check_least_squares, inputs_of
@@ -71,7 +71,7 @@ def test_what_is_left_keeps_its_weights_and_names(class_name, method, pixel_valu
     structure = describe(model)
     heads = [list(range(block.module.attention.num_attention_heads)) for block in structure.blocks]
     heads[0] = []
-    rest, rest_statistics = remove(model, heads, method, statistics)
+    rest, rest_statistics = remove(model, heads, statistics, refits=method != "snp")
     left = describe(rest)
     assert len(left.blocks) == len(structure.blocks) - 1
     for block, old, sums in zip(left.blocks, structure.blocks[1:], rest_statistics.blocks, strict=True):
@@ -89,7 +89,7 @@ def test_what_is_left_keeps_its_weights_and_names(class_name, method, pixel_valu
 
 def test_nothing_to_remove_gives_the_same_model(source):
     model = convert(source)
-    assert remove(model, [[0, 1, 2, 3]] * 3, "snp")[0] is model
+    assert remove(model, [[0, 1, 2, 3]] * 3, refits=False)[0] is model
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
-from optimum_snp.methods import method_of
+from optimum_snp.methods import METHODS, method_of
 from optimum_snp.structure import describe
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 
@@ -216,20 +216,20 @@ def test_any_swin_equals_the_masked_dense_model(swin):
 
 def test_nothing_to_prune_gives_the_same_model(source, pixel_values):
     model = convert(source)
-    pruned = reshape_by_plan(model, plan_for(model, pixel_values))
+    pruned = METHODS["snp"].reshape(model, plan_for(model, pixel_values))
     assert torch.equal(pruned(pixel_values).logits, model(pixel_values).logits)
 
 
 def test_scale_of_the_scores_stays(source, pixel_values):
     model = convert(source)
-    pruned = reshape_by_plan(model, plan_for(model, pixel_values, qk_sparsity=0.5))
+    pruned = METHODS["snp"].reshape(model, plan_for(model, pixel_values, qk_sparsity=0.5))
     assert [layer.attention.scaling for layer in pruned.base_model.layers] == [12**-0.5] * 3
 
 
 def test_dense_model_stays_whole(source, pixel_values):
     model = convert(source)
     before = model(pixel_values).logits
-    pruned = reshape_by_plan(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
+    pruned = METHODS["snp"].reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5, hidden_sparsity=0.1))
     with torch.no_grad():
         for parameter in pruned.parameters():
             parameter.zero_()
@@ -239,6 +239,6 @@ def test_dense_model_stays_whole(source, pixel_values):
 def test_dtype_and_labels_stay(pixel_values):
     source = build_source("ViTForImageClassification", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
     model = convert(source).to(torch.bfloat16)
-    pruned = reshape_by_plan(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
+    pruned = METHODS["snp"].reshape(model, plan_for(model, pixel_values, mlp_sparsity=0.5))
     assert pruned.dtype == torch.bfloat16
     assert pruned.config.id2label == {0: "a", 1: "b"}

@@ -74,7 +74,8 @@ def test_every_share_of_every_part(class_name, method, parts, share):
 def test_zero_sparsity_is_the_dense_model(class_name, method, pixel_values):
     model, statistics = calibrated(class_name)
     config = SNPConfig(method=method)
-    pruned = reshape(model, make_plan(model, method_of(config).score(model, statistics, config), config), statistics)
+    plan = make_plan(model, method_of(config).score(model, statistics, config), config)
+    pruned = method_of(config).reshape(model, plan, statistics)
     torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(model, pixel_values), rtol=0, atol=1e-5)
     assert pruned.config.patch_embedding_size is None and not pruned.config.merging_bias
 

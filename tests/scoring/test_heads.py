@@ -6,6 +6,7 @@ import torch
 from optimum_snp import SNPConfig
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
+from optimum_snp.methods import METHODS
 from optimum_snp.scoring.heads import head_elimination, snp_head_scores
 
 
@@ -52,9 +53,8 @@ def test_a_head_that_does_nothing_goes_first(source, pixel_values, method):
             layer.weight[24:36] = 0
             layer.bias[24:36] = 0
     model = convert(source)
-    scores = compute_head_scores(
-        model, collect_statistics(model, pixel_values, num_samples=6), SNPConfig(method=method)
-    )
+    statistics = collect_statistics(model, pixel_values, num_samples=6)
+    scores = METHODS[method].score_heads(model, statistics, SNPConfig(method=method))
     assert scores[1].argmin() == 2
 
 
@@ -63,7 +63,6 @@ def test_a_head_that_nothing_reads_goes_first(source, pixel_values, method):
     with torch.no_grad():
         source.base_model.layers[0].attention.o_proj.weight[:, 12:24] = 0
     model = convert(source)
-    scores = compute_head_scores(
-        model, collect_statistics(model, pixel_values, num_samples=6), SNPConfig(method=method)
-    )
+    statistics = collect_statistics(model, pixel_values, num_samples=6)
+    scores = METHODS[method].score_heads(model, statistics, SNPConfig(method=method))
     assert scores[0].argmin() == 1

@@ -41,7 +41,7 @@ class SwinFamily(Family):
         # Only a bare model may lack the pooler; it has no weights, so a backbone's base model may have it as well.
         return SNPSwinConfig(**config_fields(source), use_pooler=not is_bare or source.pooler is not None)
 
-    def convert_weights(self, weights: Weights, config: SNPSwinConfig) -> Weights:
+    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
         """See [`Family.convert_weights`]."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}

@@ -32,7 +32,7 @@ class ViTFamily(Family):
             use_pooler=base_model.pooler is not None,
         )
 
-    def convert_weights(self, weights: Weights, config: SNPViTConfig) -> Weights:
+    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
         """See [`Family.convert_weights`]; ours has the same names below the base model."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}

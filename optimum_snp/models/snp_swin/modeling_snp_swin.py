@@ -384,6 +384,11 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        # Transformers searches this file for the call of its own models, which 4.57 and 5 write in different ways.
+        return True
+
     @torch.no_grad()
     def _init_weights(self, module):
         # Only `nn.init`: transformers 5 guards those functions so that loaded weights are not overwritten.

@@ -83,12 +83,12 @@ class SNPViTEmbeddings(nn.Module):
         self.antialias = config.interpolation_antialias
 
         def build_tokens(number):
-            return nn.Parameter(torch.zeros(1, number, config.hidden_size)) if number else None
+            return nn.Parameter(torch.zeros(1, number, config.hidden_size))
 
-        self.cls_token = build_tokens(int(config.use_cls_token))
-        self.distillation_token = build_tokens(int(config.use_distillation_token))
-        self.register_tokens = build_tokens(config.num_register_tokens)
-        self.num_positioned_tokens = int(config.use_cls_token) + int(config.use_distillation_token)
+        self.cls_token = build_tokens(1) if config.use_cls_token else None
+        self.distillation_token = build_tokens(1) if config.use_distillation_token else None
+        self.register_tokens = build_tokens(config.num_register_tokens) if config.num_register_tokens else None
+        self.num_positioned_tokens = sum(token is not None for token in (self.cls_token, self.distillation_token))
         self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
         self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
@@ -101,7 +101,7 @@ class SNPViTEmbeddings(nn.Module):
         dtype = patches.dtype
         patches = patches.reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
         if self.interpolate:
-            patches = patches.float()
+            patches = patches.float()  # as DINOv2 does; ViT interpolates in its own dtype
         patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=self.antialias)
         return torch.cat((extra, patches.to(dtype).flatten(2).transpose(1, 2)), dim=1)
 
@@ -268,6 +268,11 @@ class SNPViTPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
     _supports_attention_backend = True
+
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        # Transformers searches this file for the call of its own models, which 4.57 and 5 write in different ways.
+        return True
 
     def _init_weights(self, module):
         # Only `nn.init`: transformers 5 guards those functions so that loaded weights are not overwritten.

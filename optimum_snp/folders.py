@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .file_names import CONFIG_NAME, MEASUREMENTS_NAME, PLAN_NAME
+
 
 # training_args.bin and adapters are what a Trainer writes beside weights or instead; ours replace those.
 _MODEL_FILES = re.compile(
-    r"config\.json|generation_config\.json|(pre)?processor_config\.json|snp_config\.json|pruning_plan\.json"
-    r"|snp_measurements\.json|pictures/(kept_sizes|attention_spectra)\.png"
+    rf"{re.escape(CONFIG_NAME)}|{re.escape(PLAN_NAME)}|{re.escape(MEASUREMENTS_NAME)}"
+    r"|config\.json|generation_config\.json|(pre)?processor_config\.json|pictures/(kept_sizes|attention_spectra)\.png"
     r"|model(\.\w+)?(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index(\.\w+)?\.json"
     r"|(configuration|modeling)_snp_\w+\.py|training_args\.bin|adapter_(config\.json|model\.safetensors)"
 )

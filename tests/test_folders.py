@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from optimum_snp.publishing import atomic_folder, check_save_directory
-from optimum_snp.publishing.saving import is_model_file
+from optimum_snp.folders import atomic_folder, check_save_directory, is_model_file
 
 
 def names(folder):

@@ -16,8 +16,6 @@ from ..calibration import CalibrationStatistics
 from ..plan.plan import PruningPlan
 
 
-MEASUREMENTS_NAME = "snp_measurements.json"
-
 DENSE, PRUNED, FINE_TUNED = "dense", "pruned", "fine-tuned"
 
 

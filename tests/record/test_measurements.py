@@ -7,9 +7,9 @@ from transformers import TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.benchmarking import machine_name
-from optimum_snp.structure.costs import count_parameters
-from optimum_snp.publishing.measurements import Accuracy, Measurements, Stage
 from optimum_snp.publishing.recording import identify_dataset
+from optimum_snp.record.measurements import Accuracy, Measurements, Stage
+from optimum_snp.structure.costs import count_parameters
 from tests.helpers import build_source
 
 

@@ -1,0 +1,40 @@
+"""The weights of a DINOv2 under our names."""
+
+from ..family import Weights
+
+
+_PREFIXES = ("dinov2.", "dinov2_with_registers.")
+_RENAMED = {
+    "encoder.layer.": "layers.",
+    "norm1.": "layernorm_before.",
+    "norm2.": "layernorm_after.",
+}
+# What every layer scale scales: the output layers of both halves of a block.
+_SCALED = {"layer_scale1.lambda1": ("attention.o_proj",), "layer_scale2.lambda1": ("mlp.fc2", "mlp.down_proj")}
+
+
+def convert_weights(weights: Weights, *, is_bare: bool) -> Weights:
+    """Renames all weights, and folds layer scale into the layers before it."""
+    ours = {}
+    for name, weight in weights.items():
+        # Only masked-image pretraining reads the mask token.
+        if name.endswith("mask_token"):
+            continue
+        ours[_our_name(name, is_bare=is_bare)] = weight
+    for name in [name for name in ours if name.endswith(tuple(_SCALED))]:
+        scale = ours.pop(name)
+        block, _, end = name.rpartition(".layer_scale")
+        for layer in _SCALED[f"layer_scale{end}"]:
+            if f"{block}.{layer}.weight" in ours:
+                ours[f"{block}.{layer}.weight"] = scale.unsqueeze(1) * ours[f"{block}.{layer}.weight"]
+                ours[f"{block}.{layer}.bias"] = scale * ours[f"{block}.{layer}.bias"]
+    return ours
+
+
+def _our_name(name: str, *, is_bare: bool) -> str:
+    for theirs, ours in _RENAMED.items():
+        name = name.replace(theirs, ours)
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    # A backbone of transformers has no prefix, ours has one.
+    return name if is_bare or name.startswith("classifier.") else f"snp_vit.{name}"

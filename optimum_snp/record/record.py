@@ -1,0 +1,34 @@
+"""The record of a model: what it is, and how it came about."""
+
+from dataclasses import dataclass
+
+from transformers import BaseImageProcessor
+
+from ..models import SNPModel
+from ..plan.plan import PruningPlan
+from .measurements import Measurements
+from .origin import Origin
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """All that is published of a model; [`SNPPruner.record`] gives that of the present stage.
+
+    Attributes:
+        model:
+            The model, in our architecture.
+        image_processor (`BaseImageProcessor`, *optional*):
+            Prepares images for it.
+        plan ([`PruningPlan`], *optional*):
+            The plan that it was pruned by, which knows those of the prunings before; `None` of a dense model.
+        measurements ([`Measurements`]):
+            What was measured of it and of the stages before it. What is measured later can be added.
+        origin ([`Origin`]):
+            Where it comes from.
+    """
+
+    model: SNPModel
+    image_processor: BaseImageProcessor | None
+    plan: PruningPlan | None
+    measurements: Measurements
+    origin: Origin
