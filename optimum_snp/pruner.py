@@ -8,7 +8,13 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
+from .calibration import (
+    CalibrationImages,
+    CalibrationStatistics,
+    choose_images,
+    collect_from_images,
+    model_fingerprint,
+)
 from .configuration import SNPConfig
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
@@ -22,6 +28,7 @@ from .planning.decide import check_fits, decide
 from .processes import process_state, run_on_main_process, tensors_of_main_process
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
 from .publishing.recording import record_accuracy, record_latency
+from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .training import (
     DistillationConfig,
@@ -49,6 +56,8 @@ class SNPPruner:
         model: The model at its present stage, in our architecture.
         image_processor: Prepares images for it; `None` if it came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
+        calibration_images: The images that `model` was calibrated on, for reconstruction; `None` as `statistics`, and
+            with statistics that were loaded.
         pruning_plan: The plan that `model` was pruned by; `None` before.
         original: The model as it was before this pruner first pruned it, the teacher of `finetune` unless another is
             named; `None` before. Set it to `None` to free its memory.
@@ -82,6 +91,7 @@ class SNPPruner:
         self.model: SNPModel = convert(model)
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
+        self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
@@ -192,17 +202,11 @@ class SNPPruner:
             TypeError: If the dataset is of no supported kind.
             ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape.
         """
-        self.statistics = collect_statistics(
-            self.model,
-            dataset,
-            num_samples=num_samples,
-            batch_size=batch_size,
-            seed=seed,
-            image_processor=self.image_processor,
-            image_column=image_column,
-            moments=moments,
-            sensitivities=sensitivities,
+        images = self._choose_images(dataset, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        self.statistics = collect_from_images(
+            self.model, images, seed=seed, moments=moments, sensitivities=sensitivities
         )
+        self.calibration_images = images
         return self.statistics
 
     def load_statistics(self, path: str | Path) -> CalibrationStatistics:
@@ -214,8 +218,13 @@ class SNPPruner:
         statistics = CalibrationStatistics.load(path)
         if statistics.fingerprint != model_fingerprint(self.model):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
-        self.statistics = statistics
+        self.statistics, self.calibration_images = statistics, None
         return statistics
+
+    def _choose_images(self, dataset: Any, num_samples: int, **options: Any) -> CalibrationImages:
+        return choose_images(
+            self.model, dataset, num_samples=num_samples, image_processor=self.image_processor, **options
+        )
 
     def plan(self, config: SNPConfig) -> PruningPlan:
         """Decides sizes and kept neurons of every block; `print(plan)` shows a table.
@@ -242,17 +251,19 @@ class SNPPruner:
             plan ([`PruningPlan`] or [`SNPConfig`]):
                 A plan for this model, or a config to make one from.
             calibration_dataset (*optional*):
-                With a config: images to calibrate on, `config.num_calibration_samples` of them. Not needed when the
-                model is calibrated already.
+                Images to calibrate on, `config.num_calibration_samples` of them; with a plan, to reconstruct on. Not
+                needed when the model was calibrated by this pruner.
 
         Returns:
             The pruned model, in eval mode.
 
         Raises:
             TypeError: If `plan` is neither.
-            ValueError: If the plan was made for a model of other sizes, or its method needs statistics and the model
-                is not calibrated; with a config as `calibrate` and `plan`.
+            ValueError: If the plan was made for a model of other sizes, its method needs statistics and the model is
+                not calibrated, or it asks for a reconstruction and there are no images; with a config as `calibrate`
+                and `plan`.
         """
+        self._check_images(plan, calibration_dataset)
         if isinstance(plan, SNPConfig):
             check_fits(plan, self.model.config)
             if calibration_dataset is not None:
@@ -266,14 +277,46 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
+        images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
+        plan.reconstruction_images = len(images) if images else None
         pruned = self._reshape(plan)
+        if images:
+            self._reconstruct(pruned, plan, images)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
         self.original = self.original or self.model
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
-        self.statistics = None  # of the model before
+        self.statistics = self.calibration_images = None  # of the model before
         return self.model
+
+    def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
+        config = getattr(plan, "config", plan)
+        if getattr(config, "reconstruction", None) and self.calibration_images is None and dataset is None:
+            raise ValueError(
+                "reconstruction=True refits on images, and this pruner has none. Pass calibration_dataset=, call "
+                "calibrate(dataset), or leave reconstruction out for the closed form alone."
+            )
+
+    def _images_to_reconstruct_on(self, config: SNPConfig, dataset: Any) -> CalibrationImages | None:
+        """The images, if the blocks of the pruned model are to be refitted on them."""
+        images = self.calibration_images
+        if config.reconstruction is False or (config.reconstruction is None and not config.refits):
+            return None
+        if images is None and dataset is not None:
+            images = self._choose_images(dataset, config.num_calibration_samples, seed=config.seed)
+        return images
+
+    def _reconstruct(self, pruned: SNPModel, plan: PruningPlan, images: CalibrationImages) -> None:
+        kept_blocks = [index for index, block in enumerate(plan.blocks) if block.after is not None]
+        method = method_of(plan.config)
+
+        def directions() -> dict[str, torch.Tensor]:
+            found = method.kept_directions(self.model, plan, self.statistics)
+            return {str(stream): directions for stream, directions in found.items()}
+
+        kept_directions = {int(stream): kept for stream, kept in tensors_of_main_process(directions).items()}
+        reconstruct(self.model, pruned, kept_blocks, kept_directions, images.batches())
 
     def _reshape(self, plan: PruningPlan) -> SNPModel:
         """One process solves for the weights, all load them."""
@@ -377,7 +420,7 @@ class SNPPruner:
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
         output = trainer.train(resume_from_checkpoint=checkpoint)
         self.model = trained_model(trainer, self.model)
-        self.statistics = None  # of the weights before training
+        self.statistics = self.calibration_images = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
         return output

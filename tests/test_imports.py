@@ -32,6 +32,7 @@ ROOMS = (
     "reshaping",
     "losses",
     "methods",
+    "reconstruction",
     "exporting",
     "benchmarking",
     "planning",

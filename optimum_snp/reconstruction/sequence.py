@@ -41,7 +41,7 @@ def reconstruct(
     dense: SNPModel,
     pruned: SNPModel,
     kept_blocks: list[int],
-    directions: list[torch.Tensor | None],
+    directions: dict[int, torch.Tensor],
     batches: Iterable[torch.Tensor],
 ) -> None:
     """Refits all that writes the streams of a pruned model, in place, so that they follow those of the dense one.
@@ -53,8 +53,8 @@ def reconstruct(
             The pruned model; the same weights on all processes.
         kept_blocks (`list[int]`):
             For every block of `pruned` its position in `dense`.
-        directions (`list[torch.Tensor | None]`):
-            For every stream that got narrower what is kept of it, `[width, kept]`; `None` for the others.
+        directions (`dict[int, torch.Tensor]`):
+            For every stream that got narrower, by its position, what is kept of it, `[width, kept]`.
         batches (`Iterable[torch.Tensor]`):
             Pixel values of this process, `[images, channels, height, width]`; the main process has some.
     """
@@ -77,13 +77,13 @@ class _Reconstruction:
         dense: SNPModel,
         pruned: SNPModel,
         kept_blocks: list[int],
-        directions: list[torch.Tensor | None],
+        directions: dict[int, torch.Tensor],
         device: torch.device,
     ):
         self.dense, self.pruned, self.device = dense, pruned, device
         self.dense_structure, self.pruned_structure = describe(dense), describe(pruned)
         self.kept_blocks = kept_blocks
-        self.directions = [None if kept is None else kept.to(device, dense.dtype) for kept in directions]
+        self.directions = {index: kept.to(dense.dtype).to(device) for index, kept in directions.items()}
         self.dense_streams: list[torch.Tensor] = []
         self.pruned_streams: list[torch.Tensor] = []
 
@@ -159,7 +159,7 @@ class _Reconstruction:
 
     def _kept(self, stream: torch.Tensor, block: Block) -> torch.Tensor:
         """A dense stream in the basis of the pruned one."""
-        stream, kept = stream.to(self.device), self.directions[block.stream]
+        stream, kept = stream.to(self.device), self.directions.get(block.stream)
         return stream if kept is None else stream @ kept
 
     def _refit_heads(self) -> None:
