@@ -56,12 +56,16 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     source, report = model_class.from_pretrained(resolve_name(name_or_path), output_loading_info=True, **options)
     missing = sorted(report["missing_keys"])
     family = family_of_source(model_class.__name__)
-    if missing and family is not None:
-        below_base = [name.removeprefix(f"{source.base_model_prefix}.") for name in missing]
-        if all(name.startswith(family.optional_weights) for name in below_base):
-            logger.warning(f"{name_or_path} has no weights for {', '.join(missing)}; the model goes without.")
-            family.leave_out(source, missing)
-            missing = []
+    for name in family.optional_modules if family else ():
+        without = [
+            key for key in missing if not key.removeprefix(f"{source.base_model_prefix}.").startswith(f"{name}.")
+        ]
+        if without != missing:
+            logger.warning(
+                f"{name_or_path} has no weights for the {name} of a {model_class.__name__}; it goes without."
+            )
+            setattr(source.base_model, name, None)
+            missing = without
     if missing:
         raise ValueError(
             f"{name_or_path} has no weights for {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}, which a "

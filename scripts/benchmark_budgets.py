@@ -34,9 +34,9 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.configuration import METHODS
 from optimum_snp.methods import method_of
 from optimum_snp.models import SNPModel
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.plan.sizes import NEURON_PARTS, kept_size
 from optimum_snp.structure import block_sizes, stream_widths
+from optimum_snp.structure.costs import count_macs
 
 
 logger = logging.getLogger("benchmark_budgets")
@@ -107,9 +107,7 @@ class Subject:
                 for share in (0.5, 0.75):
                     shares = [share if index == block else 0.0 for index in range(num_blocks)]
                     predicted.append(float(curve[block][kept_size(len(curve[block]) - 1, share, 1)]))
-                    measured.append(
-                        self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares})))
-                    )
+                    measured.append(self._change(self.pruner.copy().prune(SNPConfig(method=method, **{part: shares}))))
         ranks = torch.tensor([predicted, measured]).argsort().argsort().double()
         return float(torch.corrcoef(ranks)[0, 1])
 

@@ -25,12 +25,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from optimum_snp import SNPConfig
 from optimum_snp.benchmarking.benchmark import benchmark
 from optimum_snp.configuration import LATENCY_BACKENDS
-from optimum_snp.families import convert
 from optimum_snp.exporting.export import export_model
-from optimum_snp.structure.costs import count_macs, skeleton
-from optimum_snp.presets import PRESETS
+from optimum_snp.families import convert
 from optimum_snp.plan.sizes import NEURON_PARTS, Part, sizes_of_shares
+from optimum_snp.presets import PRESETS
 from optimum_snp.structure import block_sizes, resized_config
+from optimum_snp.structure.costs import count_macs, skeleton
 
 
 PUBLISHED = "published"

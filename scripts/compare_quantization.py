@@ -28,9 +28,9 @@ from torch import nn
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.benchmarking.latency import time_in_turn
 from optimum_snp.benchmarking.stopwatch import fair_stopwatch
-from optimum_snp.families import convert
 from optimum_snp.exporting.onnx import onnx_session, quantize_onnx, to_onnx
 from optimum_snp.exporting.openvino import openvino_request, quantize_openvino, to_openvino
+from optimum_snp.families import convert
 
 
 Run = Callable[[np.ndarray], np.ndarray]

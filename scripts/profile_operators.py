@@ -17,8 +17,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from optimum_snp.families import convert
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.presets import PRESETS
+from optimum_snp.structure.costs import count_macs
 
 
 NUM_RUNS = 9

@@ -124,8 +124,7 @@ class LatencyTable:
 def block_kinds(structure: Structure) -> list[str]:
     """For every block a name that it shares with blocks that differ in nothing but the sizes of their parts."""
     return [
-        f"stream {block.stream}, {block.num_attention_heads} heads, "
-        f"{block.num_maps} x {block.map_tokens} tokens"
+        f"stream {block.stream}, {block.num_attention_heads} heads, {block.num_maps} x {block.map_tokens} tokens"
         for block in structure.blocks
     ]
 

@@ -5,7 +5,7 @@ products. The sums of one block (float64, over all tokens of all images):
 
     query_moment    [heads, d, d]  sum q q^T
     key_moment      [heads, d, d]  sum k k^T, with k centred over the tokens of its map: softmax ignores the mean key
-    context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, the input of the output layer
+    context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, input of the output layer
     mlp_moment      [M, M]         sum a a^T of the MLP's neurons, the input of its second layer
 
 `context_sum`, `mlp_sum` are the plain sums, and `query_num_tokens`, `context_num_tokens`, `mlp_num_tokens` the rows

@@ -12,7 +12,9 @@ def check_source(source: PreTrainedModel) -> None:
         ValueError: If not; the message names the reason and the remedy.
     """
     name = type(source).__name__
-    if getattr(source, "_hf_peft_config_loaded", False) or any(hasattr(part, "base_layer") for part in source.modules()):
+    if getattr(source, "_hf_peft_config_loaded", False) or any(
+        hasattr(part, "base_layer") for part in source.modules()
+    ):
         raise ValueError(
             f"This {name} has adapters of PEFT, which pruning would leave behind. Merge them first, with "
             "merge_and_unload() of the PeftModel."

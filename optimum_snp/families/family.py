@@ -23,8 +23,8 @@ class Family(ABC):
         source_classes (`dict[str, type]`): Names of the classes of transformers, with the class of ours for each.
         model_types (`tuple[str, ...]`): The `model_type` of their configs.
         short_names (`dict[str, str]`): Short names of well-known checkpoints, with their ids on the Hub.
-        optional_weights (`tuple[str, ...]`): Beginnings of the names of weights that a checkpoint may lack, below the
-            base model; what they belong to is then left out.
+        optional_modules (`tuple[str, ...]`): Modules of the base model that are left out (`None`) where a checkpoint
+            has no weights for them.
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
             pruned, with the reason.
     """
@@ -33,7 +33,7 @@ class Family(ABC):
     source_classes: ClassVar[dict[str, type[PreTrainedModel]]]
     model_types: ClassVar[tuple[str, ...]]
     short_names: ClassVar[dict[str, str]] = {}
-    optional_weights: ClassVar[tuple[str, ...]] = ()
+    optional_modules: ClassVar[tuple[str, ...]] = ()
     refused: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
@@ -65,9 +65,6 @@ class Family(ABC):
             options:
                 For its config.
         """
-
-    def leave_out(self, source: PreTrainedModel, missing: list[str]) -> None:
-        """Takes from a source what its checkpoint had no weights for; called with `optional_weights` alone."""
 
     def title_of(self, config: PretrainedConfig, name: str) -> str:
         """What a card calls a model of the family.

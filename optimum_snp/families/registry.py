@@ -58,7 +58,7 @@ def source_classes() -> dict[str, type[PreTrainedModel]]:
 
 
 def our_classes() -> dict[str, type[PreTrainedModel]]:
-    """Our own classes by name: a model may come from the code that its checkpoint carries, in classes of these names."""
+    """Our own classes by name: a model may come from code that its checkpoint carries, in classes of these names."""
     return {ours.__name__: ours for ours in source_classes().values()}
 
 

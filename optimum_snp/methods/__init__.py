@@ -15,4 +15,4 @@ def method_of(config: SNPConfig) -> Method:
     return METHODS[config.method]
 
 
-__all__ = ["METHODS", "Method", "Projection", "SNP", "SNPRefit", "method_of"]
+__all__ = ["METHODS", "SNP", "Method", "Projection", "SNPRefit", "method_of"]

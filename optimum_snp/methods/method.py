@@ -79,9 +79,7 @@ class Method(ABC):
         return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])
 
     @abstractmethod
-    def score_heads(
-        self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
-    ) -> list[torch.Tensor]:
+    def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
         """One score per head, per block `[heads]`; heads with the least score are removed first.
 
         Takes and raises what `score` does.
@@ -127,9 +125,7 @@ class Method(ABC):
                 The scores of its neurons.
         """
 
-    def reshape(
-        self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None
-    ) -> SNPModel:
+    def reshape(self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None) -> SNPModel:
         """Builds the pruned model.
 
         Args:
@@ -202,8 +198,7 @@ def attention_scores(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """SNP's scores of query/key pairs and of values, per block `[heads, head_dim]`."""
     query_key = [
-        query_key_scores(sums, config.num_singular_directions, config.singular_weighting)
-        for sums in statistics.blocks
+        query_key_scores(sums, config.num_singular_directions, config.singular_weighting) for sums in statistics.blocks
     ]
     value = [
         redundancy_scores(weight_of(model, block.value)).view(block.num_attention_heads, -1)

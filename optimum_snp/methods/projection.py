@@ -30,9 +30,7 @@ class Projection(Method):
     name = "projection"
     keeps_directions = True
 
-    def score_heads(
-        self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
-    ) -> list[torch.Tensor]:
+    def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
         """See [`Method.score_heads`]."""
         self.check_statistics(statistics)
         return head_scores(model, statistics)
@@ -60,7 +58,7 @@ class Projection(Method):
     def _lose_query_key(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
         """The kept directions of the scores are nested, and the queries along them uncorrelated: sums over those gone.
 
-        Column by column, `X = query_map key_map^T`: direction `j` adds its query, and what the output makes of its key.
+        Column by column, `X = query_map key_map^T`: direction `j` adds its query, and what outputs make of its key.
         """
         sensitivity = sums["query_sensitivity"] / sums["sensitivity_images"].clamp_min(1)
         query_moment = sums["query_moment"] / sums["query_num_tokens"].clamp_min(1)

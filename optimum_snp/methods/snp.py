@@ -22,9 +22,7 @@ class SNP(Method):
 
     name = "snp"
 
-    def score_heads(
-        self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
-    ) -> list[torch.Tensor]:
+    def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
         """See [`Method.score_heads`]."""
         return [snp_head_scores(*scores) for scores in zip(*attention_scores(model, statistics, config), strict=True)]
 

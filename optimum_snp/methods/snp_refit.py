@@ -23,9 +23,7 @@ class SNPRefit(SNP):
 
     name = "snp-refit"
 
-    def score_heads(
-        self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
-    ) -> list[torch.Tensor]:
+    def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
         """See [`Method.score_heads`]."""
         self.check_statistics(statistics)
         return head_scores(model, statistics)
@@ -35,6 +33,11 @@ class SNPRefit(SNP):
     ) -> torch.Tensor:
         """See [`Method.lose_heads`]."""
         return lose_heads(model, block, sums)
+
+    def _lose_query_key(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
+        # The refit follows the scores, the loss what the outputs make of them, so that one pair more can lose more by
+        # a little. Sizes are chosen as if it did not.
+        return super()._lose_query_key(sums, scores).flip(0).cummax(0).values.flip(0)
 
     def _map_of_scores(self, query_sum: torch.Tensor, key_sum: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         if not len(kept):

@@ -53,9 +53,7 @@ def sizes_of_shares(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
         ValueError: If a list of shares does not fit the blocks or stages of the model.
     """
     stages = block_stages(model_config)
-    shares = {
-        part: block_shares(part.share_name, getattr(config, part.share_name), stages) for part in NEURON_PARTS
-    }
+    shares = {part: block_shares(part.share_name, getattr(config, part.share_name), stages) for part in NEURON_PARTS}
     shares[Part.WIDTH] = _stream_shares(config.hidden_sparsity, max(stages) + 1)
     return {
         (part, index): kept_size(size, shares[part][index], config.round_to or 1)

@@ -20,10 +20,10 @@ from typing import TypeAlias
 
 import torch
 
-from .latency_costs import LatencyCosts
 from ..losses import Losses
-from .size_costs import SizeCosts
 from ..plan.sizes import Part, Sizes, Slot
+from .latency_costs import LatencyCosts
+from .size_costs import SizeCosts
 
 
 Costs: TypeAlias = SizeCosts | LatencyCosts

@@ -6,8 +6,8 @@ import torch
 
 from ..benchmarking.latency_table import LatencyTable, block_kinds
 from ..models import SNPModel
-from ..structure import describe
 from ..plan.sizes import Part, Sizes, Slot, dense_sizes
+from ..structure import describe
 
 
 class LatencyCosts:

@@ -9,9 +9,9 @@ from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, SNPConfig
 from ..methods import method_of
 from ..models import SNPModel
+from ..plan.sizes import block_shares, kept_size
 from ..scoring import block_scores
 from ..structure import block_sizes, block_stages
-from ..plan.sizes import block_shares, kept_size
 
 
 def fixed_head_counts(

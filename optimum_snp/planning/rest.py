@@ -25,9 +25,7 @@ class Rest:
     heads: list[list[int]]
 
     @classmethod
-    def of(
-        cls, model: SNPModel, statistics: CalibrationStatistics, heads: list[list[int]], *, refits: bool
-    ) -> "Rest":
+    def of(cls, model: SNPModel, statistics: CalibrationStatistics, heads: list[list[int]], *, refits: bool) -> "Rest":
         """Removes all other heads; see [`optimum_snp.reshaping.remove.remove`]."""
         return cls(model, *remove(model, heads, statistics, refits=refits), heads)
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from ..models import SNPModel
-from ..structure import Structure, describe
 from ..plan.sizes import Part, Sizes, Slot, dense_sizes
+from ..structure import Structure, describe
 
 
 class SizeCosts:

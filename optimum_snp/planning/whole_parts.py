@@ -21,12 +21,12 @@ from ..configuration import AUTO, BUDGETS, SNPConfig
 from ..losses import Losses, per_channel
 from ..methods import method_of
 from ..models import SNPModel
+from ..plan.sizes import Part, Sizes
+from ..reshaping.select import weight_of
 from ..scoring import Scores
 from ..structure import block_stages, describe
 from .budget import ROUNDS, best_attention, best_size, search_price, size_choices
 from .size_costs import SizeCosts
-from ..plan.sizes import Part, Sizes
-from ..reshaping.select import weight_of
 
 
 @dataclass

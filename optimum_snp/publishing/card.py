@@ -15,6 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
 from ..drawing import can_draw
+from ..families import family_of_model
 from ..file_names import CARD_NAME
 from ..plan.plan import PROJECTED, PruningPlan
 from ..record import ModelRecord
@@ -165,10 +166,8 @@ def _metadata(record: ModelRecord, present: list[Accuracy], repo_id: str | None,
 
 def _family(record: ModelRecord) -> str:
     config = record.model.config
-    if config.model_type == "snp_swin":
-        return "Swin"
-    names = f"{config._name_or_path} {record.origin.name} {record.origin.base_model}".lower()
-    return "DeiT" if config.use_distillation_token or "deit" in names else "ViT"
+    names = f"{config._name_or_path} {record.origin.name} {record.origin.base_model}"
+    return family_of_model(config).title_of(config, names)
 
 
 def _has_classifier(record: ModelRecord) -> bool:

@@ -142,9 +142,7 @@ def _reshape_readers(
         bias = weights.get(f"{reader}.bias", torch.zeros(len(weight), dtype=torch.float64))
         padding.append(bias)
         weight, bias = weight * dense_scale, bias + weight @ dense_shift
-        weight, bias = refit_linear(
-            weight, bias, covariance, mean, kept * length, weight @ prior / (length * square)
-        )
+        weight, bias = refit_linear(weight, bias, covariance, mean, kept * length, weight @ prior / (length * square))
         weight = torch.where(new_scale != 0, weight / new_scale, 0.0)
         weights[f"{reader}.weight"], weights[f"{reader}.bias"] = weight, bias - weight @ new_shift
     if norm.pads:
@@ -161,7 +159,9 @@ def _lengthened(kept: torch.Tensor, sums: Sums) -> torch.Tensor:
     """By how much the rest comes out longer: what is dropped is missing from the divisor of the norm, too."""
     moment = sums["moment"] / sums["num_tokens"].clamp_min(1)
     energy = ((kept.T @ moment) * kept.T).sum()
-    return (moment.trace() * kept.shape[1] / kept.shape[0] / energy).sqrt() if energy > 0 else torch.tensor(1.0).double()
+    return (
+        (moment.trace() * kept.shape[1] / kept.shape[0] / energy).sqrt() if energy > 0 else torch.tensor(1.0).double()
+    )
 
 
 def _scale_alike(weights: Weights, norm: Norm, directions: torch.Tensor, length: torch.Tensor) -> None:

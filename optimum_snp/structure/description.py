@@ -161,4 +161,3 @@ class Structure:
     blocks: list[Block]
     streams: list[Stream]
     linear_rows: dict[str, int]
-

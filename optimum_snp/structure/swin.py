@@ -95,7 +95,7 @@ class SwinArchitecture(Architecture):
         return [index for index, stage in enumerate(stages) if stage not in stages[index + 1 :]]
 
     def attention_maps(self, model: SNPSwinModel, position: int, probabilities: torch.Tensor) -> AttentionMaps:
-        """See [`Architecture.attention_maps`]; of each window it is the mean over all that attend, put in its place."""
+        """See [`Architecture.attention_maps`]; of each window the mean over all that attend, in its place."""
         stage = model.stages[position]
         windows = stage.windows[str(stage.blocks[-1].shift_size)]
         received = probabilities.mean(dim=-2)  # [images * windows, heads, area]

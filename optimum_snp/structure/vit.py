@@ -30,7 +30,8 @@ class ViTArchitecture(Architecture):
 
         patches = f"{base}embeddings.patch_embeddings.projection"
         blocks = [
-            _describe_block(f"{base}layers.{index}", layer, num_tokens) for index, layer in enumerate(base_model.layers)
+            _describe_block(f"{base}layers.{index}", layer, num_tokens)
+            for index, layer in enumerate(base_model.layers)
         ]
         writers, norms, rows = [patches], [], {patches: num_patches}
         for block in blocks:
@@ -49,9 +50,7 @@ class ViTArchitecture(Architecture):
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
             if getattr(embeddings, name) is not None
         ]
-        stream = Stream(
-            model.config.hidden_size, writers, vectors, norms, is_output=base_model.layernorm is None
-        )
+        stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=base_model.layernorm is None)
         return Structure(blocks, [stream], rows | dict.fromkeys(heads, 1))
 
     def block_sizes(self, config: SNPViTConfig) -> list[dict[str, Any]]:
@@ -89,7 +88,7 @@ class ViTArchitecture(Architecture):
         return list(range(len(config.block_configs)))
 
     def attention_maps(self, model: SNPViTModel, position: int, probabilities: torch.Tensor) -> AttentionMaps:
-        """See [`Architecture.attention_maps`]: what the class token attends to, or without one all patches together."""
+        """See [`Architecture.attention_maps`]: what the class token attends to, or all patches without one."""
         embeddings = model.embeddings
         patches = probabilities[..., embeddings.num_extra_tokens :]
         if embeddings.cls_token is not None:
@@ -99,7 +98,7 @@ class ViTArchitecture(Architecture):
         return AttentionMaps(title, received.unflatten(-1, embeddings.grid))
 
     def features(self, output: ModelOutput, config: SNPViTConfig) -> list[torch.Tensor]:
-        """See [`Architecture.features`]; where the class token is the pooled output, all tokens count as much as it."""
+        """See [`Architecture.features`]; a class token that is pooled counts as much as all tokens."""
         if config.use_pooler and config.pooler_type == "cls":
             tokens = output.last_hidden_state
             return [output.pooler_output, tokens / tokens.shape[1] ** 0.5]

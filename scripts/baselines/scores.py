@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 
 from optimum_snp import PruningPlan, SNPConfig
+from optimum_snp.methods import METHODS
 from optimum_snp.models import SNPModel
 from optimum_snp.planning.decide import make_plan
-from optimum_snp.methods import METHODS
 from optimum_snp.reshaping.select import weight_of
 from optimum_snp.scoring import Scores
 from optimum_snp.scoring.residual import producer_rows

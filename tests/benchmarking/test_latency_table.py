@@ -12,9 +12,9 @@ from optimum_snp.benchmarking import block_latency
 from optimum_snp.benchmarking.block_latency import latency_table
 from optimum_snp.benchmarking.latency_table import Grid
 from optimum_snp.families import convert
-from optimum_snp.structure.costs import count_parameters
-from optimum_snp.planning.latency_costs import LatencyCosts
 from optimum_snp.plan.sizes import Part
+from optimum_snp.planning.latency_costs import LatencyCosts
+from optimum_snp.structure.costs import count_parameters
 from tests.helpers import build_source
 from tests.planning.test_budget import resized
 

@@ -9,8 +9,8 @@ from optimum_snp.demo import DENSE_MODELS, DemoReport, run_demo
 from optimum_snp.demo.data import AugmentedDigits, load_digits
 from optimum_snp.demo.reload import logits_in_new_process
 from optimum_snp.demo.story import DemoRow
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.pruner import SNPPruner
+from optimum_snp.structure.costs import count_macs
 
 
 pytest.importorskip("mlxtend")

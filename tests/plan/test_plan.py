@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
-from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
+from optimum_snp.plan.sizes import kept_size
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.planning.removal import keep_highest
-from optimum_snp.plan.sizes import kept_size
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from tests.helpers import SOURCE_CLASSES, build_source
 
 

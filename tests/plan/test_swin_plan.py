@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.planning.decide import make_plan
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.plan.test_plan import random_scores
 

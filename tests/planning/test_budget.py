@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
-from optimum_snp.planning.budget import allocate
-from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.losses import Losses
-from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.plan.sizes import NEURON_PARTS, Part
+from optimum_snp.planning.budget import allocate
+from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, resized_config
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from tests.helpers import accuracy, build_source
 
 
@@ -70,7 +70,9 @@ def random_losses(sizes, seed):
 
 
 def loss_of(losses, sizes):
-    curves = dict(zip((*NEURON_PARTS, Part.WIDTH), (losses.query_key, losses.value, losses.mlp, losses.widths), strict=True))
+    curves = dict(
+        zip((*NEURON_PARTS, Part.WIDTH), (losses.query_key, losses.value, losses.mlp, losses.widths), strict=True)
+    )
     return sum(float(curves[part][index][size]) for (part, index), size in sizes.items())
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
-from optimum_snp.structure.costs import count_macs, count_parameters
 from optimum_snp.scoring import block_scores
+from optimum_snp.structure.costs import count_macs, count_parameters
 from tests.helpers import build_source
 
 

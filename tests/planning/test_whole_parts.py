@@ -8,13 +8,13 @@ import torch
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.methods import Projection, method_of
-from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from optimum_snp.losses import Losses
-from optimum_snp.planning.size_costs import SizeCosts
+from optimum_snp.methods import Projection, method_of
 from optimum_snp.plan.sizes import NEURON_PARTS, Part
+from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.planning.whole_parts import WholeLosses, choose_head_counts, compute_whole_losses
 from optimum_snp.structure import describe
+from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
 from tests.helpers import build_source
 
 

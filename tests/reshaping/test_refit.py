@@ -9,8 +9,8 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.planning.decide import make_plan
 from optimum_snp.methods import method_of
+from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
 from tests.helpers import SOURCE_CLASSES, accuracy, build_source
 

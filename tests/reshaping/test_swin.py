@@ -10,10 +10,10 @@ from transformers import AutoModel, AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.models import SNPSwinBackbone
-from optimum_snp.planning.decide import make_plan
-from optimum_snp.plan.sizes import kept_size
 from optimum_snp.methods import method_of
+from optimum_snp.models import SNPSwinBackbone
+from optimum_snp.plan.sizes import kept_size
+from optimum_snp.planning.decide import make_plan
 from tests.helpers import SWIN_CLASSES, accuracy, build_source
 from tests.reshaping.test_refit import prune
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinConfig, SNPSwinForImageClassification
-from optimum_snp.structure.costs import count_macs
 from optimum_snp.structure import describe
+from optimum_snp.structure.costs import count_macs
 from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
 
 

@@ -80,5 +80,7 @@ class DINOv2Family(Family):
 
 def _intermediate_size(source: PreTrainedModel) -> int:
     """The neurons of one MLP, by its weights: transformers rounds them in its own way."""
-    names = [name for name, _ in source.named_parameters() if name.endswith(("mlp.fc2.weight", "mlp.down_proj.weight"))]
+    names = [
+        name for name, _ in source.named_parameters() if name.endswith(("mlp.fc2.weight", "mlp.down_proj.weight"))
+    ]
     return source.get_parameter(names[0]).shape[1]

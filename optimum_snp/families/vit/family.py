@@ -20,7 +20,7 @@ class ViTFamily(Family):
         "vit-small": "WinKawaks/vit-small-patch16-224",
         "vit-base": "google/vit-base-patch16-224",
     }
-    optional_weights = ("pooler.",)
+    optional_modules = ("pooler",)
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
@@ -36,10 +36,6 @@ class ViTFamily(Family):
         """See [`Family.convert_weights`]; ours has the same names below the base model."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
-
-    def leave_out(self, source: PreTrainedModel, missing: list[str]) -> None:
-        """See [`Family.leave_out`]; of a ViT that is the pooler."""
-        source.base_model.pooler = None
 
     def title_of(self, config: SNPViTConfig, name: str) -> str:
         """See [`Family.title_of`]; a DeiT without distillation is saved as a ViT."""
