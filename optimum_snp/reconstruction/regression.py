@@ -2,6 +2,8 @@
 
     min over W, b of  E |y - W x - b|^2 + ridge * v * |W - W_0|^2        v: the mean variance of the inputs x
 
+where rows count by their weights in all means.
+
 Float64 adds what every chunk gives without error, in any order: each chunk's products are rounded to multiples of one
 number. So the sums are the same to the bit however chunks are spread over processes.
 """
@@ -24,34 +26,41 @@ _RESOLUTION_BITS = 36
 
 @dataclass
 class RegressionSums:
-    """Sums over rows of inputs `x` and targets `y`, float64 on the CPU.
+    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64 on the CPU.
 
     Attributes:
-        count (`torch.Tensor` of shape `[1]`): The rows.
-        input_sum, target_sum (`torch.Tensor`): `sum x` and `sum y`.
-        moment (`torch.Tensor` of shape `[inputs, inputs]`): `sum x x^T`.
-        cross (`torch.Tensor` of shape `[outputs, inputs]`): `sum y x^T`.
+        weight (`torch.Tensor` of shape `[1]`): `sum w`.
+        input_sum, target_sum (`torch.Tensor`): `sum w x` and `sum w y`.
+        moment (`torch.Tensor` of shape `[inputs, inputs]`): `sum w x x^T`.
+        cross (`torch.Tensor` of shape `[outputs, inputs]`): `sum w y x^T`.
     """
 
-    count: torch.Tensor
+    weight: torch.Tensor
     input_sum: torch.Tensor
     target_sum: torch.Tensor
     moment: torch.Tensor
     cross: torch.Tensor
 
     @classmethod
-    def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor) -> "RegressionSums":
-        """The sums over `[rows, inputs]` and `[rows, outputs]`, of any floating dtype, on any device."""
-        (inputs, input_mean), (targets, target_mean) = _centre(inputs), _centre(targets)
-        count = len(inputs)
+    def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
+        """The sums over `[rows, inputs]` and `[rows, outputs]` with weights `[rows]`, of any floating dtype."""
+        weights = weights.float()
+        total = weights.sum()
+        inputs, input_mean = _centre(inputs, weights / total)
+        targets, target_mean = _centre(targets, weights / total)
+        weighted, total = inputs * weights.unsqueeze(1), float(total)
         # Products of rows less their mean: a large mean costs the covariance no digits.
-        moment = (inputs.mT @ inputs).cpu().double().addr_(input_mean, input_mean, alpha=count)
-        cross = (targets.mT @ inputs).cpu().double().addr_(target_mean, input_mean, alpha=count)
-        return cls(torch.tensor([count]).double(), count * input_mean, count * target_mean, moment, cross)
+        moment = (weighted.mT @ inputs).cpu().double().addr_(input_mean, input_mean, alpha=total)
+        cross = (targets.mT @ weighted).cpu().double().addr_(target_mean, input_mean, alpha=total)
+        return cls(torch.tensor([total]).double(), total * input_mean, total * target_mean, moment, cross)
 
     @classmethod
     def of_chunks(
-        cls, chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], num_inputs: int, num_outputs: int
+        cls,
+        chunks: Iterable[tuple[torch.Tensor, torch.Tensor]],
+        num_inputs: int,
+        num_outputs: int,
+        weights: torch.Tensor | None = None,
     ) -> "RegressionSums":
         """The sums over all chunks of all processes, the same on each to the bit.
 
@@ -60,12 +69,16 @@ class RegressionSums:
                 Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`; the main process has some.
             num_inputs, num_outputs (`int`):
                 Their sizes, for a process without a chunk.
+            weights (`torch.Tensor`, *optional*):
+                Of the rows of a chunk, which its dimensions but the last broadcast to; 1 for all without.
         """
         shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
         totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
         quanta = None
         for inputs, targets in chunks:
-            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2))
+            of_rows = inputs.new_ones(()) if weights is None else weights.to(inputs.device)
+            of_rows = of_rows.expand(inputs.shape[:-1]).flatten()
+            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
             quanta = _agree_on_quanta(sums) if quanta is None else quanta
             for name, quantum in zip(_FIELDS, quanta, strict=True):
                 getattr(totals, name).add_(getattr(sums, name).div_(quantum).round_().mul_(quantum))
@@ -85,12 +98,12 @@ class RegressionSums:
 _FIELDS = tuple(RegressionSums.__dataclass_fields__)
 
 
-def _centre(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows less their mean, in float32, and the mean, in float64 on the CPU."""
+def _centre(rows: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows less their mean by `shares`, in float32, and the mean, in float64 on the CPU."""
     rows = rows.float()
-    mean = rows.mean(dim=0)
+    mean = shares @ rows
     rows = rows - mean
-    return rows, mean.cpu().double() + rows.mean(dim=0).cpu().double()
+    return rows, mean.cpu().double() + (shares @ rows).cpu().double()
 
 
 def _agree_on_quanta(sums: RegressionSums) -> list[float]:
@@ -117,9 +130,8 @@ def solve(
         ridge (`float`):
             Relative to the mean variance of the inputs.
     """
-    count = sums.count.clamp_min(1)
-    moment, cross = sums.moment / count, sums.cross / count
-    input_mean, target_mean = sums.input_sum / count, sums.target_sum / count
+    moment, cross = sums.moment / sums.weight, sums.cross / sums.weight
+    input_mean, target_mean = sums.input_sum / sums.weight, sums.target_sum / sums.weight
     if bias is not None:
         moment = moment - torch.outer(input_mean, input_mean)
         cross = cross - torch.outer(target_mean, input_mean)

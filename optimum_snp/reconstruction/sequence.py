@@ -7,7 +7,8 @@ inputs of the layer in the pruned network,
 
     min over W, b of  E |D' - P - W C - b|^2 + ridge * v * |W - W_0|^2
 
-gives its new weights; `W_0` are those of the closed form and `v` is the mean variance of `C`. First comes the output
+gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what the
+outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output
 layer of a block's attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would
 have added falls to the layer before them. Last come the layers that read the final norm, fitted to what they put out in
 the dense network.
@@ -29,6 +30,7 @@ from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, describe
 from .regression import RegressionSums, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
+from .token_weights import token_weights
 
 
 # Of every regression, relative to the mean variance of its inputs: a hundred times that of the closed form. What a
@@ -86,16 +88,11 @@ class _Reconstruction:
         self.directions = {index: kept.to(dense.dtype).to(device) for index, kept in directions.items()}
         self.dense_streams: list[torch.Tensor] = []
         self.pruned_streams: list[torch.Tensor] = []
+        self.token_weights: dict[str, torch.Tensor] = {}
 
     def run(self, batches: Iterable[torch.Tensor]) -> None:
         """From the embeddings to the layers behind the final norm."""
-        for pixel_values in batches:
-            for model, structure, streams in (
-                (self.dense, self.dense_structure, self.dense_streams),
-                (self.pruned, self.pruned_structure, self.pruned_streams),
-            ):
-                (stream,) = inputs_of([structure.blocks[0].module], lambda model=model: model(pixel_values))
-                streams.append(stream.cpu())
+        self._embed(batches)
         dense_steps = record_steps(self.dense, self.dense_structure)
         progress = tqdm(
             total=len(self.kept_blocks),
@@ -120,6 +117,19 @@ class _Reconstruction:
                     progress.update()
                 self._advance(self.pruned_streams, step)
         self._refit_heads()
+
+    def _embed(self, batches: Iterable[torch.Tensor]) -> None:
+        """The streams before the first block, and the weights of tokens from the first batch of the main process."""
+        weighed = None
+        for pixel_values in batches:
+            weighed = pixel_values if weighed is None else weighed
+            for model, structure, streams in (
+                (self.dense, self.dense_structure, self.dense_streams),
+                (self.pruned, self.pruned_structure, self.pruned_streams),
+            ):
+                (stream,) = inputs_of([structure.blocks[0].module], lambda model=model: model(pixel_values))
+                streams.append(stream.cpu())
+        self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
 
     def _is_dropped(self, step: Step) -> bool:
         return step.block is not None and step.block not in self.kept_blocks
@@ -147,7 +157,7 @@ class _Reconstruction:
             (context,) = inputs_of([output], lambda: step(stream))
             return context, self._kept(behind_attention[index], block) - stream
 
-        self._refit(output, attention_rows)
+        self._refit(output, attention_rows, self.token_weights[dense_block.output])
         behind_attention.clear()
 
         def mlp_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,7 +165,7 @@ class _Reconstruction:
             context, neurons = inputs_of([output, down], lambda: step(stream))
             return neurons, self._kept(self.dense_streams[index], block) - stream - output(context)
 
-        self._refit(down, mlp_rows)
+        self._refit(down, mlp_rows, self.token_weights[dense_block.down])
 
     def _kept(self, stream: torch.Tensor, block: Block) -> torch.Tensor:
         """A dense stream in the basis of the pruned one."""
@@ -176,10 +186,15 @@ class _Reconstruction:
 
             self._refit(self.pruned.get_submodule(name), rows)
 
-    def _refit(self, layer: nn.Linear, rows: Callable[[int], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _refit(
+        self,
+        layer: nn.Linear,
+        rows: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
+        weights: torch.Tensor | None = None,
+    ) -> None:
         """Replaces a layer by the regression of the targets on the inputs that `rows` gives for every chunk."""
         chunks = map(rows, range(len(self.pruned_streams)))
-        sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features)
+        sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features, weights)
 
         def solution() -> dict[str, torch.Tensor]:
             weight, bias = solve(sums, layer.weight, layer.bias, RIDGE)

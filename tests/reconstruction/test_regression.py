@@ -6,13 +6,15 @@ from hypothesis import strategies as st
 from optimum_snp.reconstruction.regression import RegressionSums, solve
 
 
-def direct_solution(inputs, targets, weight, ridge, *, with_bias):
+def direct_solution(inputs, targets, weight, ridge, *, with_bias, row_weights=None):
     """Ridge regression by least squares on all rows at once, the ridge as further rows."""
     inputs, targets = inputs.double(), targets.double()
-    mean, target_mean = inputs.mean(0), targets.mean(0)
+    row_weights = torch.ones(len(inputs)) if row_weights is None else row_weights
+    shares = (row_weights.double() / row_weights.double().sum()).unsqueeze(1)
+    mean, target_mean = (shares * inputs).sum(0), (shares * targets).sum(0)
     if not with_bias:
         mean, target_mean = torch.zeros_like(mean), torch.zeros_like(target_mean)
-    inputs, targets = inputs - mean, targets - target_mean
+    inputs, targets = shares.sqrt() * (inputs - mean), shares.sqrt() * (targets - target_mean)
     strength = (ridge * inputs.square().sum() / inputs.shape[1]).sqrt()
     rows = torch.cat((inputs, strength * torch.eye(inputs.shape[1], dtype=torch.float64)))
     solution = torch.linalg.lstsq(rows, torch.cat((targets, strength * weight.double().T))).solution.T
@@ -34,14 +36,21 @@ def rows(count, num_inputs, num_outputs, seed=0):
     num_outputs=st.integers(1, 5),
     chunk=st.integers(1, 20),
     ridge=st.sampled_from([1e-3, 0.1, 1.0]),
+    weighted=st.booleans(),
 )
-def test_solution_is_that_of_all_rows_at_once(with_bias, count, num_inputs, num_outputs, chunk, ridge):
-    inputs, targets, weight = rows(count, num_inputs, num_outputs)
-    chunks = zip(inputs.split(chunk), targets.split(chunk), strict=True)
-    sums = RegressionSums.of_chunks(chunks, num_inputs, num_outputs)
+def test_solution_is_that_of_all_rows_at_once(with_bias, count, num_inputs, num_outputs, chunk, ridge, weighted):
+    tokens = chunk if weighted else 1
+    inputs, targets, weight = rows(count * tokens, num_inputs, num_outputs)
+    weights = torch.linspace(0.5, 40, tokens) if weighted else None
+    inputs_of_images, targets_of_images = inputs.view(count, tokens, -1), targets.view(count, tokens, -1)
+    chunks = zip(inputs_of_images.split(chunk), targets_of_images.split(chunk), strict=True)
+    sums = RegressionSums.of_chunks(chunks, num_inputs, num_outputs, weights)
     bias = torch.zeros(num_outputs) if with_bias else None
     found_weight, found_bias = solve(sums, weight, bias, ridge)
-    expected_weight, expected_bias = direct_solution(inputs, targets, weight, ridge, with_bias=with_bias)
+    row_weights = weights.repeat(count) if weighted else None
+    expected_weight, expected_bias = direct_solution(
+        inputs, targets, weight, ridge, with_bias=with_bias, row_weights=row_weights
+    )
     assert torch.allclose(found_weight, expected_weight, rtol=1e-3, atol=1e-3)
     if with_bias:
         assert torch.allclose(found_bias, expected_bias, rtol=1e-3, atol=1e-2)
@@ -58,7 +67,7 @@ def test_sums_are_the_same_to_the_bit_in_any_order(order):
     others = [chunks[index] for index in order if index != 0]
     first = RegressionSums.of_chunks(chunks, 6, 3)
     second = RegressionSums.of_chunks([chunks[0], *others], 6, 3)
-    for name in ("count", "input_sum", "target_sum", "moment", "cross"):
+    for name in ("weight", "input_sum", "target_sum", "moment", "cross"):
         assert torch.equal(getattr(first, name), getattr(second, name))
 
 
@@ -66,7 +75,7 @@ def test_sums_are_right():
     inputs, targets, _ = rows(50, 6, 3)
     sums = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
     inputs, targets = inputs.double(), targets.double()
-    assert sums.count.item() == 50
+    assert sums.weight.item() == 50
     assert torch.allclose(sums.moment, inputs.T @ inputs, rtol=1e-6)
     assert torch.allclose(sums.cross, targets.T @ inputs, rtol=1e-5)
     assert torch.allclose(sums.target_sum, targets.sum(0), rtol=1e-6)

@@ -6,6 +6,7 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.reconstruction import reconstruct
 from optimum_snp.reconstruction.sequence import RIDGE
+from optimum_snp.reconstruction.token_weights import token_weights
 from tests.helpers import build_source
 from tests.reconstruction.test_regression import direct_solution
 
@@ -55,10 +56,17 @@ def neurons(layer, stream):
     return layer.mlp.activation_fn(layer.mlp.fc1(layer.layernorm_after(stream)))
 
 
-def assert_is_regression(layer, before, inputs, targets):
-    expected, bias = direct_solution(inputs.flatten(0, -2), targets.flatten(0, -2), before, RIDGE, with_bias=True)
+def assert_is_regression(layer, before, inputs, targets, weights=None):
+    weights = None if weights is None else weights.repeat(len(inputs))
+    expected, bias = direct_solution(
+        inputs.flatten(0, -2), targets.flatten(0, -2), before, RIDGE, with_bias=True, row_weights=weights
+    )
     assert torch.allclose(layer.weight.double(), expected, atol=1e-4)
     assert torch.allclose(layer.bias.double(), bias, atol=1e-4)
+
+
+def weights_of_first_batch(pruner):
+    return token_weights(pruner.model, next(pruner.calibration_images.batches()))
 
 
 @torch.no_grad()
@@ -70,22 +78,26 @@ def test_every_layer_is_the_regression_of_what_is_missing(width):
     start = pruner.copy().prune(plan)
     found = pruner.copy().prune(pruner.plan(SNPConfig.from_dict({**config.to_dict(), "reconstruction": True})))
     kept = plan.widths[0].kept
+    weights = weights_of_first_batch(pruner)
 
     stream, dense_stream = found.snp_vit.embeddings(IMAGES), dense.snp_vit.embeddings(IMAGES)
     assert torch.equal(stream, dense_stream[..., kept])
-    for layer, start_layer, dense_layer in zip(
-        found.snp_vit.layers, start.snp_vit.layers, dense.snp_vit.layers, strict=True
+    for name, (layer, start_layer, dense_layer) in enumerate(
+        zip(found.snp_vit.layers, start.snp_vit.layers, dense.snp_vit.layers, strict=True)
     ):
+        name = f"snp_vit.layers.{name}"
         assert torch.equal(layer.mlp.fc1.weight, start_layer.mlp.fc1.weight)
         dense_stream = dense_stream + dense_layer.attention(dense_layer.layernorm_before(dense_stream))[0]
         inputs = context(layer.attention, layer.layernorm_before(stream))
         output = layer.attention.o_proj
-        assert_is_regression(output, start_layer.attention.o_proj.weight, inputs, dense_stream[..., kept] - stream)
+        missing, of_tokens = dense_stream[..., kept] - stream, weights[f"{name}.attention.o_proj"]
+        assert_is_regression(output, start_layer.attention.o_proj.weight, inputs, missing, of_tokens)
         stream = stream + output(inputs)
 
         dense_stream = dense_stream + dense_layer.mlp(dense_layer.layernorm_after(dense_stream))
         inputs = neurons(layer, stream)
-        assert_is_regression(layer.mlp.fc2, start_layer.mlp.fc2.weight, inputs, dense_stream[..., kept] - stream)
+        missing, of_tokens = dense_stream[..., kept] - stream, weights[f"{name}.mlp.fc2"]
+        assert_is_regression(layer.mlp.fc2, start_layer.mlp.fc2.weight, inputs, missing, of_tokens)
         stream = stream + layer.mlp.fc2(inputs)
     inputs = found.snp_vit.layernorm(stream)[:, :1]
     targets = dense.classifier(dense.snp_vit.layernorm(dense_stream)[:, :1])
@@ -131,7 +143,9 @@ def test_the_last_layer_makes_up_for_blocks_dropped_behind_it():
     layer, dense_layer = found.snp_vit.layers[0], dense.snp_vit.layers[0]
     stream = streams[0] + layer.attention(layer.layernorm_before(streams[0]))[0]
     assert torch.allclose(layer.attention.o_proj.weight, dense_layer.attention.o_proj.weight, atol=1e-5)
-    assert_is_regression(layer.mlp.fc2, dense_layer.mlp.fc2.weight, neurons(layer, stream), streams[-1] - stream)
+    weights = weights_of_first_batch(pruner)["snp_vit.layers.0.mlp.fc2"]
+    missing = streams[-1] - stream
+    assert_is_regression(layer.mlp.fc2, dense_layer.mlp.fc2.weight, neurons(layer, stream), missing, weights)
 
 
 def test_swin_blocks_dropped_in_the_middle_of_a_stage():
