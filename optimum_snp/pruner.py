@@ -30,6 +30,7 @@ from .publishing import prepare_push_of_training, push_model, save_model, write_
 from .publishing.recording import record_accuracy, record_latency
 from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
+from .recovery import Recovery, recover
 from .training import (
     DistillationConfig,
     Recipe,
@@ -331,6 +332,89 @@ class SNPPruner:
         weights = tensors_of_main_process(solve)
         requires_grad = run_on_main_process(lambda: requires_grad)
         return build_like(self.model, type(self.model), config, weights, requires_grad)
+
+    def recover(
+        self,
+        images: Any,
+        minutes: float = 5.0,
+        *,
+        num_samples: int = 1024,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        teacher: str | Path | PreTrainedModel | None = None,
+        output_dir: str | Path = "recovery_output",
+        seed: int = 42,
+        image_column: str | None = None,
+        resume: bool = False,
+        **training_options: Any,
+    ) -> Recovery:
+        """Trains the pruned model for some minutes on unlabelled images, so that it comes closer to the dense one.
+
+        What is learned are the dense model's logits and final features, or its features alone where it has no
+        classifier. The learning rate is found by a few trial steps. Images that are held back choose the best state
+        along the way: the model is never left further from the dense one than it was.
+
+        Args:
+            images:
+                Unlabelled images of the kinds that `calibrate` takes.
+            minutes (`float`, *optional*, defaults to 5.0):
+                For trials and training together, beside one pass of the dense model over the images.
+            num_samples (`int`, *optional*, defaults to 1024):
+                Images to use, chosen at random by `seed`; an eighth of them, at most 128, is held back.
+            batch_size (`int`, *optional*, defaults to 32):
+                Images per step and device.
+            learning_rate (`float`, *optional*):
+                The peak of the schedule, instead of trials.
+            teacher (`str`, `Path` or `PreTrainedModel`, *optional*):
+                The dense model. Defaults to the model as it was before this pruner first pruned it.
+            output_dir (`str` or `Path`, *optional*, defaults to `"recovery_output"`):
+                For checkpoints.
+            seed (`int`, *optional*, defaults to 42):
+                Of the choice of images and their order.
+            image_column (`str`, *optional*):
+                The column of images, where their feature type does not tell.
+            resume (`bool`, *optional*, defaults to `False`):
+                Whether to go on from the last checkpoint in `output_dir`, as long as there is one.
+            training_options:
+                Further fields of `TrainingArguments`, such as `bf16=True`.
+
+        Returns:
+            [`Recovery`]: What it did, with the loss and the agreement with the dense model before and after.
+
+        Raises:
+            TypeError: If a dataset or the teacher is of no supported kind.
+            ValueError: If there is no dense model to learn from, it does not fit, or there are too few images.
+        """
+        dense = self._teacher_of_its_own() if teacher is None else self._load_dense(teacher)
+        chosen = self._choose_images(images, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        if self._shares_model:
+            self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
+        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
+        recovery = recover(
+            self.model,
+            dense,
+            chosen,
+            minutes=minutes,
+            output_dir=output_dir,
+            learning_rate=learning_rate,
+            seed=seed,
+            resume=resume,
+            write_history=lambda folder: write_history(folder, self.record),
+            **training_options,
+        )
+        self.statistics = self.calibration_images = None  # of the weights before training
+        return recovery
+
+    def _load_dense(self, teacher: str | Path | PreTrainedModel) -> SNPModel:
+        """A model to recover from, in our architecture."""
+        dense = convert(load_source(teacher) if isinstance(teacher, (str, Path)) else teacher)
+        if type(dense) is not type(self.model) or dense.config.num_labels != self.model.config.num_labels:
+            raise ValueError(
+                f"The teacher is a {type(dense).__name__} with {dense.config.num_labels} labels, the model a "
+                f"{type(self.model).__name__} with {self.model.config.num_labels}. Name the model that it was pruned "
+                "from."
+            )
+        return dense
 
     def finetune(
         self,

@@ -38,6 +38,7 @@ ROOMS = (
     "planning",
     "metrics",
     "training",
+    "recovery",
     # what is told of a model
     "record",
     "publishing",
