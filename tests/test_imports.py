@@ -36,11 +36,13 @@ ROOMS = (
     "reshaping",
     "losses",
     "methods",
+    "reconstruction",
     "exporting",
     "benchmarking",
     "planning",
     "metrics",
     "training",
+    "recovery",
     # what is told of a model
     "record",
     "publishing",

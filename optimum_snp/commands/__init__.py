@@ -8,11 +8,12 @@ import sys
 from types import ModuleType
 
 from ..processes import process_state
-from . import benchmark, demo, evaluate, export, finetune, prune, push, report
+from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
 
 
 COMMANDS: dict[str, ModuleType] = {
     "prune": prune,
+    "recover": recover,
     "finetune": finetune,
     "evaluate": evaluate,
     "benchmark": benchmark,

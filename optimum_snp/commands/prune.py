@@ -101,6 +101,8 @@ def _add_option(parser: Any, option: Field) -> None:
     """An option that is absent from the result unless the user gave it, so that a preset's value stays."""
     flag = "--" + option.name.replace("_", "-")
     settings: dict[str, Any] = {"default": argparse.SUPPRESS, "metavar": "X"} | _READERS[_kind(option)]
+    if "action" in settings and settings["action"] is argparse.BooleanOptionalAction:
+        del settings["metavar"]
     help_text = option.metadata["help"]
     if option.default not in (None, MISSING):
         help_text += f" (default: {option.default})"
@@ -145,6 +147,7 @@ _READERS: dict[str, dict[str, Any]] = {
     "int | None": {"type": int},
     "list[int]": {"type": int, "nargs": "+"},
     "list[str]": {"nargs": "+"},
+    "bool | None": {"action": argparse.BooleanOptionalAction},
     "int": {"type": int},
     "str": {},
 }

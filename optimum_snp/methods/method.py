@@ -157,6 +157,19 @@ class Method(ABC):
             model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, remaining_model)
         )
 
+    def kept_directions(
+        self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None
+    ) -> dict[int, torch.Tensor]:
+        """What `reshape` keeps of the streams that get narrower: by their positions `[width, kept]`, float64.
+
+        Takes what `reshape` does.
+        """
+        return {
+            index: torch.eye(width.before, dtype=torch.float64)[:, width.kept]
+            for index, width in enumerate(plan.widths)
+            if width.after < width.before
+        }
+
     @abstractmethod
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         """`[intermediate_size]`, float64."""

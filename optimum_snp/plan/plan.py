@@ -103,6 +103,8 @@ class PruningPlan:
         latency (`dict`, *optional*):
             With a `target_latency`: `asked`, `predicted` and `reached`, as shares of the time that the model takes
             before; and `backend`, `batch_size`, `threads` and `machine`, which that was measured with.
+        reconstruction_images (`int`, *optional*):
+            On how many images the blocks were refitted in sequence when the model was pruned; `None` if they were not.
     """
 
     config: SNPConfig
@@ -114,6 +116,7 @@ class PruningPlan:
     parameters_after: int
     previous: "PruningPlan | None" = None
     latency: dict[str, Any] | None = None
+    reconstruction_images: int | None = None
 
     @property
     def steps(self) -> list["PruningPlan"]:
@@ -178,7 +181,7 @@ class PruningPlan:
             raise ValueError(
                 f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
             )
-        values = {"previous": None, "latency": None, **values}
+        values = {"previous": None, "latency": None, "reconstruction_images": None, **values}
         missing = [option.name for option in fields(cls) if option.name not in values]
         if missing:
             raise ValueError(f"The plan has no {', '.join(missing)}.")
