@@ -8,7 +8,12 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
+from .calibration import (
+    CalibrationStatistics,
+    collect_statistics,
+    fingerprint_of_version_0_1,
+    model_fingerprint,
+)
 from .configuration import SNPConfig
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
@@ -96,7 +101,7 @@ class SNPPruner:
         image_processor: BaseImageProcessor | None = None,
         **options: Any,
     ) -> "SNPPruner":
-        """Loads a ViT, DeiT or Swin, or a model pruned before.
+        """Loads a model of a registered family (ViT, DeiT, Swin, DINOv2), or a model pruned before.
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
@@ -110,7 +115,7 @@ class SNPPruner:
         Raises:
             TypeError: If the object is no `PreTrainedModel`, or comes with options that only a name can use.
             ValueError: If the architecture is not supported (the message lists what is), a folder has no config.json,
-                or a weight is NaN or infinite.
+                a checkpoint lacks weights, or weights cannot be read: NaN, quantised, offloaded, or with adapters.
             OSError: If the Hub or the repository cannot be reached; from transformers.
         """
         if not isinstance(model_name_or_path, (str, Path)):
@@ -124,7 +129,11 @@ class SNPPruner:
         if type(source).__name__ in our_classes():
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
-        return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner.measurements = pruner.measurements.with_fingerprint(
+            fingerprint_of_version_0_1(pruner.model), model_fingerprint(pruner.model)
+        )
+        return pruner
 
     def copy(self) -> "SNPPruner":
         """Another pruner of the same model at the same stage, for another plan or training.
@@ -212,8 +221,9 @@ class SNPPruner:
             ValueError: If the file holds no statistics, or those of another model.
         """
         statistics = CalibrationStatistics.load(path)
-        if statistics.fingerprint != model_fingerprint(self.model):
+        if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
+        statistics.fingerprint = model_fingerprint(self.model)
         self.statistics = statistics
         return statistics
 
@@ -224,13 +234,14 @@ class SNPPruner:
 
         Raises:
             TypeError: If `config` is no [`SNPConfig`].
-            ValueError: If the model is not calibrated, lists of the config do not fit it, or a budget cannot be
-                reached (the message names the least share that can).
+            ValueError: If the model is not calibrated, or has changed since, lists of the config do not fit it, or a
+                budget cannot be reached (the message names the least share that can).
         """
         if not isinstance(config, SNPConfig):
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
+        self._check_unchanged()
         plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
         plan.previous = self.pruning_plan
         return plan
@@ -266,6 +277,8 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
+        if self.statistics is not None:
+            self._check_unchanged()
         pruned = self._reshape(plan)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
@@ -274,6 +287,13 @@ class SNPPruner:
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = None  # of the model before
         return self.model
+
+    def _check_unchanged(self) -> None:
+        if self.statistics.fingerprint != model_fingerprint(self.model):
+            raise ValueError(
+                "The model has changed since it was calibrated: its weights, or what its config says of its function. "
+                "Call calibrate(dataset) again."
+            )
 
     def _reshape(self, plan: PruningPlan) -> SNPModel:
         """One process solves for the weights, all load them."""
