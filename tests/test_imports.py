@@ -17,6 +17,8 @@ ROOMS = (
     "packages",
     "drawing",
     "presets",
+    "version",
+    "saved_fields",
     # what the user asks for
     "configuration",
     # models, and what is known of them
@@ -26,17 +28,21 @@ ROOMS = (
     "families",
     "loading",
     "plan",
+    # images and labels
+    "data",
     # the stages
     "calibration",
     "scoring",
     "reshaping",
     "losses",
     "methods",
+    "reconstruction",
     "exporting",
     "benchmarking",
     "planning",
     "metrics",
     "training",
+    "recovery",
     # what is told of a model
     "record",
     "publishing",
