@@ -1,6 +1,8 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
+import contextlib
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from .calibration import (
     model_fingerprint,
 )
 from .configuration import SNPConfig
+from .devices import put_back
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, our_classes
@@ -39,6 +42,9 @@ from .training import (
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+
+logger = logging.getLogger(__name__)
 
 
 class SNPPruner:
@@ -362,7 +368,8 @@ class SNPPruner:
 
         Raises:
             TypeError: If the model has no classifier, or the teacher is neither name nor model.
-            ValueError: For a dataset, a teacher or a checkpoint that cannot be used.
+            ValueError: For a dataset, a teacher or a checkpoint that cannot be used, arguments that train nothing, or
+                a training that diverged: its weights, which are worth nothing, are then those of the pruner.
             ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
                 that can tell.
         """
@@ -374,6 +381,8 @@ class SNPPruner:
         if args is None:
             options = {"output_dir": "trainer_output", "use_cpu": process_state().device.type == "cpu"}
             args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
+        if args.max_steps <= 0 and args.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs must be above 0 to train anything, got {args.num_train_epochs}.")
         checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
         push = prepare_push_of_training(args) if args.push_to_hub else None
         if self._shares_model:
@@ -394,9 +403,16 @@ class SNPPruner:
             write_history=lambda folder: write_history(folder, self.record),
             **trainer_options,
         )
-        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        output = trainer.train(resume_from_checkpoint=checkpoint)
-        self.model = trained_model(trainer, self.model)
+        before, weights = self.measurements, model_fingerprint(self.model)
+        self.measurements = before.after_training(weights)  # for the checkpoints
+        device, is_split = self.model.device, trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        with contextlib.nullcontext() if is_split else put_back(self.model):
+            output = trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.check_weights()
+        self.model = trained_model(trainer, self.model).to(device)
+        if model_fingerprint(self.model) == weights:
+            self.measurements = before
+            logger.warning("The training changed no weight, so that the model counts as not fine-tuned.")
         self.statistics = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
@@ -474,26 +490,31 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *, overwrite: bool = False, **options: Any) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
-        this package is not installed. It is replaced in one step: a crash leaves the old folder or none.
+        this package is not installed. It gets there in one step: whatever ends the process meanwhile leaves the old
+        folder or the new one.
 
         Args:
             save_directory (`str` or `Path`):
-                The folder. A model in it is replaced; other files in it are kept, and so is what a person wrote into
-                its card.
+                The folder, a new or an empty one.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether a model may be replaced that this library saved in the folder before. Other files in it are
+                kept, and so is what a person wrote into its card.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
             TypeError: For `push_to_hub`: the method of that name pushes.
-            ValueError: If the path is a file, is the working directory, or cannot be written.
+            ValueError: If the path is a file, is the working directory, or cannot be written; if the folder holds
+                anything and `overwrite` is `False`, or this library did not write it; or if weights are NaN or
+                infinite.
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        save_model(self.record, save_directory, **options)
+        save_model(self.record, save_directory, overwrite=overwrite, **options)
 
     def export(
         self,
@@ -506,6 +527,7 @@ class SNPPruner:
         seed: int = 42,
         image_column: str | None = None,
         opset: int | None = None,
+        overwrite: bool = False,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
 
@@ -515,7 +537,7 @@ class SNPPruner:
 
         Args:
             save_directory (`str` or `Path`):
-                A new folder, or that of an earlier export, which is replaced.
+                A new or an empty folder.
             format (`str`, *optional*, defaults to `"onnx"`):
                 `"onnx"` or `"openvino"`.
             dtype (`str`, *optional*, defaults to `"fp32"`):
@@ -532,6 +554,8 @@ class SNPPruner:
                 The column of images, where their feature type does not tell.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether an earlier export in the folder may be replaced.
 
         Returns:
             [`ExportedModel`]: What `snp_export.json` says, with the largest difference from PyTorch.
@@ -554,6 +578,7 @@ class SNPPruner:
                 seed=seed,
                 image_column=image_column,
                 opset=opset,
+                overwrite=overwrite,
             )
         )
 

@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from ..file_names import MEASUREMENTS_NAME
-from ..folders import check_save_directory
 from ..pruner import SNPPruner
+from ..publishing import check_save
 from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.update_card:
         if not (Path(args.model) / MEASUREMENTS_NAME).is_file():
             raise ValueError(f"--update-card needs a folder that this library saved, and {args.model} is none.")
-        check_save_directory(args.model)
+        check_save(args.model, overwrite=True)
     dataset = load_named_dataset(args.dataset, args.dataset_split)
     pruner = SNPPruner.from_pretrained(args.model)
     accuracy = pruner.evaluate(
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Result:
         dataset_name=dataset_name(args.dataset, args.dataset_split),
     )
     if args.update_card:
-        pruner.save_pretrained(args.model)
+        pruner.save_pretrained(args.model, overwrite=True)
     lines = [
         f"{'top-5' if name.startswith('top5') else 'top-1'} accuracy  {value:.2%}" for name, value in accuracy.items()
     ]

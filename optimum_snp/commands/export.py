@@ -11,15 +11,13 @@ from pathlib import Path
 
 from ..exporting.export import DTYPES, FORMATS, check_export
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from .common import Result, add_dataset_arguments, add_model_argument, add_output_argument, load_named_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
-    parser.add_argument(
-        "--output", required=True, metavar="FOLDER", help="where the model is written; replaces an earlier export"
-    )
+    add_output_argument(parser, "the model is written")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: %(default)s")
     parser.add_argument(
         "--dtype", choices=DTYPES, default="fp32", help="int8 needs images to calibrate on (default: %(default)s)"
@@ -35,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Exports and prints how close the result is to the model in PyTorch."""
     has_images = args.calibration_dataset is not None
-    check_export(args.output, args.format, args.dtype, has_images=has_images, opset=args.opset)
+    check_export(
+        args.output, args.format, args.dtype, has_images=has_images, opset=args.opset, overwrite=args.overwrite
+    )
     dataset = load_named_dataset(args.calibration_dataset, args.calibration_dataset_split) if has_images else None
     exported = SNPPruner.from_pretrained(args.model).export(
         args.output,
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> Result:
         seed=args.seed,
         image_column=args.image_column,
         opset=args.opset,
+        overwrite=args.overwrite,
     )
     check, model = exported.check, Path(args.output).expanduser() / exported.file
     size = sum(path.stat().st_size for path in model.parent.glob(f"{model.stem}.*"))  # OpenVINO writes two

@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 
 from ..calibration.data import PixelDataset, PixelStream, pixel_dataset
 from ..calibration.labels import has_names
+from ..devices import put_back
 from ..metrics import top_labels, topk_accuracy
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
@@ -210,7 +211,7 @@ def evaluate_accuracy(
         `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1]; and the number of images, which a stream
         tells only when it has been read.
     """
-    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
+    with put_back(model), tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
         args = TrainingArguments(
             folder,
             per_device_eval_batch_size=batch_size,
