@@ -68,4 +68,4 @@ def our_weights(source: PreTrainedModel) -> Weights:
     # With gradients, so that what is computed from weights is frozen where all of them are.
     with torch.inference_mode(False), torch.enable_grad():
         model_class = family.source_classes[type(source).__name__]
-        return family.convert_weights(source.state_dict(keep_vars=True), model_class)
+        return family.convert_weights(source.state_dict(keep_vars=True), model_class, source.config)

@@ -45,7 +45,9 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """The weights of a source, by their names in transformers, under the names of our architecture.
 
         Args:
@@ -53,6 +55,8 @@ class Family(ABC):
                 All weights of the source. They are not changed; what is given back may share memory with them.
             model_class (`type`):
                 The class of ours that they are for.
+            config:
+                Of the source.
         """
 
     @abstractmethod
@@ -65,6 +69,17 @@ class Family(ABC):
             options:
                 For its config.
         """
+
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """Options of [`Family.example`] that give a model other parts than it has by default, by a name for each.
+
+        Tests try them all beside the default.
+
+        Args:
+            class_name (`str`):
+                One of `source_classes`.
+        """
+        return {}
 
     def title_of(self, config: PretrainedConfig, name: str) -> str:
         """What a card calls a model of the family.

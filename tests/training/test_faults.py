@@ -40,9 +40,7 @@ class Diverge(TrainerCallback):
 
 def test_a_training_that_diverged_leaves_the_last_good_checkpoint(pruner, pixel_values, tmp_path):
     pruner.save_pretrained(tmp_path / "model")
-    with pytest.raises(
-        ValueError, match=r"after 4 steps .* is NaN or infinite.*checkpoint-2 is the last checkpoint"
-    ):
+    with pytest.raises(ValueError, match=r"after 4 steps .* is NaN or infinite.*checkpoint-2 is the last checkpoint"):
         pruner.finetune(
             pairs(pixel_values), args=arguments(tmp_path / "run", save_total_limit=1), callbacks=[Diverge(3)]
         )
@@ -102,7 +100,9 @@ def test_a_checkpoint_without_a_state_is_not_whole(name, share, run, tmp_path, c
     assert checkpoint_to_resume(broken, True) == str(broken / "checkpoint-2")
     assert "checkpoint-4 was not written to the end and is skipped: it" in caplog.text
     assert name.split(".")[0] in caplog.text
-    with pytest.raises(ValueError, match=rf"checkpoint-4 is no checkpoint that was written to the end: it.*{name.split('.')[0]}"):
+    with pytest.raises(
+        ValueError, match=rf"checkpoint-4 is no checkpoint that was written to the end: it.*{name.split('.')[0]}"
+    ):
         checkpoint_to_resume(broken, broken / "checkpoint-4")
 
 
