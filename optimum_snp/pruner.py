@@ -13,9 +13,12 @@ from .calibration import (
     CalibrationStatistics,
     choose_images,
     collect_from_images,
+    fingerprint_of_version_0_1,
     model_fingerprint,
 )
 from .configuration import SNPConfig
+from .data import LabelMap
+from .data.classes import number_names
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, our_classes
@@ -90,6 +93,7 @@ class SNPPruner:
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
+        number_names(self.model.config)
         self.image_processor = image_processor
         self.statistics: CalibrationStatistics | None = None
         self.calibration_images: CalibrationImages | None = None
@@ -107,7 +111,7 @@ class SNPPruner:
         image_processor: BaseImageProcessor | None = None,
         **options: Any,
     ) -> "SNPPruner":
-        """Loads a ViT, DeiT or Swin, or a model pruned before.
+        """Loads a model of a registered family (ViT, DeiT, Swin, DINOv2), or a model pruned before.
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
@@ -121,7 +125,7 @@ class SNPPruner:
         Raises:
             TypeError: If the object is no `PreTrainedModel`, or comes with options that only a name can use.
             ValueError: If the architecture is not supported (the message lists what is), a folder has no config.json,
-                or a weight is NaN or infinite.
+                a checkpoint lacks weights, or weights cannot be read: NaN, quantised, offloaded, or with adapters.
             OSError: If the Hub or the repository cannot be reached; from transformers.
         """
         if not isinstance(model_name_or_path, (str, Path)):
@@ -135,7 +139,11 @@ class SNPPruner:
         if type(source).__name__ in our_classes():
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
-        return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner.measurements = pruner.measurements.with_fingerprint(
+            fingerprint_of_version_0_1(pruner.model), model_fingerprint(pruner.model)
+        )
+        return pruner
 
     def copy(self) -> "SNPPruner":
         """Another pruner of the same model at the same stage, for another plan or training.
@@ -169,6 +177,8 @@ class SNPPruner:
         batch_size: int = 16,
         seed: int = 42,
         image_column: str | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         moments: bool = True,
         sensitivities: bool = True,
     ) -> CalibrationStatistics:
@@ -190,6 +200,10 @@ class SNPPruner:
                 Of the choice of images.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the data set.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             moments (`bool`, *optional*, defaults to `True`):
                 Whether to sum what methods `"snp-refit"` and `"projection"` and all budgets need. `"snp"` is faster
                 without.
@@ -203,7 +217,15 @@ class SNPPruner:
             TypeError: If the dataset is of no supported kind.
             ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape.
         """
-        images = self._choose_images(dataset, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        images = self._choose_images(
+            dataset,
+            num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            image_column=image_column,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
+        )
         self.statistics = collect_from_images(
             self.model, images, seed=seed, moments=moments, sensitivities=sensitivities
         )
@@ -217,8 +239,9 @@ class SNPPruner:
             ValueError: If the file holds no statistics, or those of another model.
         """
         statistics = CalibrationStatistics.load(path)
-        if statistics.fingerprint != model_fingerprint(self.model):
+        if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
+        statistics.fingerprint = model_fingerprint(self.model)
         self.statistics, self.calibration_images = statistics, None
         return statistics
 
@@ -234,13 +257,14 @@ class SNPPruner:
 
         Raises:
             TypeError: If `config` is no [`SNPConfig`].
-            ValueError: If the model is not calibrated, lists of the config do not fit it, or a budget cannot be
-                reached (the message names the least share that can).
+            ValueError: If the model is not calibrated, or has changed since, lists of the config do not fit it, or a
+                budget cannot be reached (the message names the least share that can).
         """
         if not isinstance(config, SNPConfig):
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
+        self._check_unchanged()
         plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
         plan.previous = self.pruning_plan
         return plan
@@ -278,6 +302,8 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
+        if self.statistics is not None:
+            self._check_unchanged()
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
         pruned = self._reshape(plan)
@@ -290,6 +316,13 @@ class SNPPruner:
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = self.calibration_images = None  # of the model before
         return self.model
+
+    def _check_unchanged(self) -> None:
+        if self.statistics.fingerprint != model_fingerprint(self.model):
+            raise ValueError(
+                "The model has changed since it was calibrated: its weights, or what its config says of its function. "
+                "Call calibrate(dataset) again."
+            )
 
     def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
         config = getattr(plan, "config", plan)
@@ -424,6 +457,9 @@ class SNPPruner:
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         recipe: Recipe | str | None = None,
         distillation: DistillationConfig | None = None,
         teacher: str | Path | PreTrainedModel | None = None,
@@ -436,12 +472,21 @@ class SNPPruner:
 
         Args:
             train_dataset, eval_dataset:
-                Labelled datasets of the kinds that `calibrate` takes.
+                Labelled datasets of the kinds that `calibrate` takes; to evaluate on, also several by name. A model
+                without names for its classes takes those of the training set.
             args (`TrainingArguments`, *optional*):
                 As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default `args.dataloader_num_workers`, or a number that suits the
+                dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             recipe ([`Recipe`] or `str`, *optional*):
                 Random changes of the images, mixing, stochastic depth and an average of the weights to train by, or
                 the name of such a recipe, `"deit-20"` or `"deit-300"`. Its schedule comes with
@@ -493,6 +538,9 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             recipe=recipe,
             distillation=distillation,
             teacher=teacher,
@@ -524,22 +572,35 @@ class SNPPruner:
         batch_size: int = 32,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         dataset_name: str | None = None,
     ) -> dict[str, float]:
         """Top-1 and top-5 accuracy of the model at its present stage. The card of the model will state them.
 
+        A model for another `problem_type` is measured by `f1_micro`, `f1_macro` and `mean_average_precision`
+        (`"multi_label_classification"`) or `mse` and `r2` (`"regression"`), which its card does not state.
+
         Args:
             eval_dataset:
-                A labelled dataset of the kinds that `calibrate` takes.
+                A labelled dataset of the kinds that `calibrate` takes. A folder must be that of one split.
             batch_size (`int`, *optional*, defaults to 32):
                 Images per forward pass and device.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             dataset_name (`str`, *optional*):
                 What the card calls the data set. Defaults to its name on the Hub or that of the folder.
 
         Returns:
-            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1], or the metrics of the problem.
 
         Raises:
             TypeError: If the model has no classifier.
@@ -551,6 +612,9 @@ class SNPPruner:
             batch_size=batch_size,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             dataset_name=dataset_name,
         )
 
@@ -612,6 +676,7 @@ class SNPPruner:
         num_samples: int = 64,
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         opset: int | None = None,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
@@ -637,6 +702,8 @@ class SNPPruner:
                 Of the choice.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
 
@@ -660,6 +727,7 @@ class SNPPruner:
                 num_samples=num_samples,
                 seed=seed,
                 image_column=image_column,
+                skip_unreadable=skip_unreadable,
                 opset=opset,
             )
         )

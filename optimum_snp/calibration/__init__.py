@@ -1,8 +1,9 @@
 """Unlabelled images through the model: from any dataset to small additive statistics."""
 
 from .collect import collect_from_images, collect_statistics
+from .fingerprint import fingerprint_of_version_0_1, model_fingerprint
 from .images import CalibrationImages, choose_images
-from .statistics import CalibrationStatistics, model_fingerprint
+from .statistics import CalibrationStatistics
 
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "choose_images",
     "collect_from_images",
     "collect_statistics",
+    "fingerprint_of_version_0_1",
     "model_fingerprint",
 ]

@@ -14,10 +14,11 @@ from ..models import SNPModel
 from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
+from .fingerprint import model_fingerprint
 from .images import CalibrationImages, choose_images
 from .moments import complete_moments, moment_hooks
 from .sensitivities import add_sensitivities, start_sensitivities
-from .statistics import CalibrationStatistics, model_fingerprint
+from .statistics import CalibrationStatistics
 
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def collect_statistics(
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
     moments: bool = True,
     sensitivities: bool = True,
 ) -> CalibrationStatistics:
@@ -47,7 +50,7 @@ def collect_statistics(
         model:
             The dense model in our architecture. It runs in eval mode on Accelerate's device and is put back.
         dataset:
-            See [`optimum_snp.calibration.data`].
+            See [`optimum_snp.data.pixels`].
         num_samples (`int`, *optional*, defaults to 64):
             Images to use: a random choice by `seed`, or the first of a stream.
         batch_size (`int`, *optional*, defaults to 16):
@@ -55,7 +58,11 @@ def collect_statistics(
         seed (`int`, *optional*, defaults to 42):
             Of the choice of images.
         image_processor, image_column:
-            See [`optimum_snp.calibration.data.pixel_dataset`].
+            See [`optimum_snp.data.pixel_dataset`].
+        num_workers (`int`, *optional*):
+            Processes that decode images; by default a number that suits the data set.
+        skip_unreadable (`bool`, *optional*, defaults to `False`):
+            Whether other images take the place of those that cannot be read, which are named.
         moments (`bool`, *optional*, defaults to `True`):
             Whether to sum the second moments that `method="snp-refit"` and `"projection"` need: a float64 matrix of
             the MLP's size squared per block.
@@ -67,7 +74,7 @@ def collect_statistics(
         [`CalibrationStatistics`]: The same on every process.
 
     Raises:
-        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.calibration.data.pixel_dataset`].
+        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.data.pixel_dataset`].
         ValueError: If the processes hold models of different weights.
     """
     images = choose_images(
@@ -78,6 +85,8 @@ def collect_statistics(
         seed=seed,
         image_processor=image_processor,
         image_column=image_column,
+        num_workers=num_workers,
+        skip_unreadable=skip_unreadable,
     )
     return collect_from_images(model, images, seed=seed, moments=moments, sensitivities=sensitivities)
 

@@ -10,9 +10,9 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from ..data import calibration_subset, choose_num_workers, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
-from .data import calibration_subset, pixel_dataset
 
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,12 @@ class CalibrationImages:
     Attributes:
         dataset (`torch.utils.data.Dataset`): Their pixel values.
         batch_size (`int`): Images per forward pass.
+        num_workers (`int`): Processes that decode them.
     """
 
     dataset: torch_data.Dataset
     batch_size: int
+    num_workers: int = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -41,7 +43,7 @@ class CalibrationImages:
         # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
         state = process_state()
         loader = prepare_data_loader(
-            torch_data.DataLoader(self.dataset, batch_size=self.batch_size),
+            torch_data.DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers),
             device=state.device,
             num_processes=state.num_processes,
             process_index=state.process_index,
@@ -61,13 +63,17 @@ def choose_images(
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
 ) -> CalibrationImages:
     """At most `num_samples` images: a random choice by `seed`, or the first of a stream.
 
     Takes and raises what [`optimum_snp.calibration.collect_statistics`] does.
     """
     pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
-    subset = calibration_subset(pixels, num_samples, seed)
+    workers = choose_num_workers(num_workers, pixels)
+    subset = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable, num_workers=workers)
+    workers = choose_num_workers(num_workers, subset)  # fewer images, perhaps too few
     if len(subset) < num_samples:
         logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
-    return CalibrationImages(subset, batch_size)
+    return CalibrationImages(subset, batch_size, workers)

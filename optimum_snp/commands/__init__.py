@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
     parser = build_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("optimum_snp.data").setLevel(logging.INFO)  # says what was read
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a Trainer prints; stdout is for the result alone
             result, text = args.run(args)

@@ -151,9 +151,11 @@ class Method(ABC):
                     "there are none. Call calibrate(dataset) first."
                 )
             _warn_of_few_images(plan, statistics)
-        rest, rest_statistics = remove(model, plan.heads, statistics, refits=self.refits)
-        weights = self._new_weights(rest, plan, rest_statistics)
-        return build_like(model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, rest))
+        remaining_model, remaining_statistics = remove(model, plan.heads, statistics, refits=self.refits)
+        weights = self._new_weights(remaining_model, plan, remaining_statistics)
+        return build_like(
+            model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, remaining_model)
+        )
 
     def kept_directions(
         self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None

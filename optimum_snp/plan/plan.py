@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
+from ..saved_fields import read_fields
 from ..structure import block_sizes, resized_config, stream_widths
 from .sizes import NEURON_PARTS
 
@@ -126,13 +127,13 @@ class PruningPlan:
     def history(self) -> list[BlockHistory]:
         """What became of every block of the model before the first step."""
         first = self.steps[0]
-        found = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
+        histories = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
         for step in self.steps[1:]:
-            left = [index for index, block in enumerate(found) if block.after is not None]
-            for index, block in zip(left, step.blocks, strict=True):
-                heads = [found[index].heads[head] for head in block.heads]
-                found[index] = replace(found[index], after=block.after, heads=heads)
-        return found
+            remaining = [index for index, block in enumerate(histories) if block.after is not None]
+            for index, block in zip(remaining, step.blocks, strict=True):
+                heads = [histories[index].heads[head] for head in block.heads]
+                histories[index] = replace(histories[index], after=block.after, heads=heads)
+        return histories
 
     @property
     def kept_blocks(self) -> list[BlockPlan]:
@@ -189,13 +190,7 @@ class PruningPlan:
         # Plans from before heads could be removed do not list them.
         values["blocks"] = [{"heads": _all_heads(block), **block} for block in values["blocks"]]
         for name, kind in (("widths", WidthPlan), ("blocks", BlockPlan)):
-            expected = {option.name for option in fields(kind)}
-            for index, part in enumerate(values[name]):
-                if set(part) != expected:
-                    raise ValueError(
-                        f"{name}[{index}] of the plan must have the fields {', '.join(sorted(expected))}."
-                    )
-            values[name] = [kind(**part) for part in values[name]]
+            values[name] = [_read_part(kind, part, f"{name}[{index}]") for index, part in enumerate(values[name])]
         if values["previous"] is not None:
             values["previous"] = cls.from_dict(values["previous"])
         plan = cls(**values)
@@ -273,6 +268,13 @@ class PruningPlan:
                 f"parameters    {_change(first.parameters_before, self.parameters_after)}",
             ]
         return "\n".join(rows)
+
+
+def _read_part(kind: type, values: dict[str, Any], where: str) -> Any:
+    expected = [option.name for option in fields(kind)]
+    if not set(expected) <= set(values):
+        raise ValueError(f"{where} of the plan must have the fields {', '.join(sorted(expected))}.")
+    return read_fields(kind, values, f"{where} of the plan")
 
 
 def _table_row(index: int, block: BlockPlan) -> str:
