@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from real_vit.backbone import build_classifier, load_backbone
 from real_vit.pixels import MEAN, STD, pixel_values
-from sklearn.linear_model import LogisticRegression
 from real_vit.tasks import TASKS, Task
+from sklearn.linear_model import LogisticRegression
 from transformers import ViTForImageClassification, ViTImageProcessor
 
 
@@ -32,7 +32,9 @@ def class_tokens(model: ViTForImageClassification, images: torch.Tensor) -> torc
 def fit_classifier(model: ViTForImageClassification, task: Task) -> float:
     """Fits the classifier in place; returns its accuracy on the test."""
     images, labels = task.train
-    fitted = LogisticRegression(max_iter=3000, C=task.strength).fit(class_tokens(model, images).numpy(), labels.numpy())
+    fitted = LogisticRegression(max_iter=3000, C=task.strength).fit(
+        class_tokens(model, images).numpy(), labels.numpy()
+    )
     model.classifier.weight.data = torch.from_numpy(fitted.coef_).float()
     model.classifier.bias.data = torch.from_numpy(fitted.intercept_).float()
     images, labels = task.test

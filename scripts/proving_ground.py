@@ -80,7 +80,7 @@ def by_ours(method: str, **options: Any) -> Prune:
             scores = method_of(config).score(pruner.model, pruner.statistics, config)
             chosen = make_plan(pruner.model, scores, config, sizes=sizes_of(plan))
         chosen.config = config
-        return copy.copy(pruner).prune(chosen)  # the calibrated one stays for the next cell
+        return pruner.copy().prune(chosen)  # the calibrated one stays for the next cell
 
     return prune
 
@@ -93,7 +93,9 @@ METHODS: dict[str, tuple[Prune, set[Part]]] = {
     "NuWa": (by_baseline(nuwa.prune), nuwa.PARTS),
     "CORP + NuWa": (by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
     "snp": (by_ours("snp"), ALL_PARTS),
-    "snp-refit": (by_ours("snp-refit"), ALL_PARTS),
+    "snp-refit": (by_ours("snp-refit", reconstruction=False), ALL_PARTS),
+    "closed form": (by_ours("projection", reconstruction=False), ALL_PARTS),
+    "snp + reconstruction": (by_ours("snp", reconstruction=True), ALL_PARTS),
     "projection": (by_ours("projection"), ALL_PARTS),
 }
 
@@ -170,7 +172,8 @@ def _cell(result: dict[str, float | None] | None) -> str:
         return "\N{EN DASH}"
     share = result.get("accuracy", result["agreement"])
     error = result["feature_error"]
-    return f"{share:.1%}, KL {result['kl']:.3f}, {'-' if error is None else f'{error:.2f}'}, {result['pruning_seconds']:.0f} s"
+    of_features = "\N{EN DASH}" if error is None else f"{error:.2f}"
+    return f"{share:.1%}, KL {result['kl']:.3f}, {of_features}, {result['pruning_seconds']:.0f} s"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -184,6 +187,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
     parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
+    parser.add_argument("--bf16", action="store_true", help="run the networks in bfloat16 where autocast does")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     return parser.parse_args(argv)
@@ -193,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
-    reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+        reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
     args.output.mkdir(parents=True, exist_ok=True)
     tables = "\n".join(format_report(report, args.methods) for report in reports)
     (args.output / "proving_ground.md").write_text(tables)

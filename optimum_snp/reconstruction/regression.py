@@ -19,8 +19,8 @@ from ..linear_algebra import ridge_cholesky
 from ..processes import process_state
 
 
-# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they are
-# computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
+# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they
+# are computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
 _RESOLUTION_BITS = 36
 
 

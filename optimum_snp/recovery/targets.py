@@ -40,7 +40,9 @@ class OutputReader:
         """From what a pass put out to the tensors that are compared, by their names, images first."""
         if "logits" in output and self.config.num_labels > 1:
             return {LOGITS: output.logits.float(), "features": self._rows.pop().float()}
-        features = [output.logits] if "logits" in output else architecture_of(self.config).features(output, self.config)
+        features = (
+            [output.logits] if "logits" in output else architecture_of(self.config).features(output, self.config)
+        )
         return {f"features_{index}": feature.float() for index, feature in enumerate(features)}
 
 

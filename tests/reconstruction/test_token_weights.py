@@ -57,4 +57,6 @@ def test_the_model_is_left_as_it_was():
 
 def test_bare_models_and_backbones_have_weights_too():
     for class_name in ("ViTModel", "SwinBackbone"):
-        assert all(torch.isfinite(found).all() for found in token_weights(convert(build_source(class_name)), IMAGES).values())
+        assert all(
+            torch.isfinite(found).all() for found in token_weights(convert(build_source(class_name)), IMAGES).values()
+        )

@@ -41,7 +41,9 @@ def logits(model):
 
 
 def kl(model, dense):
-    return F.kl_div(logits(model).log_softmax(-1), logits(dense).log_softmax(-1), log_target=True, reduction="batchmean")
+    return F.kl_div(
+        logits(model).log_softmax(-1), logits(dense).log_softmax(-1), log_target=True, reduction="batchmean"
+    )
 
 
 def test_the_model_comes_closer(tmp_path):
