@@ -121,8 +121,13 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
     held_out = args.split == "held-out"
     images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
+    if args.max_images and not held_out:
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.max_images]
+        images, labels = images[chosen], labels[chosen]
     start = time.perf_counter()
-    dense = outputs_of(ground.dense, images)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=args.bf16)
+    with precision:
+        dense = outputs_of(ground.dense, images)
     report |= {"num_images": len(images), "forward_seconds_per_image": (time.perf_counter() - start) / len(images)}
     report["dense"] = compare(dense, dense, labels)
     report["rows"] = {}
@@ -134,7 +139,8 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
         for method in args.methods:
             prune, parts = METHODS[method]
             if pruned_parts(plan) <= parts:
-                row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
+                with precision:
+                    row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
                 logger.info("%s, %s, %s: %s", ground.name, name, method, row["methods"][method])
         report["rows"][name] = row
     return report
@@ -187,7 +193,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
     parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
-    parser.add_argument("--bf16", action="store_true", help="run the networks in bfloat16 where autocast does")
+    parser.add_argument("--max-images", type=int, help="measure on a random choice of so many test images")
+    parser.add_argument("--bf16", action="store_true", help="prune and measure with networks in bfloat16")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     return parser.parse_args(argv)
@@ -197,8 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-        reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
+    reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
     args.output.mkdir(parents=True, exist_ok=True)
     tables = "\n".join(format_report(report, args.methods) for report in reports)
     (args.output / "proving_ground.md").write_text(tables)

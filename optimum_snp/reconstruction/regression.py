@@ -44,7 +44,11 @@ class RegressionSums:
     @classmethod
     def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
         """The sums over `[rows, inputs]` and `[rows, outputs]` with weights `[rows]`, of any floating dtype."""
-        weights = weights.float()
+        with torch.autocast(inputs.device.type, enabled=False):  # networks may run in half precision, sums may not
+            return cls._of_rows(inputs, targets, weights.float())
+
+    @classmethod
+    def _of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
         total = weights.sum()
         inputs, input_mean = _centre(inputs, weights / total)
         targets, target_mean = _centre(targets, weights / total)
