@@ -384,6 +384,7 @@ class SNPPruner:
         output_dir: str | Path = "recovery_output",
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         resume: bool = False,
         **training_options: Any,
     ) -> Recovery:
@@ -412,6 +413,8 @@ class SNPPruner:
                 Of the choice of images and their order.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             resume (`bool`, *optional*, defaults to `False`):
                 Whether to go on from the last checkpoint in `output_dir`, as long as there is one.
             training_options:
@@ -425,7 +428,14 @@ class SNPPruner:
             ValueError: If there is no dense model to learn from, it does not fit, or there are too few images.
         """
         dense = self._teacher_of_its_own() if teacher is None else self._load_dense(teacher)
-        chosen = self._choose_images(images, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        chosen = self._choose_images(
+            images,
+            num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            image_column=image_column,
+            skip_unreadable=skip_unreadable,
+        )
         if self._shares_model:
             self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
