@@ -7,6 +7,7 @@ from .convert import check_supported, convert, our_weights
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
 from .family import Family, config_fields
+from .native import native_config, native_family, native_intermediate_sizes, native_model
 from .registry import (
     families,
     family_of_model,
@@ -32,6 +33,10 @@ __all__ = [
     "families",
     "family_of_model",
     "family_of_source",
+    "native_config",
+    "native_family",
+    "native_intermediate_sizes",
+    "native_model",
     "our_classes",
     "our_weights",
     "register_family",
