@@ -254,7 +254,7 @@ class SNPPruner:
                 is not calibrated; with a config as `calibrate` and `plan`.
         """
         if isinstance(plan, SNPConfig):
-            check_fits(plan, self.model.config)
+            check_fits(plan, self.model)
             if calibration_dataset is not None:
                 self.calibrate(
                     calibration_dataset,

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.save_statistics:
         check_statistics_path(args.save_statistics)
     pruner = SNPPruner.from_pretrained(args.model)
-    check_fits(config, pruner.model.config)
+    check_fits(config, pruner.model)
     if args.statistics:
         pruner.load_statistics(args.statistics)
     else:
