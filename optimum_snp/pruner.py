@@ -9,7 +9,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, T
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
-from .configuration import SNPConfig
+from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, our_classes
@@ -54,6 +54,8 @@ class SNPPruner:
             named; `None` before. Set it to `None` to free its memory.
         measurements: What was measured of `model` and of the stages before it; the card states these numbers.
         origin: Where the model comes from, for its card.
+        layout: What `save_pretrained` and `push_to_hub` write unless told otherwise: what the config of the last plan
+            asked for, or what the model was loaded from.
 
     Example:
 
@@ -86,6 +88,8 @@ class SNPPruner:
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
+        is_native = getattr(model.config, "head_dim", None) is not None  # as plain checkpoints of pruned models
+        self.layout = NATIVE_LAYOUT if is_native else SNP_LAYOUT
         self._shares_model = False  # with a copy
 
     @classmethod
@@ -121,7 +125,8 @@ class SNPPruner:
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
         plan = measurements = None
-        if type(source).__name__ in our_classes():
+        # A head_dim is what plain checkpoints of pruned models have.
+        if type(source).__name__ in our_classes() or getattr(source.config, "head_dim", None) is not None:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
@@ -148,7 +153,7 @@ class SNPPruner:
     @property
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
-        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin)
+        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout)
 
     def calibrate(
         self,
@@ -273,6 +278,7 @@ class SNPPruner:
         self.original = self.original or self.model
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = None  # of the model before
+        self.layout = plan.config.layout
         return self.model
 
     def _reshape(self, plan: PruningPlan) -> SNPModel:
@@ -454,26 +460,34 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, layout: str | None = None, **options: Any
+    ) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
-        this package is not installed. It is replaced in one step: a crash leaves the old folder or none.
+        this package is not installed; with `layout="native"` without remote code. It is replaced in one step: a crash
+        leaves the old folder or none.
 
         Args:
             save_directory (`str` or `Path`):
                 The folder. A model in it is replaced; other files in it are kept, and so is what a person wrote into
                 its card.
+            layout (`str`, *optional*):
+                `"snp"` saves a model of this package with its code, `"native"` an ordinary checkpoint of transformers,
+                for which all blocks have one number of heads, one size of heads and one MLP size
+                (docs/plain-checkpoints.md). Defaults to `layout` of this pruner.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
             TypeError: For `push_to_hub`: the method of that name pushes.
-            ValueError: If the path is a file, is the working directory, or cannot be written.
+            ValueError: If the path is a file, is the working directory, or cannot be written, or the model does not
+                fit the layout (the message names block and field).
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        save_model(self.record, save_directory, **options)
+        save_model(self.record, save_directory, layout=layout, **options)
 
     def export(
         self,
@@ -547,6 +561,7 @@ class SNPPruner:
         revision: str | None = None,
         create_pr: bool = False,
         tags: list[str] | None = None,
+        layout: str | None = None,
         **options: Any,
     ) -> str:
         """Pushes all files that `save_pretrained` writes to the Hub, in one commit.
@@ -570,6 +585,8 @@ class SNPPruner:
                 Whether to open a pull request instead, which needs no right to write to the repository.
             tags (`list[str]`, *optional*):
                 Further tags for the card.
+            layout (`str`, *optional*):
+                As for `save_pretrained`.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
@@ -579,7 +596,7 @@ class SNPPruner:
         Raises:
             TypeError: If `tags` is no list.
             ValueError: If the id or the token is malformed, `revision` is a commit, a repository that is to be private
-                is public already, or there is nothing to open a pull request on.
+                is public already, there is nothing to open a pull request on, or the model does not fit the layout.
             PermissionError: If there is no token, the Hub does not know it, or it may not write there.
             ConnectionError: If the Hub cannot be reached or breaks off.
             OSError: If somebody else commits at the same time, or the Hub refuses the push for another reason.
@@ -594,6 +611,7 @@ class SNPPruner:
                 revision=revision,
                 create_pr=create_pr,
                 tags=tags,
+                layout=layout,
                 **options,
             )
         )

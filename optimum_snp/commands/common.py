@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from ..calibration.data import load_image_folder
+from ..configuration import LAYOUTS
 from ..publishing.recording import folder_name
 from ..training.recipes import Recipe
 
@@ -24,6 +25,14 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="folder of a saved model, Hub id, or short name such as deit-small"
     )
+
+
+def add_layout_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--layout` for what is saved or pushed."""
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="'snp' with its own code, or 'native', an ordinary checkpoint of "
+        "transformers without remote code (default: as the model was planned or loaded)",
+    )  # fmt: skip
 
 
 def add_dataset_arguments(

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from ..folders import check_save_directory
 from ..processes import process_state
 from ..pruner import SNPPruner
-from ..publishing import check_push
+from ..publishing import check_push, choose_layout
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
@@ -27,6 +27,7 @@ from .common import (
     SHUFFLE_BUFFER,
     Result,
     add_dataset_arguments,
+    add_layout_argument,
     add_model_argument,
     chosen_recipe,
     dataset_name,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the fine-tuned model is saved")
     parser.add_argument("--push-to-hub", metavar="REPO_ID", help="also push it there, as `push` does")
+    add_layout_argument(parser)
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
     parser.add_argument("--streaming", action="store_true", help="read data sets of the Hub as they are needed")
@@ -121,6 +123,7 @@ def run(args: argparse.Namespace) -> Result:
             "the last, or remove that folder to start anew."
         )
     pruner = SNPPruner.from_pretrained(args.model)
+    layout = choose_layout(pruner.record, args.layout)
     columns = {"image_column": args.image_column, "label_column": args.label_column}
 
     def load(name: str, split: str) -> Any:
@@ -146,9 +149,9 @@ def run(args: argparse.Namespace) -> Result:
     if eval_dataset is not None:
         name = dataset_name(args.eval_dataset, args.eval_dataset_split)
         result |= pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **columns)
-    pruner.save_pretrained(args.output)
+    pruner.save_pretrained(args.output, layout=layout)
     if repo_id:
-        result["commit_url"] = str(pruner.push_to_hub(repo_id))
+        result["commit_url"] = str(pruner.push_to_hub(repo_id, layout=layout))
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []
     lines.append(f"Saved in {args.output}")

@@ -131,6 +131,20 @@ class Measurements:
 
         return replace(self, accuracies=valid(self.accuracies), latencies=valid(self.latencies))
 
+    def with_weights(self, before: str, after: str) -> "Measurements":
+        """A copy in which the numbers of the weights `before` are those of `after`, which are the same function."""
+
+        def renamed(numbers: list) -> list:
+            return [replace(number, weights=after) if number.weights == before else number for number in numbers]
+
+        pruned_weights = after if self.pruned_weights == before else self.pruned_weights
+        return replace(
+            self,
+            accuracies=renamed(self.accuracies),
+            latencies=renamed(self.latencies),
+            pruned_weights=pruned_weights,
+        )
+
     def after_pruning(
         self, weights: str, pruned_weights: str, statistics: CalibrationStatistics | None
     ) -> "Measurements":
