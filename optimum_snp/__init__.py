@@ -4,8 +4,7 @@ from .configuration import SNPConfig
 from .plan.plan import PruningPlan
 from .pruner import SNPPruner
 from .training import DistillationConfig, Recipe
+from .version import __version__
 
-
-__version__ = "0.1.0"
 
 __all__ = ["DistillationConfig", "PruningPlan", "Recipe", "SNPConfig", "SNPPruner", "__version__"]

@@ -10,6 +10,8 @@ from huggingface_hub import hf_hub_download
 
 from .file_names import CONFIG_NAME
 from .presets import PRESETS
+from .saved_fields import read_fields
+from .version import __version__
 
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 METHODS = ("snp", "snp-refit", "projection")
 # Those that solve for new weights, from second moments of the activations.
 REFITTING_METHODS = ("snp-refit", "projection")
+# In a saved config, beside the fields: what wrote it.
+VERSION_KEY = "optimum_snp_version"
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 # The budgets, with what each counts.
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
@@ -285,9 +289,10 @@ class SNPConfig:
         return asdict(self)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes `snp_config.json` into the folder, which is made if need be."""
+        """Writes `snp_config.json`, with the version of this package, into the folder, which is made if need be."""
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        (Path(save_directory) / CONFIG_NAME).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        saved = {VERSION_KEY: __version__, **self.to_dict()}
+        (Path(save_directory) / CONFIG_NAME).write_text(json.dumps(saved, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> "SNPConfig":
@@ -317,11 +322,8 @@ class SNPConfig:
         Raises:
             ValueError: If a value is out of range.
         """
-        known = {option.name for option in fields(cls)}
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            logger.warning(f"The saved config has fields that this version does not know: {', '.join(unknown)}.")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        values = {name: value for name, value in values.items() if name != VERSION_KEY}
+        return read_fields(cls, values, "The saved config")
 
 
 def _default(name: str) -> Any:

@@ -8,7 +8,12 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from .calibration import CalibrationStatistics, collect_statistics, model_fingerprint
+from .calibration import (
+    CalibrationStatistics,
+    collect_statistics,
+    fingerprint_of_version_0_1,
+    model_fingerprint,
+)
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
@@ -100,7 +105,7 @@ class SNPPruner:
         image_processor: BaseImageProcessor | None = None,
         **options: Any,
     ) -> "SNPPruner":
-        """Loads a ViT, DeiT or Swin, or a model pruned before.
+        """Loads a model of a registered family (ViT, DeiT, Swin, DINOv2), or a model pruned before.
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
@@ -114,7 +119,7 @@ class SNPPruner:
         Raises:
             TypeError: If the object is no `PreTrainedModel`, or comes with options that only a name can use.
             ValueError: If the architecture is not supported (the message lists what is), a folder has no config.json,
-                or a weight is NaN or infinite.
+                a checkpoint lacks weights, or weights cannot be read: NaN, quantised, offloaded, or with adapters.
             OSError: If the Hub or the repository cannot be reached; from transformers.
         """
         if not isinstance(model_name_or_path, (str, Path)):
@@ -129,7 +134,11 @@ class SNPPruner:
         if type(source).__name__ in our_classes() or getattr(source.config, "head_dim", None) is not None:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
-        return cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        pruner.measurements = pruner.measurements.with_fingerprint(
+            fingerprint_of_version_0_1(pruner.model), model_fingerprint(pruner.model)
+        )
+        return pruner
 
     def copy(self) -> "SNPPruner":
         """Another pruner of the same model at the same stage, for another plan or training.
@@ -153,7 +162,9 @@ class SNPPruner:
     @property
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
-        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout)
+        return ModelRecord(
+            self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout
+        )
 
     def calibrate(
         self,
@@ -217,8 +228,9 @@ class SNPPruner:
             ValueError: If the file holds no statistics, or those of another model.
         """
         statistics = CalibrationStatistics.load(path)
-        if statistics.fingerprint != model_fingerprint(self.model):
+        if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
+        statistics.fingerprint = model_fingerprint(self.model)
         self.statistics = statistics
         return statistics
 
@@ -229,13 +241,14 @@ class SNPPruner:
 
         Raises:
             TypeError: If `config` is no [`SNPConfig`].
-            ValueError: If the model is not calibrated, lists of the config do not fit it, or a budget cannot be
-                reached (the message names the least share that can).
+            ValueError: If the model is not calibrated, or has changed since, lists of the config do not fit it, or a
+                budget cannot be reached (the message names the least share that can).
         """
         if not isinstance(config, SNPConfig):
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
+        self._check_unchanged()
         plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
         plan.previous = self.pruning_plan
         return plan
@@ -271,6 +284,8 @@ class SNPPruner:
             plan = self.plan(plan)
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
+        if self.statistics is not None:
+            self._check_unchanged()
         pruned = self._reshape(plan)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
@@ -280,6 +295,13 @@ class SNPPruner:
         self.statistics = None  # of the model before
         self.layout = plan.config.layout
         return self.model
+
+    def _check_unchanged(self) -> None:
+        if self.statistics.fingerprint != model_fingerprint(self.model):
+            raise ValueError(
+                "The model has changed since it was calibrated: its weights, or what its config says of its function. "
+                "Call calibrate(dataset) again."
+            )
 
     def _reshape(self, plan: PruningPlan) -> SNPModel:
         """One process solves for the weights, all load them."""
@@ -460,9 +482,7 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(
-        self, save_directory: str | Path, *, layout: str | None = None, **options: Any
-    ) -> None:
+    def save_pretrained(self, save_directory: str | Path, *, layout: str | None = None, **options: Any) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where

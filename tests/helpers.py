@@ -22,6 +22,10 @@ SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 FAMILIES = {
     "ViT": (transformers.ViTConfig, SIZES),
     "DeiT": (transformers.DeiTConfig, SIZES),
+    "Dinov2": (
+        transformers.Dinov2Config,
+        {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 2, "patch_size": 8},
+    ),
     # 8 x 8 tokens, then 4 x 4: the windows fit neither, so that both stages pad.
     "Swin": (
         transformers.SwinConfig,

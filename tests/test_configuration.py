@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import optimum_snp
 from optimum_snp import SNPConfig
 from optimum_snp.presets import PRESETS
 
@@ -84,3 +85,11 @@ def test_unknown_keys_of_a_file_warn(tmp_path, caplog):
 def test_folder_without_config(tmp_path):
     with pytest.raises(ValueError, match=r"has no snp_config.json"):
         SNPConfig.from_pretrained(tmp_path)
+
+
+def test_the_saved_config_says_which_version_wrote_it(tmp_path, caplog):
+    config = SNPConfig(mlp_sparsity=0.5)
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "snp_config.json").read_text())["optimum_snp_version"] == optimum_snp.__version__
+    assert SNPConfig.from_pretrained(tmp_path) == config
+    assert not caplog.text

@@ -17,6 +17,8 @@ ROOMS = (
     "packages",
     "drawing",
     "presets",
+    "version",
+    "saved_fields",
     # what the user asks for
     "configuration",
     # models, and what is known of them

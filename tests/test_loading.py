@@ -4,11 +4,13 @@ import json
 import os
 
 import pytest
+import torch
 import transformers
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import ViTMAEConfig, ViTMAEModel
 
-from optimum_snp import SNPPruner
+from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import model_fingerprint
 from optimum_snp.families import short_names
 from optimum_snp.file_names import EXPORT_NAME
@@ -128,4 +130,47 @@ def test_an_exported_model_is_refused_by_name(tmp_path):
     build_source("ViTModel").config.save_pretrained(tmp_path)
     (tmp_path / EXPORT_NAME).write_text("{}")
     with pytest.raises(ValueError, match=r"holds an exported model.*Name the model that it was exported from"):
+        SNPPruner.from_pretrained(tmp_path)
+
+
+def without(names, model, folder):
+    """Saves a model without some of its weights."""
+    model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not any(part in name for part in names)}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_pooler_without_weights_is_left_out(tmp_path, pixel_values, caplog):
+    source = build_source("ViTModel")
+    without(["pooler"], source, tmp_path)
+    pruners = [SNPPruner.from_pretrained(tmp_path) for _ in range(2)]
+    assert "has no weights for the pooler of a ViTModel; it goes without" in caplog.text
+    for pruner in pruners:
+        assert pruner.model.pooler is None
+        with torch.no_grad():
+            found = pruner.model(pixel_values).last_hidden_state
+            torch.testing.assert_close(found, source(pixel_values).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "part", "named"),
+    [
+        ("ViTForImageClassification", "classifier", "classifier.bias, classifier.weight"),
+        ("SwinModel", "layernorm_after", r"layernorm_after.bias, .* and others"),
+        ("Dinov2Model", "position_embeddings", "embeddings.position_embeddings"),
+    ],
+)
+def test_random_weights_are_refused(class_name, part, named, tmp_path):
+    without([part], build_source(class_name), tmp_path)
+    with pytest.raises(ValueError, match=rf"has no weights for .*{named}.*they would be random"):
+        SNPPruner.from_pretrained(tmp_path)
+
+
+def test_a_pruned_model_without_all_of_its_weights(source, pixel_values, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
+    without(["layers.1.mlp.fc2"], pruner.model, tmp_path)
+    with pytest.raises(ValueError, match=r"has no weights for snp_vit.layers.1.mlp.fc2.bias"):
         SNPPruner.from_pretrained(tmp_path)

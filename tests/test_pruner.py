@@ -272,3 +272,26 @@ def test_pruning_a_pruned_model_goes_on_from_its_sizes(pruner, digits, tmp_path)
     again = SNPPruner.from_pretrained(tmp_path / "model")
     again.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=digits[0])
     assert [block["intermediate_size"] for block in again.model.config.block_configs] == [48] * 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.classifier.weight.data.mul_(1.01),
+        lambda model: setattr(model.config, "layer_norm_eps", 1e-3),
+        lambda model: setattr(model.config, "hidden_act", "relu"),
+        lambda model: setattr(model.config, "image_size", 64),
+    ],
+    ids=["weights", "epsilon", "activation", "image size"],
+)
+def test_a_model_that_changed_since_calibration(source, pixel_values, change, tmp_path):
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.calibrate(pixel_values)
+    pruner.statistics.save(tmp_path / "statistics.safetensors")
+    plan = pruner.plan(SNPConfig(mlp_sparsity=0.5))
+    change(pruner.model)
+    for verb in (lambda: pruner.plan(SNPConfig(mlp_sparsity=0.5)), lambda: pruner.prune(plan)):
+        with pytest.raises(ValueError, match=r"has changed since it was calibrated.*Call calibrate"):
+            verb()
+    with pytest.raises(ValueError, match="those of another model"):
+        pruner.load_statistics(tmp_path / "statistics.safetensors")

@@ -17,9 +17,10 @@ from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
 from .data import calibration_subset, pixel_dataset
+from .fingerprint import model_fingerprint
 from .moments import complete_moments, moment_hooks
 from .sensitivities import add_sensitivities, start_sensitivities
-from .statistics import CalibrationStatistics, model_fingerprint
+from .statistics import CalibrationStatistics
 
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,5 @@
 """What calibration keeps of the images: float64 sums per block, small, additive over images and processes."""
 
-import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import torch
 from accelerate.utils import reduce
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from ..processes import process_state
 
@@ -152,15 +148,3 @@ def check_statistics_path(path: str | Path) -> None:
     """
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path} cannot be written: name a file in a folder that exists.")
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """Digest of the sizes of every block and of all weights."""
-    digest = hashlib.blake2b(json.dumps(model.config.block_configs, sort_keys=True).encode(), digest_size=16)
-    for tensor in _in_order(model):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _in_order(model: nn.Module) -> Iterable[torch.Tensor]:
-    return (parameter.reshape(-1) for _, parameter in sorted(model.named_parameters()))

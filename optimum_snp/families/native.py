@@ -120,9 +120,7 @@ def _common_sizes(config: PretrainedConfig) -> NativeSizes:
     first = blocks[0]
     for index, block in enumerate(blocks):
         differences = [("v_head_dim", index, "qk_head_dim", index)]
-        differences += [
-            (name, index, name, 0) for name in ("num_attention_heads", "qk_head_dim", "intermediate_size")
-        ]
+        differences += [(name, index, name, 0) for name in ("num_attention_heads", "qk_head_dim", "intermediate_size")]
         for name, position, other_name, other in differences:
             size, expected = blocks[position][name], blocks[other][other_name]
             if size != expected:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
+from ..saved_fields import read_fields
 from ..structure import block_sizes, resized_config, stream_widths
 from .sizes import NEURON_PARTS
 
@@ -186,13 +187,7 @@ class PruningPlan:
         # Plans from before heads could be removed do not list them.
         values["blocks"] = [{"heads": _all_heads(block), **block} for block in values["blocks"]]
         for name, kind in (("widths", WidthPlan), ("blocks", BlockPlan)):
-            expected = {option.name for option in fields(kind)}
-            for index, part in enumerate(values[name]):
-                if set(part) != expected:
-                    raise ValueError(
-                        f"{name}[{index}] of the plan must have the fields {', '.join(sorted(expected))}."
-                    )
-            values[name] = [kind(**part) for part in values[name]]
+            values[name] = [_read_part(kind, part, f"{name}[{index}]") for index, part in enumerate(values[name])]
         if values["previous"] is not None:
             values["previous"] = cls.from_dict(values["previous"])
         plan = cls(**values)
@@ -270,6 +265,13 @@ class PruningPlan:
                 f"parameters    {_change(first.parameters_before, self.parameters_after)}",
             ]
         return "\n".join(rows)
+
+
+def _read_part(kind: type, values: dict[str, Any], where: str) -> Any:
+    expected = [option.name for option in fields(kind)]
+    if not set(expected) <= set(values):
+        raise ValueError(f"{where} of the plan must have the fields {', '.join(sorted(expected))}.")
+    return read_fields(kind, values, f"{where} of the plan")
 
 
 def _table_row(index: int, block: BlockPlan) -> str:

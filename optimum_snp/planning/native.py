@@ -21,7 +21,6 @@ from .budget import Costs
 from .removal import kept_head_counts
 
 
-
 def check_native(config: SNPConfig, model: SNPModel, minimum: Sizes) -> None:
     """Tells before any work whether what is planned for a model fits a plain checkpoint.
 
@@ -157,4 +156,3 @@ def _same_sizes(slots: Sizes, head_dim: int, intermediate_size: int, width: int)
         Part.WIDTH: width,
     }
     return {(part, index): sizes[part] for part, index in slots}
-

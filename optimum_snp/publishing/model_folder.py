@@ -29,9 +29,7 @@ def choose_layout(record: ModelRecord, layout: str | None) -> str:
     return layout
 
 
-def save_model(
-    record: ModelRecord, save_directory: str | Path, *, layout: str | None = None, **options: Any
-) -> None:
+def save_model(record: ModelRecord, save_directory: str | Path, *, layout: str | None = None, **options: Any) -> None:
     """Lets one process save a model in one step; see [`SNPPruner.save_pretrained`]."""
     layout = choose_layout(record, layout)
     card = check_save_directory(save_directory) / CARD_NAME
@@ -84,7 +82,7 @@ def write_model(
 def _loaded_again(record: ModelRecord, model: SNPModel) -> ModelRecord:
     """The record of what a plain checkpoint loads as: the same function, whose weights differ by a scale."""
     weights = model_fingerprint(record.model), model_fingerprint(model)
-    return replace(record, model=model, measurements=record.measurements.with_weights(*weights))
+    return replace(record, model=model, measurements=record.measurements.with_fingerprint(*weights))
 
 
 def write_history(folder: Path, record: ModelRecord, weights: str | None = None) -> None:

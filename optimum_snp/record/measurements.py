@@ -5,7 +5,6 @@ on. Weights that have changed since take their numbers with them.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from ..calibration import CalibrationStatistics
 from ..plan.plan import PruningPlan
+from ..saved_fields import read_fields
 
 
 DENSE, PRUNED, FINE_TUNED = "dense", "pruned", "fine-tuned"
@@ -131,18 +131,17 @@ class Measurements:
 
         return replace(self, accuracies=valid(self.accuracies), latencies=valid(self.latencies))
 
-    def with_weights(self, before: str, after: str) -> "Measurements":
-        """A copy in which the numbers of the weights `before` are those of `after`, which are the same function."""
+    def with_fingerprint(self, before: str, now: str) -> "Measurements":
+        """A copy in which the weights that had the fingerprint `before` have the fingerprint `now`."""
 
         def renamed(numbers: list) -> list:
-            return [replace(number, weights=after) if number.weights == before else number for number in numbers]
+            return [replace(number, weights=now) if number.weights == before else number for number in numbers]
 
-        pruned_weights = after if self.pruned_weights == before else self.pruned_weights
         return replace(
             self,
             accuracies=renamed(self.accuracies),
             latencies=renamed(self.latencies),
-            pruned_weights=pruned_weights,
+            pruned_weights=now if self.pruned_weights == before else self.pruned_weights,
         )
 
     def after_pruning(
@@ -169,7 +168,7 @@ class Measurements:
 
     @classmethod
     def load(cls, path: str | Path) -> "Measurements":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote; fields that this version does not know are left out with a warning.
 
         Raises:
             ValueError: If the file holds something else.
@@ -177,9 +176,9 @@ class Measurements:
         try:
             values = json.loads(Path(path).read_text())
             return cls(
-                stage=Stage(**values["stage"]),
-                accuracies=list(_read(Accuracy, values["accuracies"])),
-                latencies=list(_read(Latency, values["latencies"])),
+                stage=read_fields(Stage, values["stage"], f"{path}, stage"),
+                accuracies=_read(Accuracy, values["accuracies"], f"{path}, accuracies"),
+                latencies=_read(Latency, values["latencies"], f"{path}, latencies"),
                 spectra=values["spectra"],
                 calibration_images=values["calibration_images"],
                 pruned_weights=values.get("pruned_weights"),
@@ -193,9 +192,10 @@ class Measurements:
         return cls(Stage(len(plan.steps), PRUNED) if plan else Stage())
 
 
-def _read(kind: type, numbers: list[dict[str, Any]]) -> Iterator[Any]:
-    for number in numbers:
-        yield kind(**{**number, "stage": Stage(**number["stage"])})
+def _read(kind: type, numbers: list[dict[str, Any]], where: str) -> list[Any]:
+    return [
+        read_fields(kind, {**number, "stage": read_fields(Stage, number["stage"], where)}, where) for number in numbers
+    ]
 
 
 def relative_spectra(statistics: CalibrationStatistics) -> list[list[list[float]]]:

@@ -199,7 +199,7 @@ def test_plans_that_know_no_steps_load(plan):
     [
         (lambda plan: plan.update(format_version=9), "format_version of the plan must be 1, got 9"),
         (lambda plan: plan.pop("widths"), "The plan has no widths"),
-        (lambda plan: plan["blocks"][1].update(size=3), r"blocks\[1\] of the plan must have the fields after, before"),
+        (lambda plan: plan["blocks"][1].pop("mlp"), r"blocks\[1\] of the plan must have the fields after, before"),
         (lambda plan: plan["widths"][0]["kept"].pop(), r"widths\[0\] keeps 35 neurons, the size after pruning is 36"),
         (lambda plan: plan["blocks"][1]["mlp"].reverse(), r"blocks\[1\].mlp must be rising"),
         (lambda plan: plan["blocks"][0]["value"].pop(), r"blocks\[0\].value has 3 heads, the block keeps 4"),
@@ -217,3 +217,11 @@ def test_plan_of_another_model(plan):
     other = convert(build_source("ViTForImageClassification", intermediate_size=64))
     with pytest.raises(ValueError, match="made for a model of other sizes"):
         plan.pruned_config(other.config)
+
+
+def test_fields_of_a_later_version_are_left_out_with_a_warning(plan, caplog):
+    values = json.loads(json.dumps(plan.to_dict()))
+    values["blocks"][1]["tokens"], values["widths"][0]["axis"] = 3, "x"
+    assert PruningPlan.from_dict(values) == plan
+    assert "blocks[1] of the plan has fields that this version does not know: tokens" in caplog.text
+    assert "widths[0] of the plan has fields that this version does not know: axis" in caplog.text

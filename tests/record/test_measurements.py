@@ -1,5 +1,7 @@
 """Numbers belong to the weights that they were measured on."""
 
+import json
+
 import datasets
 import pytest
 import torch
@@ -178,3 +180,17 @@ def test_data_sets_of_the_hub_are_known():
     expected = {"dataset": "ylecun/mnist", "dataset_id": "ylecun/mnist", "split": "test"}
     assert identify_dataset(dataset) == expected
     assert identify_dataset(dataset, "MNIST") == {**expected, "dataset": "MNIST"}
+
+
+def test_fields_of_a_later_version_are_left_out_with_a_warning(tmp_path, caplog):
+    path = tmp_path / "snp_measurements.json"
+    measurements = Measurements()
+    measurements.add(Accuracy(Stage(), "w", 0.5, 0.9, 10, dataset="digits"))
+    measurements.save(path)
+    values = json.loads(path.read_text())
+    values["accuracies"][0]["f1"] = 0.4
+    values["stage"]["date"] = "today"
+    path.write_text(json.dumps(values))
+    assert Measurements.load(path) == measurements
+    assert "accuracies has fields that this version does not know: f1" in caplog.text
+    assert "stage has fields that this version does not know: date" in caplog.text

@@ -156,3 +156,28 @@ def test_features_without_a_head_are_the_kept_axes(pixel_values):
     normalised = (dense - source.layernorm.bias) / scale * scale.square().mean().sqrt()
     assert features.shape[-1] == 30
     torch.testing.assert_close(features @ features.mT, normalised @ normalised.mT, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["snp-refit", "projection"])
+@pytest.mark.parametrize("class_name", ["ViTModel", "DeiTModel"])
+def test_the_public_features_of_a_model_with_a_pooler_keep_their_scale(class_name, method, pixel_values):
+    """The final norm's scale and shift belong to `last_hidden_state`, not to the pooler alone."""
+    source = build_source(class_name)
+    with torch.no_grad():
+        source.layernorm.weight.add_(torch.rand(48) * 2)
+        source.layernorm.bias.add_(1.0)
+        expected = source(pixel_values)
+    pruner = SNPPruner.from_pretrained(source)
+    pruned = pruner.prune(
+        SNPConfig(method=method, hidden_sparsity=1 / 48), calibration_dataset=torch.randn(64, 3, 32, 32)
+    )
+    with torch.no_grad():
+        actual = pruned(pixel_values)
+    states, dense = actual.last_hidden_state, expected.last_hidden_state
+    if method == "snp-refit":
+        dense = dense[..., pruner.pruning_plan.widths[0].kept]
+        assert (states - dense).norm() < 0.1 * dense.norm()
+    else:  # rotated; of the scale only its size is left
+        scale = float(source.layernorm.weight.square().mean().sqrt())
+        assert float(states.square().mean().sqrt()) == pytest.approx(scale, rel=0.05)
+    assert (actual.pooler_output - expected.pooler_output).norm() < 0.3 * expected.pooler_output.norm()
