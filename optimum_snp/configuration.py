@@ -246,8 +246,8 @@ class SNPConfig:
             )
         if self.frozen_blocks:
             raise ValueError(
-                f"frozen_blocks keep their sizes; with layout={NATIVE_LAYOUT!r} all blocks have the same. Leave one of "
-                "both out."
+                f"frozen_blocks keep their sizes; with layout={NATIVE_LAYOUT!r} all blocks have the same. Leave "
+                "frozen_blocks out."
             )
 
     def _check_dropped_blocks(self) -> None:

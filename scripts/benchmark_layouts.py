@@ -1,8 +1,8 @@
 """What one size for all blocks costs: budgets with free sizes against those of plain checkpoints (layout="native").
 
 On classifiers of real images, without any training. Each is a folder with `model/`, an ordinary
-`ViTForImageClassification`, and `data.pt` with tensors of images as uint8: `calibration`, and `x` and their classes `y`
-to test on. A third variant has the MLP sizes that a DINOv2 of transformers can have, whole multiples of the width.
+`ViTForImageClassification`, and `data.pt` with tensors of images as uint8: `calibration`, and `x` and their classes
+`y` to test on. A third variant has the MLP sizes that a DINOv2 of transformers can have, whole multiples of the width.
 
     python scripts/benchmark_layouts.py FOLDER [FOLDER ...] --output layouts.json
 """

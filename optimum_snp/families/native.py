@@ -118,7 +118,7 @@ def _common_sizes(config: PretrainedConfig) -> NativeSizes:
     """
     blocks = block_sizes(config)
     first = blocks[0]
-    for index, block in enumerate(blocks):
+    for index in range(len(blocks)):
         differences = [("v_head_dim", index, "qk_head_dim", index)]
         differences += [(name, index, name, 0) for name in ("num_attention_heads", "qk_head_dim", "intermediate_size")]
         for name, position, other_name, other in differences:
@@ -126,9 +126,9 @@ def _common_sizes(config: PretrainedConfig) -> NativeSizes:
             if size != expected:
                 raise ValueError(
                     f"{name} of block {position} is {size}, but {other_name} of block {other} is {expected}. In a "
-                    "plain checkpoint (layout='native') all blocks have one num_attention_heads, one size for queries, "
-                    "keys and values, and one intermediate_size. Plan with SNPConfig(layout='native'), or save it "
-                    "with layout='snp'."
+                    "plain checkpoint (layout='native') all blocks have one num_attention_heads, one size for "
+                    "queries, keys and values, and one intermediate_size. Plan with SNPConfig(layout='native'), or "
+                    "save it with layout='snp'."
                 )
     return NativeSizes(first["num_attention_heads"], first["qk_head_dim"], first["intermediate_size"])
 

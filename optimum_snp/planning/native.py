@@ -35,10 +35,8 @@ def check_native(config: SNPConfig, model: SNPModel, minimum: Sizes) -> None:
     Raises:
         ValueError: If not; the message names what stands in the way.
     """
-    if config.budget is None:
-        sizes = sizes_of_shares(config, model.config)
-    else:
-        sizes = native_minimum(minimum, model.config)
+    from_shares = config.budget is None
+    sizes = sizes_of_shares(config, model.config) if from_shares else native_minimum(minimum, model.config)
     widths = [size for (part, _), size in sizes.items() if part is Part.WIDTH]
     counts = kept_head_counts(config, model.config)
     resized = [

@@ -51,7 +51,7 @@ def write_model(
     previous_card: str | None = None,
     **options: Any,
 ) -> None:
-    """Writes weights, config, the modeling code of layout `"snp"`, image processor, history and card into an empty folder.
+    """Writes weights, config, image processor, history, card, and with layout `"snp"` the code, into an empty folder.
 
     Args:
         folder (`Path`):
