@@ -17,7 +17,7 @@ from .calibration import (
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
-from .families import convert, our_classes
+from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
 from .methods import method_of
@@ -87,7 +87,7 @@ class SNPPruner:
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
-        self.image_processor = image_processor
+        self.image_processor = convert_image_processor(image_processor, type(model).__name__)
         self.statistics: CalibrationStatistics | None = None
         self.pruning_plan = pruning_plan
         self.original: SNPModel | None = None

@@ -1,13 +1,13 @@
 """What has to be known of a family of models of transformers; one object each, in a folder of its own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 
 Weights = dict[str, torch.Tensor]
@@ -51,6 +51,33 @@ class Family(ABC):
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
 
+    def check_installed(self) -> None:
+        """Tells before any work whether the packages that its models need are there.
+
+        Raises:
+            ImportError: If not; the message says how to get them.
+        """
+
+    def class_name_of(self, config: Mapping[str, Any]) -> str | None:
+        """The class of transformers that a saved config without `architectures` is for; `None` if it is no one's.
+
+        Args:
+            config (`Mapping[str, Any]`):
+                What its config.json holds.
+        """
+        return None
+
+    def check_config(self, config: Mapping[str, Any], class_name: str) -> None:
+        """Tells by a saved config alone, before weights are downloaded, whether its model can be converted.
+
+        Raises:
+            ValueError: If it is known that it cannot.
+        """
+
+    def target_class(self, source: PreTrainedModel) -> type[PreTrainedModel]:
+        """The class of ours that a source is converted to."""
+        return self.source_classes[type(source).__name__]
+
     @abstractmethod
     def convert_config(self, source: PreTrainedModel) -> PretrainedConfig:
         """The config of our dense model that is the same function as `source`.
@@ -58,6 +85,10 @@ class Family(ABC):
         Raises:
             ValueError: If an option of `source` cannot be expressed; the message names it.
         """
+
+    def source_weights(self, source: PreTrainedModel) -> Weights:
+        """All weights of a source, by their names in transformers; they may share memory."""
+        return source.state_dict(keep_vars=True)
 
     @abstractmethod
     def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
@@ -69,6 +100,14 @@ class Family(ABC):
             model_class (`type`):
                 The class of ours that they are for.
         """
+
+    def convert_image_processor(self, image_processor: BaseImageProcessor) -> BaseImageProcessor:
+        """What is saved with a model that came with this image processor.
+
+        Raises:
+            ValueError: If it prepares images in a way that cannot be saved.
+        """
+        return image_processor
 
     @abstractmethod
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
@@ -91,6 +130,10 @@ class Family(ABC):
                 All names that its source goes by.
         """
         return self.title
+
+    def native_version_of(self, config: PretrainedConfig) -> str | None:
+        """`native_version` for a model of ours."""
+        return self.native_version
 
     def native_class(self, config: PretrainedConfig, model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
         """The class of transformers that a model of ours is saved as, if its sizes fit.

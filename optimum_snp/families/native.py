@@ -52,7 +52,7 @@ def native_config(config: PretrainedConfig, model_class: type[PreTrainedModel]) 
         raise ValueError(
             f"transformers {transformers.__version__} does not read the size of a head from the config of a "
             f"{native_class.__name__}. A plain checkpoint of {family.title} needs transformers >= "
-            f"{family.native_version}; with an older one save with layout='snp'."
+            f"{family.native_version_of(config)}; with an older one save with layout='snp'."
         )
     return native
 
@@ -96,10 +96,10 @@ def native_family(config: PretrainedConfig) -> Family:
         ValueError: If it cannot.
     """
     family = family_of_model(config)
-    if family.native_version is None:
+    if family.native_version_of(config) is None:
         able = ", ".join(other.title for other in families() if other.native_version)
         raise ValueError(
-            f"{family.title} cannot be saved as a plain checkpoint (layout='native'): its classes in transformers "
+            f"{family.title_of(config, '')} cannot be saved as a plain checkpoint (layout='native'): its classes in transformers "
             f"have no option for the size of a head. Those of {able} have. Save it with layout='snp'."
         )
     return family

@@ -131,7 +131,9 @@ def write_card(
         repo_id=repo_id,
         name=f'"{repo_id or "."}"',
         usage=_usage(record, repo_id or ".", layout),
-        native_version=family_of_model(record.model.config).native_version if layout == NATIVE_LAYOUT else None,
+        native_version=family_of_model(record.model.config).native_version_of(record.model.config)
+        if layout == NATIVE_LAYOUT
+        else None,
         pictures=pictures,
         limits=_limits(record, measurements, present, weights),
         is_backbone=record.model._auto_class == "AutoBackbone",
