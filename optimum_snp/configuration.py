@@ -124,6 +124,13 @@ class SNPConfig:
             "the dense outputs by least squares"
         },
     )
+    reconstruction: bool | None = field(
+        default=None,
+        metadata={
+            "help": "refit the pruned blocks in sequence, so that each makes up for what those before it lost, on the "
+            "calibration images (default: yes for 'projection' and 'snp-refit' if images are at hand)"
+        },
+    )
     num_singular_directions: int | float | None = field(
         default=0.9,
         metadata={
@@ -183,6 +190,8 @@ class SNPConfig:
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
         _choice("layout", self.layout, LAYOUTS)
+        if self.reconstruction not in (True, False, None):
+            raise ValueError(f"reconstruction must be True, False or None, got {self.reconstruction!r}.")
         self._check_budget()
         self._check_dropped_blocks()
         self._check_layout()

@@ -9,12 +9,16 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, T
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import (
+    CalibrationImages,
     CalibrationStatistics,
-    collect_statistics,
+    choose_images,
+    collect_from_images,
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
+from .data import LabelMap
+from .data.classes import number_names
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
@@ -27,7 +31,9 @@ from .planning.decide import check_fits, decide
 from .processes import process_state, run_on_main_process, tensors_of_main_process
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
 from .publishing.recording import record_accuracy, record_latency
+from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
+from .recovery import Recovery, recover
 from .training import (
     DistillationConfig,
     Recipe,
@@ -54,6 +60,8 @@ class SNPPruner:
         model: The model at its present stage, in our architecture.
         image_processor: Prepares images for it; `None` if it came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
+        calibration_images: The images that `model` was calibrated on, for reconstruction; `None` as `statistics`, and
+            with statistics that were loaded.
         pruning_plan: The plan that `model` was pruned by; `None` before.
         original: The model as it was before this pruner first pruned it, the teacher of `finetune` unless another is
             named; `None` before. Set it to `None` to free its memory.
@@ -87,8 +95,10 @@ class SNPPruner:
     ):
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
+        number_names(self.model.config)
         self.image_processor = convert_image_processor(image_processor, type(model).__name__)
         self.statistics: CalibrationStatistics | None = None
+        self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
@@ -174,6 +184,8 @@ class SNPPruner:
         batch_size: int = 16,
         seed: int = 42,
         image_column: str | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         moments: bool = True,
         sensitivities: bool = True,
     ) -> CalibrationStatistics:
@@ -195,6 +207,10 @@ class SNPPruner:
                 Of the choice of images.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the data set.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             moments (`bool`, *optional*, defaults to `True`):
                 Whether to sum what methods `"snp-refit"` and `"projection"` and all budgets need. `"snp"` is faster
                 without.
@@ -208,17 +224,19 @@ class SNPPruner:
             TypeError: If the dataset is of no supported kind.
             ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape.
         """
-        self.statistics = collect_statistics(
-            self.model,
+        images = self._choose_images(
             dataset,
-            num_samples=num_samples,
+            num_samples,
             batch_size=batch_size,
             seed=seed,
-            image_processor=self.image_processor,
             image_column=image_column,
-            moments=moments,
-            sensitivities=sensitivities,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
         )
+        self.statistics = collect_from_images(
+            self.model, images, seed=seed, moments=moments, sensitivities=sensitivities
+        )
+        self.calibration_images = images
         return self.statistics
 
     def load_statistics(self, path: str | Path) -> CalibrationStatistics:
@@ -231,8 +249,13 @@ class SNPPruner:
         if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
         statistics.fingerprint = model_fingerprint(self.model)
-        self.statistics = statistics
+        self.statistics, self.calibration_images = statistics, None
         return statistics
+
+    def _choose_images(self, dataset: Any, num_samples: int, **options: Any) -> CalibrationImages:
+        return choose_images(
+            self.model, dataset, num_samples=num_samples, image_processor=self.image_processor, **options
+        )
 
     def plan(self, config: SNPConfig) -> PruningPlan:
         """Decides sizes and kept neurons of every block; `print(plan)` shows a table.
@@ -260,17 +283,19 @@ class SNPPruner:
             plan ([`PruningPlan`] or [`SNPConfig`]):
                 A plan for this model, or a config to make one from.
             calibration_dataset (*optional*):
-                With a config: images to calibrate on, `config.num_calibration_samples` of them. Not needed when the
-                model is calibrated already.
+                Images to calibrate on, `config.num_calibration_samples` of them; with a plan, to reconstruct on. Not
+                needed when the model was calibrated by this pruner.
 
         Returns:
             The pruned model, in eval mode.
 
         Raises:
             TypeError: If `plan` is neither.
-            ValueError: If the plan was made for a model of other sizes, or its method needs statistics and the model
-                is not calibrated; with a config as `calibrate` and `plan`.
+            ValueError: If the plan was made for a model of other sizes, its method needs statistics and the model is
+                not calibrated, or it asks for a reconstruction and there are no images; with a config as `calibrate`
+                and `plan`.
         """
+        self._check_images(plan, calibration_dataset)
         if isinstance(plan, SNPConfig):
             check_fits(plan, self.model)
             if calibration_dataset is not None:
@@ -286,13 +311,17 @@ class SNPPruner:
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         if self.statistics is not None:
             self._check_unchanged()
+        images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
+        plan.reconstruction_images = len(images) if images else None
         pruned = self._reshape(plan)
+        if images:
+            self._reconstruct(pruned, plan, images)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
         self.original = self.original or self.model
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
-        self.statistics = None  # of the model before
+        self.statistics = self.calibration_images = None  # of the model before
         self.layout = plan.config.layout
         return self.model
 
@@ -302,6 +331,34 @@ class SNPPruner:
                 "The model has changed since it was calibrated: its weights, or what its config says of its function. "
                 "Call calibrate(dataset) again."
             )
+
+    def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
+        config = getattr(plan, "config", plan)
+        if getattr(config, "reconstruction", None) and self.calibration_images is None and dataset is None:
+            raise ValueError(
+                "reconstruction=True refits on images, and this pruner has none. Pass calibration_dataset=, call "
+                "calibrate(dataset), or leave reconstruction out for the closed form alone."
+            )
+
+    def _images_to_reconstruct_on(self, config: SNPConfig, dataset: Any) -> CalibrationImages | None:
+        """The images, if the blocks of the pruned model are to be refitted on them."""
+        images = self.calibration_images
+        if config.reconstruction is False or (config.reconstruction is None and not config.refits):
+            return None
+        if images is None and dataset is not None:
+            images = self._choose_images(dataset, config.num_calibration_samples, seed=config.seed)
+        return images
+
+    def _reconstruct(self, pruned: SNPModel, plan: PruningPlan, images: CalibrationImages) -> None:
+        kept_blocks = [index for index, block in enumerate(plan.blocks) if block.after is not None]
+        method = method_of(plan.config)
+
+        def directions() -> dict[str, torch.Tensor]:
+            found = method.kept_directions(self.model, plan, self.statistics)
+            return {str(stream): directions for stream, directions in found.items()}
+
+        kept_directions = {int(stream): kept for stream, kept in tensors_of_main_process(directions).items()}
+        reconstruct(self.model, pruned, kept_blocks, kept_directions, images.batches())
 
     def _reshape(self, plan: PruningPlan) -> SNPModel:
         """One process solves for the weights, all load them."""
@@ -317,6 +374,89 @@ class SNPPruner:
         requires_grad = run_on_main_process(lambda: requires_grad)
         return build_like(self.model, type(self.model), config, weights, requires_grad)
 
+    def recover(
+        self,
+        images: Any,
+        minutes: float = 5.0,
+        *,
+        num_samples: int = 1024,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        teacher: str | Path | PreTrainedModel | None = None,
+        output_dir: str | Path = "recovery_output",
+        seed: int = 42,
+        image_column: str | None = None,
+        resume: bool = False,
+        **training_options: Any,
+    ) -> Recovery:
+        """Trains the pruned model for some minutes on unlabelled images, so that it comes closer to the dense one.
+
+        What is learned are the dense model's logits and final features, or its features alone where it has no
+        classifier. The learning rate is found by a few trial steps. Images that are held back choose the best state
+        along the way: the model is never left further from the dense one than it was.
+
+        Args:
+            images:
+                Unlabelled images of the kinds that `calibrate` takes.
+            minutes (`float`, *optional*, defaults to 5.0):
+                For trials and training together, beside one pass of the dense model over the images.
+            num_samples (`int`, *optional*, defaults to 1024):
+                Images to use, chosen at random by `seed`; an eighth of them, at most 128, is held back.
+            batch_size (`int`, *optional*, defaults to 32):
+                Images per step and device.
+            learning_rate (`float`, *optional*):
+                The peak of the schedule, instead of trials.
+            teacher (`str`, `Path` or `PreTrainedModel`, *optional*):
+                The dense model. Defaults to the model as it was before this pruner first pruned it.
+            output_dir (`str` or `Path`, *optional*, defaults to `"recovery_output"`):
+                For checkpoints.
+            seed (`int`, *optional*, defaults to 42):
+                Of the choice of images and their order.
+            image_column (`str`, *optional*):
+                The column of images, where their feature type does not tell.
+            resume (`bool`, *optional*, defaults to `False`):
+                Whether to go on from the last checkpoint in `output_dir`, as long as there is one.
+            training_options:
+                Further fields of `TrainingArguments`, such as `bf16=True`.
+
+        Returns:
+            [`Recovery`]: What it did, with the loss and the agreement with the dense model before and after.
+
+        Raises:
+            TypeError: If a dataset or the teacher is of no supported kind.
+            ValueError: If there is no dense model to learn from, it does not fit, or there are too few images.
+        """
+        dense = self._teacher_of_its_own() if teacher is None else self._load_dense(teacher)
+        chosen = self._choose_images(images, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        if self._shares_model:
+            self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
+        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
+        recovery = recover(
+            self.model,
+            dense,
+            chosen,
+            minutes=minutes,
+            output_dir=output_dir,
+            learning_rate=learning_rate,
+            seed=seed,
+            resume=resume,
+            write_history=lambda folder: write_history(folder, self.record),
+            **training_options,
+        )
+        self.statistics = self.calibration_images = None  # of the weights before training
+        return recovery
+
+    def _load_dense(self, teacher: str | Path | PreTrainedModel) -> SNPModel:
+        """A model to recover from, in our architecture."""
+        dense = convert(load_source(teacher) if isinstance(teacher, (str, Path)) else teacher)
+        if type(dense) is not type(self.model) or dense.config.num_labels != self.model.config.num_labels:
+            raise ValueError(
+                f"The teacher is a {type(dense).__name__} with {dense.config.num_labels} labels, the model a "
+                f"{type(self.model).__name__} with {self.model.config.num_labels}. Name the model that it was pruned "
+                "from."
+            )
+        return dense
+
     def finetune(
         self,
         train_dataset: Any,
@@ -325,6 +465,9 @@ class SNPPruner:
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         recipe: Recipe | str | None = None,
         distillation: DistillationConfig | None = None,
         teacher: str | Path | PreTrainedModel | None = None,
@@ -337,12 +480,21 @@ class SNPPruner:
 
         Args:
             train_dataset, eval_dataset:
-                Labelled datasets of the kinds that `calibrate` takes.
+                Labelled datasets of the kinds that `calibrate` takes; to evaluate on, also several by name. A model
+                without names for its classes takes those of the training set.
             args (`TrainingArguments`, *optional*):
                 As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default `args.dataloader_num_workers`, or a number that suits the
+                dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             recipe ([`Recipe`] or `str`, *optional*):
                 Random changes of the images, mixing, stochastic depth and an average of the weights to train by, or
                 the name of such a recipe, `"deit-20"` or `"deit-300"`. Its schedule comes with
@@ -394,6 +546,9 @@ class SNPPruner:
             image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             recipe=recipe,
             distillation=distillation,
             teacher=teacher,
@@ -405,7 +560,7 @@ class SNPPruner:
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
         output = trainer.train(resume_from_checkpoint=checkpoint)
         self.model = trained_model(trainer, self.model)
-        self.statistics = None  # of the weights before training
+        self.statistics = self.calibration_images = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
         return output
@@ -425,22 +580,35 @@ class SNPPruner:
         batch_size: int = 32,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
         dataset_name: str | None = None,
     ) -> dict[str, float]:
         """Top-1 and top-5 accuracy of the model at its present stage. The card of the model will state them.
 
+        A model for another `problem_type` is measured by `f1_micro`, `f1_macro` and `mean_average_precision`
+        (`"multi_label_classification"`) or `mse` and `r2` (`"regression"`), which its card does not state.
+
         Args:
             eval_dataset:
-                A labelled dataset of the kinds that `calibrate` takes.
+                A labelled dataset of the kinds that `calibrate` takes. A folder must be that of one split.
             batch_size (`int`, *optional*, defaults to 32):
                 Images per forward pass and device.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
+            label_map (`dict`, *optional*):
+                Which classes of the model those of the datasets are, where names do not tell: `{"name in the dataset":
+                "name in the model"}`. Without, classes that cannot be told by name are refused; see docs/data.md.
+            num_workers (`int`, *optional*):
+                Processes that decode images; by default a number that suits the dataset.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether images that cannot be read are left out, and named. All are decoded once for that.
             dataset_name (`str`, *optional*):
                 What the card calls the data set. Defaults to its name on the Hub or that of the folder.
 
         Returns:
-            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1], or the metrics of the problem.
 
         Raises:
             TypeError: If the model has no classifier.
@@ -452,6 +620,9 @@ class SNPPruner:
             batch_size=batch_size,
             image_column=image_column,
             label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
             dataset_name=dataset_name,
         )
 
@@ -519,6 +690,7 @@ class SNPPruner:
         num_samples: int = 64,
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         opset: int | None = None,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
@@ -544,6 +716,8 @@ class SNPPruner:
                 Of the choice.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
 
@@ -567,6 +741,7 @@ class SNPPruner:
                 num_samples=num_samples,
                 seed=seed,
                 image_column=image_column,
+                skip_unreadable=skip_unreadable,
                 opset=opset,
             )
         )

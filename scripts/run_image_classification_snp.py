@@ -26,10 +26,9 @@ import transformers
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from optimum_snp import DistillationConfig, SNPConfig, SNPPruner
-from optimum_snp.calibration.data import load_image_folder
-from optimum_snp.calibration.labels import are_same_classes, has_names
 from optimum_snp.commands.common import SHUFFLE_BUFFER, chosen_recipe
 from optimum_snp.configuration import BUDGETS, METHODS
+from optimum_snp.data import ModelClasses, load_image_folder
 from optimum_snp.folders import check_save_directory
 from optimum_snp.presets import PRESETS
 from optimum_snp.processes import run_on_main_process
@@ -214,18 +213,19 @@ def load_model(args: ModelArguments, names: list[str] | None) -> tuple[SNPPruner
     config = pruner.model.config
     if names is None:
         return pruner, False
+    classes = ModelClasses.of(config)
+    if len(names) == len(classes) and not classes.named:
+        ModelClasses(names).name(config)
+        return pruner, False
+    try:
+        classes.match(names)
+        return pruner, False
+    except ValueError as error:
+        if not args.ignore_mismatched_sizes:
+            raise ValueError(
+                f"{error} Or give the model a new classifier for these labels: --ignore_mismatched_sizes."
+            ) from error
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    if len(names) == config.num_labels and not has_names(config.id2label):
-        config.id2label, config.label2id = labels["id2label"], labels["label2id"]
-        return pruner, False
-    if set(names) <= config.label2id.keys() or are_same_classes(names, config.id2label):
-        return pruner, False
-    if not args.ignore_mismatched_sizes:
-        unknown = next(name for name in names if name not in config.label2id)
-        raise ValueError(
-            f"The data set has labels that the model does not know, such as {unknown!r}."
-            " With --ignore_mismatched_sizes it gets a new classifier for them."
-        )
     options |= {"ignore_mismatched_sizes": True, **labels}
     return SNPPruner.from_pretrained(args.model_name_or_path, **options), True
 

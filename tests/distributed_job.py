@@ -55,8 +55,10 @@ def calibrate_and_prune(class_name, num_samples):
     statistics = pruner.calibrate(IMAGES, num_samples=num_samples, batch_size=8)
     plan = pruner.plan(SHARES)
     # Only the main process may solve for the weights.
-    forbidden = mock.patch("optimum_snp.pruner.reshape", side_effect=AssertionError("solved by every process"))
-    with contextlib.nullcontext() if process_state().is_main_process else forbidden:
+    with contextlib.ExitStack() as stack:
+        if not process_state().is_main_process:
+            for work in ("optimum_snp.methods.method.Method.reshape", "optimum_snp.reconstruction.sequence.solve"):
+                stack.enter_context(mock.patch(work, side_effect=AssertionError("solved by every process")))
         pruner.prune(plan)
     with torch.inference_mode():
         logits = pruner.model(IMAGES[:4]).logits

@@ -28,17 +28,21 @@ ROOMS = (
     "families",
     "loading",
     "plan",
+    # images and labels
+    "data",
     # the stages
     "calibration",
     "scoring",
     "reshaping",
     "losses",
     "methods",
+    "reconstruction",
     "exporting",
     "benchmarking",
     "planning",
     "metrics",
     "training",
+    "recovery",
     # what is told of a model
     "record",
     "publishing",

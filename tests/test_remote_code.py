@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DeiTImageProcessorPil, TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.publishing.model_folder import mark_code
 from tests.helpers import build_source, run_python
 from tests.hub_server import HubServer
 
@@ -166,3 +167,44 @@ def test_modeling_code_needs_nothing_else(name, unit, saved):
         lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         roots = {line.split()[1].split(".")[0] for line in lines}
         assert roots <= {"dataclasses", "typing", "torch", "transformers", ""}, roots
+
+
+LOAD_ALL = """
+import sys
+import torch
+from transformers import AutoModelForImageClassification
+
+models = [AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True) for folder in sys.argv[1:]]
+for model in models:
+    print(model.eval()(torch.ones(1, 3, 32, 32)).logits[0, 0].item())
+"""
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("saved_by", ["save_pretrained", "Trainer"])
+def test_two_models_of_one_folder_name_run_their_own_code(python, saved_by, tmp_path):
+    """As if two versions of this package had written them: the code of one doubles its logits."""
+    pruner = SNPPruner(build_source("ViTForImageClassification"))
+    with torch.inference_mode():
+        expected = pruner.model(torch.ones(1, 3, 32, 32)).logits[0, 0].item()
+    code = Path(sys.modules[type(pruner.model).__module__].__file__)
+    changed = code.read_text().replace("logits = self.classifier(", "logits = 2 * self.classifier(")
+    assert changed != code.read_text()
+    for name in ("one", "two"):
+        if saved_by == "save_pretrained":
+            pruner.save_pretrained(tmp_path / name / "small")
+            folder = tmp_path / name / "small"
+        else:
+            args = TrainingArguments(
+                tmp_path / name, use_cpu=True, report_to="none", max_steps=1, save_steps=1, learning_rate=0.0
+            )
+            pruner.finetune([(torch.ones(3, 32, 32), 0)], args=args)
+            folder = tmp_path / name / "checkpoint-1"
+        if name == "two":
+            (folder / code.name).write_text(changed)
+            mark_code(folder)
+    folders = [tmp_path / name / folder.name for name in ("one", "two")]
+    for order in (folders, folders[::-1]):
+        found = [float(line) for line in run_python(LOAD_ALL, *order, python=python).split()]
+        times = [1, 2] if order == folders else [2, 1]
+        assert found == [pytest.approx(expected * factor, rel=1e-4) for factor in times]

@@ -78,17 +78,17 @@ def benchmark(
     for name, values in (("batch_sizes", batch_sizes), ("threads", threads), ("num_runs", [num_runs])):
         if not values or any(value < 1 for value in values):
             raise ValueError(f"{name} must be 1 or more, got {', '.join(map(str, values)) or 'none'}.")
-    place = _check(models, backends, precisions, device)
+    on_device = _check(models, backends, precisions, device)
     rows = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         contenders = list(_contenders(models, backends, precisions, folder))
-        probe = stack.enter_context(MemoryProbe()) if memory and place.type == "cpu" else None
+        probe = stack.enter_context(MemoryProbe()) if memory and on_device.type == "cpu" else None
         loaded: dict[tuple[str, str], Any] = {}
         for contender in contenders:  # one copy of the weights for eager and compiled
             key = contender.source, contender.precision
-            loaded[key] = loaded.get(key) or contender.load(place)
-        for num_threads in threads if place.type == "cpu" else [1]:
+            loaded[key] = loaded.get(key) or contender.load(on_device)
+        for num_threads in threads if on_device.type == "cpu" else [1]:
             for batch_size in batch_sizes:
                 with cpu_threads(num_threads), _compiling_all(len(contenders)):
                     calls = {
@@ -97,21 +97,21 @@ def benchmark(
                     }
                     spreads = time_in_turn(
                         calls,
-                        fair_stopwatch(place, num_threads),
+                        fair_stopwatch(on_device, num_threads),
                         num_runs=num_runs,
                         num_warmup=num_warmup,
                         summary=quartiles,
                     )
                     peaks = {}
-                    if memory and place.type == "cuda":
-                        peaks = {each: gpu_memory(call, place) for each, call in calls.items()}
+                    if memory and on_device.type == "cuda":
+                        peaks = {each: gpu_memory(call, on_device) for each, call in calls.items()}
                 if probe is not None:
                     peaks = {each: probe.measure(each, batch_size, num_threads) for each in contenders}
-                count = num_threads if place.type == "cpu" else None
+                count = num_threads if on_device.type == "cpu" else None
                 first = spreads[contenders[0]][1]
                 for each, spread in spreads.items():
                     rows.append(Row.of(each, batch_size, count, spread, first, peaks.get(each)))
-    return BenchmarkReport(rows, describe_machine(place, {each.backend for each in contenders}))
+    return BenchmarkReport(rows, describe_machine(on_device, {each.backend for each in contenders}))
 
 
 def _check(
@@ -121,18 +121,18 @@ def _check(
         for value in values:
             if value not in allowed:
                 raise ValueError(f"A {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    place = _device(device)
+    on_device = _device(device)
     measured = set()
     for path in models.values():
         measured |= {_RUNTIMES[ExportedModel.load(path).format]} if _is_export(path) else set(backends)
     for backend in measured:
-        check_backend(backend, place)
+        check_backend(backend, on_device)
     if not any(_runs(backend, precision) for backend in measured for precision in precisions):
         raise ValueError("There is nothing to measure: name models and backends, and 'fp32' for ONNX Runtime.")
     for path in models.values():
         if not _is_export(path):
             source_class(path)
-    return place
+    return on_device
 
 
 def _device(name: str) -> torch.device:

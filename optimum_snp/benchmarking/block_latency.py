@@ -107,11 +107,11 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
     images = random_images(model, batch_size)
     modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, images)
     # Whole models with next to nothing in their blocks tell what the rest takes.
-    hollow = {
-        position: {kind: (*(sizes[0] for sizes in parts), width) for kind, (*parts, width) in of_width.items()}
-        for position, of_width in enumerate(_by_width(axes))
+    smallest_shapes = {
+        position: {kind: (*(sizes[0] for sizes in parts), width) for kind, (*parts, width) in axes_at_width.items()}
+        for position, axes_at_width in enumerate(_by_width(axes))
     }
-    for position, shapes in hollow.items():
+    for position, shapes in smallest_shapes.items():
         modules[position] = random_model(model, _config(model, structure, shapes)), images
     # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
     calls = prepare(modules, backend, num_threads)
@@ -120,12 +120,16 @@ def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -
 
     attention, mlp, rest = {}, {}, {}
     for kind, (query_key, value, mlp_sizes, widths) in axes.items():
-        of_attention = [[[seconds[kind, (q, v, mlp_sizes[0], w)] for w in widths] for v in value] for q in query_key]
-        of_mlp = torch.tensor([[seconds[kind, (query_key[0], value[0], m, w)] for w in widths] for m in mlp_sizes])
-        attention[kind] = _grid([query_key, value, widths], torch.tensor(of_attention))
-        mlp[kind] = _grid([mlp_sizes, widths], of_mlp - of_mlp[0])
+        attention_seconds = [
+            [[seconds[kind, (q, v, mlp_sizes[0], w)] for w in widths] for v in value] for q in query_key
+        ]
+        mlp_seconds = torch.tensor(
+            [[seconds[kind, (query_key[0], value[0], m, w)] for w in widths] for m in mlp_sizes]
+        )
+        attention[kind] = _grid([query_key, value, widths], torch.tensor(attention_seconds))
+        mlp[kind] = _grid([mlp_sizes, widths], mlp_seconds - mlp_seconds[0])
     streams = {block.stream: kind for block, kind in zip(structure.blocks, kinds, strict=True)}
-    for position, shapes in hollow.items():
+    for position, shapes in smallest_shapes.items():
         shares = [shapes[kind][-1] / axes[kind][-1][-1] for kind in streams.values()]
         rest[sum(shares) / len(shares)] = seconds[position] - sum(seconds[kind, shapes[kind]] for kind in kinds)
     return LatencyTable(attention, mlp, _grid([list(rest)], torch.tensor(list(rest.values()))))
@@ -167,10 +171,12 @@ def _blocks(
     examples = {kind: structure.blocks[kinds.index(kind)] for kind in axes}
     arguments = _arguments(model, [block.module for block in examples.values()], images)
     blocks = {}
-    for of_width in _by_width(axes):
-        of_kinds = {kind: _shapes_at(*parts) for kind, parts in of_width.items()}
-        for number in range(max(map(len, of_kinds.values()))):  # one skeleton of a model gives a block of every kind
-            shapes = {kind: of_kind[min(number, len(of_kind) - 1)] for kind, of_kind in of_kinds.items()}
+    for axes_at_width in _by_width(axes):
+        shapes_by_kind = {kind: _shapes_at(*parts) for kind, parts in axes_at_width.items()}
+        for number in range(
+            max(map(len, shapes_by_kind.values()))
+        ):  # one skeleton of a model gives a block of every kind
+            shapes = {kind: shapes_of[min(number, len(shapes_of) - 1)] for kind, shapes_of in shapes_by_kind.items()}
             small = skeleton(type(model), _config(model, structure, shapes))
             for kind, block in examples.items():
                 hidden_states, *others = arguments[block.module]

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
@@ -16,8 +14,8 @@ from ..models import SNPModel
 from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
-from .data import calibration_subset, pixel_dataset
 from .fingerprint import model_fingerprint
+from .images import CalibrationImages, choose_images
 from .moments import complete_moments, moment_hooks
 from .sensitivities import add_sensitivities, start_sensitivities
 from .statistics import CalibrationStatistics
@@ -38,6 +36,8 @@ def collect_statistics(
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
     moments: bool = True,
     sensitivities: bool = True,
 ) -> CalibrationStatistics:
@@ -50,7 +50,7 @@ def collect_statistics(
         model:
             The dense model in our architecture. It runs in eval mode on Accelerate's device and is put back.
         dataset:
-            See [`optimum_snp.calibration.data`].
+            See [`optimum_snp.data.pixels`].
         num_samples (`int`, *optional*, defaults to 64):
             Images to use: a random choice by `seed`, or the first of a stream.
         batch_size (`int`, *optional*, defaults to 16):
@@ -58,7 +58,11 @@ def collect_statistics(
         seed (`int`, *optional*, defaults to 42):
             Of the choice of images.
         image_processor, image_column:
-            See [`optimum_snp.calibration.data.pixel_dataset`].
+            See [`optimum_snp.data.pixel_dataset`].
+        num_workers (`int`, *optional*):
+            Processes that decode images; by default a number that suits the data set.
+        skip_unreadable (`bool`, *optional*, defaults to `False`):
+            Whether other images take the place of those that cannot be read, which are named.
         moments (`bool`, *optional*, defaults to `True`):
             Whether to sum the second moments that `method="snp-refit"` and `"projection"` need: a float64 matrix of
             the MLP's size squared per block.
@@ -70,47 +74,51 @@ def collect_statistics(
         [`CalibrationStatistics`]: The same on every process.
 
     Raises:
-        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.calibration.data.pixel_dataset`].
+        TypeError, ValueError: For a dataset that cannot be used; see [`optimum_snp.data.pixel_dataset`].
         ValueError: If the processes hold models of different weights.
     """
+    images = choose_images(
+        model,
+        dataset,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        seed=seed,
+        image_processor=image_processor,
+        image_column=image_column,
+        num_workers=num_workers,
+        skip_unreadable=skip_unreadable,
+    )
+    return collect_from_images(model, images, seed=seed, moments=moments, sensitivities=sensitivities)
+
+
+def collect_from_images(
+    model: SNPModel, images: CalibrationImages, *, seed: int, moments: bool = True, sensitivities: bool = True
+) -> CalibrationStatistics:
+    """[`collect_statistics`] of images that are chosen already."""
     fingerprint = model_fingerprint(model)
     if not all_equal(fingerprint):
         raise ValueError(
             "The processes of this job hold models of different weights. Load the same checkpoint on all of them, or "
             "call transformers.set_seed with the same seed before a model is built."
         )
-    pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
-    subset = calibration_subset(pixels, num_samples, seed)
-    if len(subset) < num_samples:
-        logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
-
-    # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
     state = process_state()
-    loader = prepare_data_loader(
-        DataLoader(subset, batch_size=batch_size),
-        device=state.device,
-        num_processes=state.num_processes,
-        process_index=state.process_index,
-        put_on_device=True,
-        even_batches=False,  # else images would be repeated to give every process as many batches
-    )
     structure = describe(model)
     statistics = CalibrationStatistics(blocks=[{} for _ in structure.blocks])
-    progress = tqdm(total=len(subset), desc="Calibrating", unit="image", disable=not state.is_main_process)
+    progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=not state.is_main_process)
 
     device, training = model.device, model.training
     model.to(state.device).eval()
     probed = []
     try:
         with torch.inference_mode(), _summing_hooks(structure, model, statistics, moments), progress:
-            for number, batch in enumerate(loader):
-                model(batch["pixel_values"])
-                statistics.num_images += len(batch["pixel_values"])
-                progress.update(min(len(batch["pixel_values"]) * state.num_processes, len(subset) - progress.n))
+            for number, pixel_values in enumerate(images.batches()):
+                model(pixel_values)
+                statistics.num_images += len(pixel_values)
+                progress.update(min(len(pixel_values) * state.num_processes, len(images) - progress.n))
                 # Which of the batches of all processes this is: they are dealt out in turn.
                 position = number * state.num_processes + state.process_index
-                if position * batch_size < SENSITIVITY_IMAGES:
-                    probed.append((position, batch["pixel_values"][: SENSITIVITY_IMAGES - position * batch_size]))
+                if position * images.batch_size < SENSITIVITY_IMAGES:
+                    probed.append((position, pixel_values[: SENSITIVITY_IMAGES - position * images.batch_size]))
         if moments and sensitivities:
             start_sensitivities(structure, statistics)
             for position, pixel_values in probed:

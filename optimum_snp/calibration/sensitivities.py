@@ -72,8 +72,8 @@ def add_sensitivities(
     """
     generator = torch.Generator().manual_seed(seed)
     for chunk in pixel_values.split(CHUNK_SIZE):
-        with torch.enable_grad(), _frozen(model), _changes(structure, model) as (states, added):
-            outputs = _outputs(model(chunk.clone().requires_grad_()), model.config)
+        with torch.enable_grad(), frozen(model), _changes(structure, model) as (states, added):
+            outputs = counted_outputs(model(chunk.clone().requires_grad_()), model.config)
             signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in outputs]
             product = sum((output * sign.to(output)).sum() for output, sign in zip(outputs, signs, strict=True))
             # The norm of several feature maps runs several times.
@@ -86,7 +86,7 @@ def add_sensitivities(
 
 
 @contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Weights get no gradients meanwhile, which saves half of the backward pass."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
@@ -128,7 +128,7 @@ def _changes(
             handle.remove()
 
 
-def _outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
+def counted_outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch.Tensor]:
     """What counts of the outputs: logits up to what softmax ignores, else features."""
     if "logits" in output:
         # What all logits share, softmax ignores; nothing else does: one label alone, several at once, features.

@@ -8,11 +8,12 @@ import sys
 from types import ModuleType
 
 from ..processes import process_state
-from . import benchmark, demo, evaluate, export, finetune, prune, push, report
+from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
 
 
 COMMANDS: dict[str, ModuleType] = {
     "prune": prune,
+    "recover": recover,
     "finetune": finetune,
     "evaluate": evaluate,
     "benchmark": benchmark,
@@ -52,6 +53,7 @@ def main(arguments: list[str]) -> None:
     parser = build_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("optimum_snp.data").setLevel(logging.INFO)  # says what was read
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a Trainer prints; stdout is for the result alone
             result, text = args.run(args)

@@ -1,14 +1,15 @@
 """What several commands share: their common options, datasets by name, and the form of their results."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from ..calibration.data import load_image_folder
 from ..configuration import LAYOUTS
+from ..data import load_image_folder
 from ..publishing.recording import folder_name
 from ..training.recipes import Recipe
 
@@ -44,6 +45,52 @@ def add_dataset_arguments(
         f"--{name}-split", default=split, metavar="SPLIT", help="its split (default: %(default)s; a folder without "
         "subfolders named after splits is all train)",
     )  # fmt: skip
+
+
+def add_reading_arguments(parser: Any, *, labels: bool, workers: bool = True) -> None:
+    """Adds what says how images, and their labels if there are any, are read; see [`reading_options`]."""
+    parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+    if labels:
+        parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+        parser.add_argument(
+            "--label-map",
+            type=_label_map,
+            metavar="JSON",
+            help="classes whose names differ, as an object of JSON or a file that holds one: "
+            """'{"name in the dataset": "name in the model"}'""",
+        )
+    if workers:
+        parser.add_argument(
+            "--num-workers", type=int, metavar="N", help="processes that decode images (default: by their number)"
+        )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and name them"
+    )
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given for [`add_reading_arguments`], by the names that the pruner has for it."""
+    names = ("image_column", "label_column", "label_map", "num_workers", "skip_unreadable")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def _label_map(text: str) -> dict[str, str | int]:
+    try:
+        found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no object of JSON, nor a file that holds one: {error}") from error
+    if not isinstance(found, dict) or not all(type(value) in (str, int) for value in found.values()):
+        raise argparse.ArgumentTypeError(f"{text} must be an object of names (or numbers) by name, got {found!r}")
+    return found
+
+
+def metric_lines(metrics: dict[str, float]) -> list[str]:
+    """Metrics for people: shares in per cent, others as numbers."""
+    names = {"accuracy": "top-1 accuracy", "top5_accuracy": "top-5 accuracy"}
+    return [
+        f"{names[name]}  {value:.2%}" if name in names else f"{name.replace('_', ' ')}  {value:.4f}"
+        for name, value in metrics.items()
+    ]
 
 
 def load_named_dataset(

@@ -1,4 +1,4 @@
-"""Measure top-1 and top-5 accuracy on labelled images.
+"""Measure top-1 and top-5 accuracy on labelled images, or the metrics of another problem_type.
 
 Example:
   optimum-cli snp evaluate small --dataset my/images --dataset-split test --update-card
@@ -10,15 +10,23 @@ from pathlib import Path
 from ..file_names import MEASUREMENTS_NAME
 from ..folders import check_save_directory
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, dataset_name, load_named_dataset
+from .common import (
+    Result,
+    add_dataset_arguments,
+    add_model_argument,
+    add_reading_arguments,
+    dataset_name,
+    load_named_dataset,
+    metric_lines,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
     add_dataset_arguments(parser, "dataset", "labelled images", required=True, split="train")
-    parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
-    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    add_reading_arguments(parser, labels=True)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--update-card",
@@ -35,16 +43,15 @@ def run(args: argparse.Namespace) -> Result:
         check_save_directory(args.model)
     dataset = load_named_dataset(args.dataset, args.dataset_split)
     pruner = SNPPruner.from_pretrained(args.model)
-    accuracy = pruner.evaluate(
+    metrics = pruner.evaluate(
         dataset,
         batch_size=args.batch_size,
-        image_column=args.image_column,
-        label_column=args.label_column,
         dataset_name=dataset_name(args.dataset, args.dataset_split),
+        **reading_options(args),
     )
     if args.update_card:
         pruner.save_pretrained(args.model)
-    lines = [
-        f"{'top-5' if name.startswith('top5') else 'top-1'} accuracy  {value:.2%}" for name, value in accuracy.items()
-    ]
-    return {**accuracy, "num_images": len(dataset)}, "\n".join(lines)
+    result = dict(metrics)
+    if "accuracy" in metrics:
+        result["num_images"] = pruner.measurements.accuracies[-1].num_images
+    return result, "\n".join(metric_lines(metrics))

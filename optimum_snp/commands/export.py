@@ -11,7 +11,14 @@ from pathlib import Path
 
 from ..exporting.export import DTYPES, FORMATS, check_export
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from .common import (
+    Result,
+    add_dataset_arguments,
+    add_model_argument,
+    add_reading_arguments,
+    load_named_dataset,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(images, "calibration-dataset", "unlabelled images", required=False, split="train")
     images.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
     images.add_argument("--seed", type=int, default=42, metavar="N", help="of their choice (default: %(default)s)")
-    images.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+    add_reading_arguments(images, labels=False, workers=False)
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -44,8 +51,8 @@ def run(args: argparse.Namespace) -> Result:
         calibration_dataset=dataset,
         num_samples=args.num_samples,
         seed=args.seed,
-        image_column=args.image_column,
         opset=args.opset,
+        **reading_options(args),
     )
     check, model = exported.check, Path(args.output).expanduser() / exported.file
     size = sum(path.stat().st_size for path in model.parent.glob(f"{model.stem}.*"))  # OpenVINO writes two

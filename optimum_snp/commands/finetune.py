@@ -29,9 +29,12 @@ from .common import (
     add_dataset_arguments,
     add_layout_argument,
     add_model_argument,
+    add_reading_arguments,
     chosen_recipe,
     dataset_name,
     load_named_dataset,
+    metric_lines,
+    reading_options,
 )
 
 
@@ -50,8 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
     parser.add_argument("--streaming", action="store_true", help="read data sets of the Hub as they are needed")
-    parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
-    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    add_reading_arguments(parser, labels=True)
     _add_training_arguments(parser.add_argument_group("training"))
     _add_teacher_arguments(parser.add_argument_group("teacher"))
 
@@ -124,7 +126,7 @@ def run(args: argparse.Namespace) -> Result:
         )
     pruner = SNPPruner.from_pretrained(args.model)
     layout = choose_layout(pruner.record, args.layout)
-    columns = {"image_column": args.image_column, "label_column": args.label_column}
+    reading = reading_options(args)
 
     def load(name: str, split: str) -> Any:
         return load_named_dataset(name, split, streaming=args.streaming)
@@ -143,17 +145,18 @@ def run(args: argparse.Namespace) -> Result:
         distillation=distillation,
         teacher=args.teacher,
         resume_from_checkpoint=args.resume or None,
-        **columns,
+        **reading,
     )
-    result = {"output": args.output, "train_loss": trained.training_loss}
+    metrics: dict[str, float] = {}
     if eval_dataset is not None:
         name = dataset_name(args.eval_dataset, args.eval_dataset_split)
-        result |= pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **columns)
+        metrics = pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **reading)
+    result: dict[str, Any] = {"output": args.output, "train_loss": trained.training_loss, **metrics}
     pruner.save_pretrained(args.output, layout=layout)
     if repo_id:
         result["commit_url"] = str(pruner.push_to_hub(repo_id, layout=layout))
     lines = [f"train loss  {trained.training_loss:.4f}"]
-    lines += [f"accuracy    {result['accuracy']:.2%}"] if "accuracy" in result else []
+    lines += metric_lines(metrics)
     lines.append(f"Saved in {args.output}")
     lines += [f"Pushed: {result['commit_url']}"] if repo_id else []
     return result, "\n".join(lines)

@@ -16,7 +16,14 @@ from ..folders import check_save_directory
 from ..planning.decide import check_fits
 from ..presets import PRESETS
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from .common import (
+    Result,
+    add_dataset_arguments,
+    add_model_argument,
+    add_reading_arguments,
+    load_named_dataset,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the pruned model is saved")
     images = parser.add_argument_group("calibration images")
     add_dataset_arguments(images, "dataset", "unlabelled images to calibrate on", required=False, split="train")
-    images.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
+    add_reading_arguments(images, labels=False)
     images.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
     images.add_argument("--statistics", metavar="FILE", help="statistics saved before, instead of a dataset")
     images.add_argument("--save-statistics", metavar="FILE", help="save the statistics for another plan")
@@ -54,9 +61,9 @@ def run(args: argparse.Namespace) -> Result:
             config.num_calibration_samples,
             batch_size=args.batch_size,
             seed=config.seed,
-            image_column=args.image_column,
             moments=config.method != "snp" or config.budget is not None or bool(args.save_statistics),
             sensitivities=config.budget is not None or bool(args.save_statistics),
+            **reading_options(args),
         )
     if args.save_statistics:
         pruner.statistics.save(args.save_statistics)
@@ -94,6 +101,8 @@ def _add_option(parser: Any, option: Field) -> None:
     """An option that is absent from the result unless the user gave it, so that a preset's value stays."""
     flag = "--" + option.name.replace("_", "-")
     settings: dict[str, Any] = {"default": argparse.SUPPRESS, "metavar": "X"} | _READERS[_kind(option)]
+    if "action" in settings and settings["action"] is argparse.BooleanOptionalAction:
+        del settings["metavar"]
     help_text = option.metadata["help"]
     if option.default not in (None, MISSING):
         help_text += f" (default: {option.default})"
@@ -138,6 +147,7 @@ _READERS: dict[str, dict[str, Any]] = {
     "int | None": {"type": int},
     "list[int]": {"type": int, "nargs": "+"},
     "list[str]": {"nargs": "+"},
+    "bool | None": {"action": argparse.BooleanOptionalAction},
     "int": {"type": int},
     "str": {},
 }

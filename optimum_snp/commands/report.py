@@ -8,7 +8,15 @@ import argparse
 
 from ..pruner import SNPPruner
 from ..publishing.report import check_report, write_report
-from .common import Result, add_dataset_arguments, dataset_name, load_named_dataset, short_names
+from .common import (
+    Result,
+    add_dataset_arguments,
+    add_reading_arguments,
+    dataset_name,
+    load_named_dataset,
+    reading_options,
+    short_names,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(
         parser, "evaluate", "labelled images to measure the accuracy of every model on", required=False, split="train"
     )
-    parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
-    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    add_reading_arguments(parser, labels=True)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
 
 
@@ -44,9 +51,8 @@ def run(args: argparse.Namespace) -> Result:
             pruner.evaluate(
                 dataset,
                 batch_size=args.batch_size,
-                image_column=args.image_column,
-                label_column=args.label_column,
                 dataset_name=dataset_name(args.evaluate, args.evaluate_split),
+                **reading_options(args),
             )
     result = write_report(
         args.output,

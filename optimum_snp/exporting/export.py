@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BaseImageProcessor
 from transformers.utils import ModelOutput
 
-from ..calibration.data import calibration_subset, pixel_dataset
+from ..data import calibration_subset, pixel_dataset
 from ..file_names import EXPORT_NAME
 from ..folders import atomic_folder, check_save_directory
 from ..models import SNPModel
@@ -89,6 +89,7 @@ def export_model(
     calibration_dataset: Any = None,
     num_samples: int = 64,
     image_column: str | None = None,
+    skip_unreadable: bool = False,
     seed: int = 42,
     opset: int | None = None,
 ) -> ExportedModel:
@@ -111,12 +112,14 @@ def export_model(
         image_processor (`BaseImageProcessor`, *optional*):
             Of the model.
         calibration_dataset (*optional*):
-            Unlabelled images, of the kinds that [`~optimum_snp.calibration.data.pixel_dataset`] takes: for the ranges
+            Unlabelled images, of the kinds that [`~optimum_snp.data.pixel_dataset`] takes: for the ranges
             of activations in int8, and to compare on. Without, random images are compared.
         num_samples (`int`, *optional*, defaults to 64):
             How many of them, chosen at random by `seed`.
         image_column (`str`, *optional*):
             Their column, where feature types do not tell.
+        skip_unreadable (`bool`, *optional*, defaults to `False`):
+            Whether other images take the place of those that cannot be read, which are named.
         seed (`int`, *optional*, defaults to 42):
             Of the choice.
         opset (`int`, *optional*):
@@ -138,7 +141,7 @@ def export_model(
     model = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
     if has_images:
         pixels = pixel_dataset(calibration_dataset, model.config, image_processor, image_column=image_column)
-        chosen = calibration_subset(pixels, num_samples, seed)
+        chosen = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable)
         images = torch.stack([chosen[index]["pixel_values"] for index in range(len(chosen))])
     else:
         images = random_images(model, _RANDOM_IMAGES)
@@ -227,8 +230,8 @@ def _compare(run: Run, images: torch.Tensor, expected: dict[str, torch.Tensor], 
     batches = [run(batch.numpy()) for batch in _batches(images)]
     check = Check(len(images), 0.0, 0.0, None)
     for name, value in expected.items():
-        found = torch.from_numpy(np.concatenate([outputs[name] for outputs in batches]))
-        difference = (found - value).double()
+        exported = torch.from_numpy(np.concatenate([outputs[name] for outputs in batches]))
+        difference = (exported - value).double()
         largest, most = difference.abs().max().item(), value.abs().max().item()
         relative = (difference.norm() / value.double().norm().clamp_min(torch.finfo(torch.float32).tiny)).item()
         if dtype == "int8":
@@ -244,7 +247,7 @@ def _compare(run: Run, images: torch.Tensor, expected: dict[str, torch.Tensor], 
         check.largest_difference = max(check.largest_difference, largest)
         check.relative_error = max(check.relative_error, relative)
         if name == "logits" and value.shape[-1] > 1:
-            check.top1_agreement = (found.argmax(-1) == value.argmax(-1)).double().mean().item()
+            check.top1_agreement = (exported.argmax(-1) == value.argmax(-1)).double().mean().item()
     return check
 
 

@@ -71,4 +71,5 @@ def our_weights(source: PreTrainedModel) -> Weights:
     family = family_of_source(type(source).__name__)
     # With gradients, so that what is computed from weights is frozen where all of them are.
     with torch.inference_mode(False), torch.enable_grad():
-        return family.convert_weights(family.source_weights(source), family.target_class(source))
+        weights = family.source_weights(source)
+        return family.convert_weights(weights, family.target_class(source), source.config)

@@ -57,6 +57,7 @@ class Family(ABC):
         Raises:
             ImportError: If not; the message says how to get them.
         """
+        return None
 
     def class_name_of(self, config: Mapping[str, Any]) -> str | None:
         """The class of transformers that a saved config without `architectures` is for; `None` if it is no one's.
@@ -73,6 +74,7 @@ class Family(ABC):
         Raises:
             ValueError: If it is known that it cannot.
         """
+        return None
 
     def target_class(self, source: PreTrainedModel) -> type[PreTrainedModel]:
         """The class of ours that a source is converted to."""
@@ -91,7 +93,9 @@ class Family(ABC):
         return source.state_dict(keep_vars=True)
 
     @abstractmethod
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """The weights of a source, by their names in transformers, under the names of our architecture.
 
         Args:
@@ -99,6 +103,8 @@ class Family(ABC):
                 All weights of the source. They are not changed; what is given back may share memory with them.
             model_class (`type`):
                 The class of ours that they are for.
+            config:
+                Of the source.
         """
 
     def convert_image_processor(self, image_processor: BaseImageProcessor) -> BaseImageProcessor:
@@ -119,6 +125,17 @@ class Family(ABC):
             options:
                 For its config.
         """
+
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """Options of [`Family.example`] that give a model other parts than it has by default, by a name for each.
+
+        Tests try them all beside the default.
+
+        Args:
+            class_name (`str`):
+                One of `source_classes`.
+        """
+        return {}
 
     def title_of(self, config: PretrainedConfig, name: str) -> str:
         """What a card calls a model of the family.

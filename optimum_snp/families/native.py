@@ -99,8 +99,8 @@ def native_family(config: PretrainedConfig) -> Family:
     if family.native_version_of(config) is None:
         able = ", ".join(other.title for other in families() if other.native_version)
         raise ValueError(
-            f"{family.title_of(config, '')} cannot be saved as a plain checkpoint (layout='native'): its classes in transformers "
-            f"have no option for the size of a head. Those of {able} have. Save it with layout='snp'."
+            f"{family.title_of(config, '')} cannot be saved as a plain checkpoint (layout='native'): its classes in "
+            f"transformers have no option for the size of a head. Those of {able} have. Save it with layout='snp'."
         )
     return family
 

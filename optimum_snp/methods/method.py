@@ -151,9 +151,24 @@ class Method(ABC):
                     "there are none. Call calibrate(dataset) first."
                 )
             _warn_of_few_images(plan, statistics)
-        rest, rest_statistics = remove(model, plan.heads, statistics, refits=self.refits)
-        weights = self._new_weights(rest, plan, rest_statistics)
-        return build_like(model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, rest))
+        remaining_model, remaining_statistics = remove(model, plan.heads, statistics, refits=self.refits)
+        weights = self._new_weights(remaining_model, plan, remaining_statistics)
+        return build_like(
+            model, type(model), config, weights, requires_grad_of_rest(model, plan.heads, remaining_model)
+        )
+
+    def kept_directions(
+        self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None
+    ) -> dict[int, torch.Tensor]:
+        """What `reshape` keeps of the streams that get narrower: by their positions `[width, kept]`, float64.
+
+        Takes what `reshape` does.
+        """
+        return {
+            index: torch.eye(width.before, dtype=torch.float64)[:, width.kept]
+            for index, width in enumerate(plan.widths)
+            if width.after < width.before
+        }
 
     @abstractmethod
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ..losses import by_rank, nested_errors, per_channel, tails
 from ..models import SNPModel
 from ..plan import PROJECTED, PruningPlan
 from ..reshaping.project import project_block, project_output, project_scores
+from ..reshaping.remove import remove
 from ..reshaping.select import Weights, weight_of
 from ..reshaping.width import axes_of_stream, reshape_stream, rotation
 from ..scoring import elimination_scores
@@ -39,6 +40,17 @@ class Projection(Method):
     ) -> torch.Tensor:
         """See [`Method.lose_heads`]."""
         return lose_heads(model, block, sums)
+
+    def kept_directions(
+        self, model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None = None
+    ) -> dict[int, torch.Tensor]:
+        """See [`Method.kept_directions`]."""
+        rest, statistics = remove(model, plan.heads, statistics, refits=self.refits)
+        return {
+            index: rotation(stream, statistics, width.after)
+            for index, (stream, width) in enumerate(zip(describe(rest).streams, plan.widths, strict=True))
+            if width.after < width.before
+        }
 
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         return elimination_scores(sums, weight_of(model, block.down))

@@ -103,6 +103,8 @@ class PruningPlan:
         latency (`dict`, *optional*):
             With a `target_latency`: `asked`, `predicted` and `reached`, as shares of the time that the model takes
             before; and `backend`, `batch_size`, `threads` and `machine`, which that was measured with.
+        reconstruction_images (`int`, *optional*):
+            On how many images the blocks were refitted in sequence when the model was pruned; `None` if they were not.
     """
 
     config: SNPConfig
@@ -114,6 +116,7 @@ class PruningPlan:
     parameters_after: int
     previous: "PruningPlan | None" = None
     latency: dict[str, Any] | None = None
+    reconstruction_images: int | None = None
 
     @property
     def steps(self) -> list["PruningPlan"]:
@@ -124,13 +127,13 @@ class PruningPlan:
     def history(self) -> list[BlockHistory]:
         """What became of every block of the model before the first step."""
         first = self.steps[0]
-        found = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
+        histories = [BlockHistory(block.before, block.after, block.heads, block.stage) for block in first.blocks]
         for step in self.steps[1:]:
-            left = [index for index, block in enumerate(found) if block.after is not None]
-            for index, block in zip(left, step.blocks, strict=True):
-                heads = [found[index].heads[head] for head in block.heads]
-                found[index] = replace(found[index], after=block.after, heads=heads)
-        return found
+            remaining = [index for index, block in enumerate(histories) if block.after is not None]
+            for index, block in zip(remaining, step.blocks, strict=True):
+                heads = [histories[index].heads[head] for head in block.heads]
+                histories[index] = replace(histories[index], after=block.after, heads=heads)
+        return histories
 
     @property
     def kept_blocks(self) -> list[BlockPlan]:
@@ -178,7 +181,7 @@ class PruningPlan:
             raise ValueError(
                 f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
             )
-        values = {"previous": None, "latency": None, **values}
+        values = {"previous": None, "latency": None, "reconstruction_images": None, **values}
         missing = [option.name for option in fields(cls) if option.name not in values]
         if missing:
             raise ValueError(f"The plan has no {', '.join(missing)}.")

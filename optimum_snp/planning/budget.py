@@ -167,14 +167,14 @@ def _spend_rest(costs: Costs, choices: dict[Slot, Choice], sizes: Sizes, target:
     """Raises sizes, always the one that gains most per cost, to the next multiple of `round_to` if that fits."""
     sizes = dict(sizes)
     for step in sorted({round_to, 1}, reverse=True):
-        while (rest := target - costs.total(sizes)) > _SLACK * target:
+        while (unspent := target - costs.total(sizes)) > _SLACK * target:
             gains = {}
             for slot, choice in choices.items():
                 size = sizes[slot]
                 larger = min((size // step + 1) * step, int(choice.sizes[-1]))
                 now, then = costs.curve(slot, torch.tensor([size, larger]), sizes).tolist()
                 cost = max(then - now, _FREE * target)
-                if larger > size and cost <= rest:
+                if larger > size and cost <= unspent:
                     gain = choice.losses[size - choice.sizes[0]] - choice.losses[larger - choice.sizes[0]]
                     gains[slot] = float(gain) / cost, larger
             if not gains:

@@ -20,8 +20,8 @@ from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import Allocator, allocate
 from .latency import plan_within_latency
 from .native import allocate_native, check_native, native_minimum
+from .remaining import RemainingModel
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
-from .rest import Rest
 from .size_costs import SizeCosts
 from .whole_parts import choose_head_counts
 
@@ -63,25 +63,27 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     if AUTO in (config.head_sparsity, config.dropped_blocks):
         weighed = _scores_and_losses(model, statistics, config)
         counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to)
-    rest = Rest.of(model, statistics, choose_heads(model, statistics, config, counts), refits=method.refits)
-    if weighed is None or rest.model is not model:
-        weighed = _scores_and_losses(rest.model, rest.statistics, config)
+    remaining = RemainingModel.of(
+        model, statistics, choose_heads(model, statistics, config, counts), refits=method.refits
+    )
+    if weighed is None or remaining.model is not model:
+        weighed = _scores_and_losses(remaining.model, remaining.statistics, config)
     scores, losses = weighed
     if config.budget is None:
-        return make_plan(model, scores, config, heads=rest.heads)
-    minimum = rest.from_dense(minimum, dense_sizes(rest.model.config))
+        return make_plan(model, scores, config, heads=remaining.heads)
+    minimum = remaining.from_dense(minimum, dense_sizes(remaining.model.config))
     allocator = allocate
     if config.layout == NATIVE_LAYOUT:
-        minimum = native_minimum(minimum, rest.model.config)
-        allocator = partial(allocate_native, model_config=rest.model.config)
+        minimum = native_minimum(minimum, remaining.model.config)
+        allocator = partial(allocate_native, model_config=remaining.model.config)
 
     def plan_of(sizes: Sizes) -> PruningPlan:
-        return make_plan(model, scores, config, heads=rest.heads, sizes=rest.to_dense(sizes))
+        return make_plan(model, scores, config, heads=remaining.heads, sizes=remaining.to_dense(sizes))
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, rest.model, config, losses, minimum, round_to, allocator, plan_of)
-    costs = SizeCosts(rest.model, BUDGETS[config.budget])
+            return plan_within_latency(model, remaining.model, config, losses, minimum, round_to, allocator, plan_of)
+    costs = SizeCosts(remaining.model, BUDGETS[config.budget])
     return _plan_within(model, config, costs, losses, minimum, round_to, allocator, plan_of)
 
 

@@ -38,7 +38,7 @@ _NUM_RUNS, _NUM_WARMUP = 30, 3
 
 def plan_within_latency(
     model: SNPModel,
-    rest: SNPModel,
+    remaining: SNPModel,
     config: SNPConfig,
     losses: Losses,
     minimum: Sizes,
@@ -51,12 +51,12 @@ def plan_within_latency(
     Args:
         model:
             The dense model in our architecture, on the device to measure on.
-        rest:
+        remaining:
             What is left of it without the heads and blocks that go as a whole; the same if none do.
         config ([`SNPConfig`]):
             With a `target_latency`.
         losses ([`Losses`]):
-            Of the rest.
+            Of what is left.
         minimum (`dict[Slot, int]`):
             The least size of every part.
         round_to (`int`):
@@ -75,11 +75,11 @@ def plan_within_latency(
     """
     asked, backend, batch_size = config.target_latency, config.latency_backend, config.latency_batch_size
     check_backend(backend, model.device)
-    table = latency_table(rest, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
-    costs = LatencyCosts(rest, table)
+    table = latency_table(remaining, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
+    costs = LatencyCosts(remaining, table)
     most, least = costs.total(costs.sizes), costs.total(minimum)
     measurement = _Measurement(model, config)
-    dense = most if rest is model else most / measurement.share_of(rest.config)
+    dense = most if remaining is model else most / measurement.share_of(remaining.config)
     best, target = None, asked * dense
     for _ in range(_ROUNDS):
         target = min(max(target, least), most)

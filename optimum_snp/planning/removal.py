@@ -113,9 +113,9 @@ def _dropped_blocks(model_config: PretrainedConfig, statistics: CalibrationStati
 
 def _droppable(order: Iterable[int], stages: list[int], frozen: list[int]) -> list[int]:
     """The blocks, in that order, that can go one after the other so that every stage keeps one."""
-    left, droppable = list(stages), []
+    remaining_stages, droppable = list(stages), []
     for block in order:
-        if block not in frozen and left.count(stages[block]) > 1:
-            left.remove(stages[block])
+        if block not in frozen and remaining_stages.count(stages[block]) > 1:
+            remaining_stages.remove(stages[block])
             droppable.append(block)
     return droppable

@@ -84,13 +84,13 @@ def choose_head_counts(
         for _ in range(ROUNDS):
             before = dict(sizes)
             gains = []  # of every block, by staying
-            for index, of_heads in enumerate(whole.heads):
-                num_heads = len(of_heads) - 1
+            for index, head_losses in enumerate(whole.heads):
+                num_heads = len(head_losses) - 1
                 whole_block = {**sizes, (Part.HEADS, index): num_heads, (Part.BLOCK, index): 1}
                 query_key, value, attention = best_attention(costs, choices, index, whole_block, price, round_to)
                 slot = (Part.MLP, index)
                 intermediate, mlp = best_size(costs, slot, choices[slot], whole_block, price, round_to)
-                totals = of_heads[options[index]] + options[index] / num_heads * attention + mlp
+                totals = head_losses[options[index]] + options[index] / num_heads * attention + mlp
                 sizes |= {(Part.QUERY_KEY, index): query_key, (Part.VALUE, index): value, slot: intermediate}
                 sizes[Part.HEADS, index] = int(options[index][totals.argmin()])
                 gains.append(whole.blocks[index] - float(totals.min()))
@@ -113,8 +113,8 @@ def compute_whole_losses(
 ) -> WholeLosses:
     """The losses of whole heads and blocks; takes what [`choose_head_counts`] does."""
     losses, method = WholeLosses([], []), method_of(config)
-    of_blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, strict=True)
-    for block, sums, query_key, value in of_blocks:
+    blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, strict=True)
+    for block, sums, query_key, value in blocks:
         errors = method.lose_heads(model, block, sums, query_key, value)
         losses.heads.append(errors * per_channel(sums, "attention_sensitivity", weight_of(model, block.output)))
         losses.blocks.append(float(sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)))

@@ -1,5 +1,6 @@
 """The files of a saved model: all that `save_pretrained` writes and `push_to_hub` uploads."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from ..models import SNPModel
 from ..processes import run_on_main_process
 from ..record import ModelRecord
 from .card import write_card
+
+
+# Begins the line by which configuration files of different modeling files differ.
+_MARK = "# Digest of the modeling file: "
 
 
 def choose_layout(record: ModelRecord, layout: str | None) -> str:
@@ -101,3 +106,18 @@ def write_history(folder: Path, record: ModelRecord, weights: str | None = None)
         record.plan.config.save_pretrained(folder)
         record.plan.save(folder / PLAN_NAME)
     record.measurements.of_weights(weights or "").save(folder / MEASUREMENTS_NAME)
+    mark_code(folder)
+
+
+def mark_code(folder: Path) -> None:
+    """Writes a digest of each modeling file into the configuration file beside it.
+
+    transformers takes models from folders of one name for the same code if their configuration files are equal, and
+    would run the first one's modeling file for both.
+    """
+    for configuration in folder.glob("configuration_snp_*.py"):
+        modeling = configuration.with_name(configuration.name.replace("configuration_", "modeling_", 1))
+        digest = hashlib.sha256(modeling.read_bytes()).hexdigest()[:16]
+        lines = configuration.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if not line.startswith(_MARK)] + [f"{_MARK}{digest}"]
+        configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")

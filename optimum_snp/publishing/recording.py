@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ..benchmarking import machine_name, measure_latency
 from ..calibration import model_fingerprint
+from ..data import SINGLE_LABEL, problem_type
 from ..families import convert
 from ..loading import load_source
 from ..random_images import random_images
@@ -29,7 +30,7 @@ def identify_dataset(dataset: Any, dataset_name: str | None = None) -> dict[str,
 
     Args:
         dataset:
-            Of any kind that [`optimum_snp.calibration.data`] lists.
+            Of any kind that [`optimum_snp.data.pixels`] lists.
         dataset_name (`str`, *optional*):
             Its name, where the caller knows it.
 
@@ -58,20 +59,21 @@ def folder_name(path: str | Path) -> str:
 def record_accuracy(
     record: ModelRecord, eval_dataset: Any, *, dataset_name: str | None, **options: Any
 ) -> dict[str, float]:
-    """Measures a model on labelled images; see [`SNPPruner.evaluate`]."""
-    accuracy, num_images = evaluate_accuracy(
+    """Measures a model on labelled images; see [`SNPPruner.evaluate`]. Cards state accuracies, no other metrics."""
+    metrics, num_images = evaluate_accuracy(
         record.model, eval_dataset, image_processor=record.image_processor, **options
     )
-    record.measurements.add(
-        Accuracy(
-            stage=record.measurements.stage,
-            weights=model_fingerprint(record.model),
-            num_images=num_images,
-            **accuracy,
-            **identify_dataset(eval_dataset, dataset_name),
+    if problem_type(record.model.config) == SINGLE_LABEL:
+        record.measurements.add(
+            Accuracy(
+                stage=record.measurements.stage,
+                weights=model_fingerprint(record.model),
+                num_images=num_images,
+                **metrics,
+                **identify_dataset(eval_dataset, dataset_name),
+            )
         )
-    )
-    return accuracy
+    return metrics
 
 
 def record_latency(

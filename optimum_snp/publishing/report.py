@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..calibration import model_fingerprint
-from ..calibration.data import calibration_subset, pixel_dataset
+from ..data import calibration_subset, pixel_dataset
 from ..drawing import can_draw
 from ..record import ModelRecord
 from ..record.measurements import DENSE, Accuracy, Measurements, Stage
@@ -74,7 +74,7 @@ def write_report(
         original (`str`, *optional*):
             Name of the model that the others were pruned from.
         images (*optional*):
-            A dataset of any kind that [`optimum_snp.calibration.data`] lists: of some of its images the report shows
+            A dataset of any kind that [`optimum_snp.data.pixels`] lists: of some of its images the report shows
             the attention maps of the original and of every other model. Needs `original`.
         num_images (`int`, *optional*, defaults to 4):
             How many of `images` to show.

@@ -17,8 +17,7 @@ from torch.utils import data as torch_data
 from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel, TrainingArguments
 from transformers.utils import ModelOutput
 
-from ..calibration.data import PixelDataset
-from ..calibration.labels import has_names
+from ..data import PixelDataset, has_names
 from ..loading import check_path, load_image_processor, resolve_name
 from ..processes import process_state
 from ..structure import as_pair

@@ -8,12 +8,33 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from ..data import MULTI_LABEL, REGRESSION, SINGLE_LABEL, problem_type
 from .averaging import WeightAverage
 from .checkpoints import CheckpointingTrainer
 from .depth import layer_depths, stochastic_depth
 from .distillation import TEACHER_LOGITS, Teacher
 from .mixing import Mixing
 from .recipes import Recipe
+
+
+def loss_of_labels(problem: str, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """The mean loss of logits `[batch, num_labels]` by the problem that they solve, as transformers has it.
+
+    Args:
+        problem (`str`):
+            `"single_label_classification"`: the cross-entropy with classes `[batch]` or their probabilities;
+            `"multi_label_classification"`: the binary one with zeros and ones `[batch, num_labels]`; `"regression"`:
+            the squared error of numbers, `[batch]` or `[batch, num_labels]`.
+        logits, labels:
+            Of one batch.
+        smoothing (`float`):
+            Label smoothing of one class per image, in [0, 1).
+    """
+    if problem == MULTI_LABEL:
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+    if problem == REGRESSION:
+        return F.mse_loss(logits.reshape(labels.shape), labels.to(logits))
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 class FineTuningTrainer(CheckpointingTrainer):
@@ -35,12 +56,23 @@ class FineTuningTrainer(CheckpointingTrainer):
         self.teacher = teacher
         self.recipe = recipe
         self.mixing = Mixing.of(recipe, self.model.config.num_labels)
+        self.problem = problem_type(self.model.config)
         self.average = None
+        self._check_loss()
         if recipe is not None:
             self._check_recipe(recipe)
         if recipe is not None and recipe.ema:
             self.average = WeightAverage(self.model, recipe.ema)
             self.add_callback(self.average)
+
+    def _check_loss(self) -> None:
+        """A loss of the caller's own stands in the place of ours; what ours is for would be lost with it."""
+        if self.compute_loss_func is not None and (self.teacher is not None or self.mixing is not None):
+            what = "a teacher" if self.teacher is not None else "mixup and cutmix"
+            raise ValueError(
+                f"compute_loss_func replaces the loss that learns from {what}. Leave out one of the two, or subclass "
+                "the Trainer."
+            )
 
     def _check_recipe(self, recipe: Recipe) -> None:
         is_split = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -100,8 +132,12 @@ class FineTuningTrainer(CheckpointingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """In training the cross-entropy with the labels, mixed or not, or [`Teacher.loss`]."""
-        if not model.training or (self.teacher is None and self.recipe is None):
+        """In training the loss of the problem with the labels, mixed or not, or [`Teacher.loss`].
+
+        What needs nothing of ours is left to [`~transformers.Trainer`].
+        """
+        is_plain = self.teacher is None and self.recipe is None and self.problem == SINGLE_LABEL
+        if not model.training or is_plain or self.compute_loss_func is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
         labels, teacher_logits = inputs.pop("labels"), inputs.pop(TEACHER_LOGITS, None)
@@ -112,12 +148,14 @@ class FineTuningTrainer(CheckpointingTrainer):
         outputs = model(**inputs)
         smoothing = self.args.label_smoothing_factor
         if self.teacher is None:
-            loss = F.cross_entropy(outputs.logits.float(), labels, label_smoothing=smoothing)
+            loss = loss_of_labels(self.problem, outputs.logits.float(), labels, smoothing)
         else:
             loss = self.teacher.loss(outputs, labels, teacher_logits, smoothing)
         if num_items_in_batch is not None:  # of all batches of a step: those that are smaller weigh less
             processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-            loss = loss * len(labels) * processes / num_items_in_batch
+            # The Trainer counts every label of an image that has several; a mixed one stands for one.
+            count = labels.numel() if self.problem != SINGLE_LABEL else len(labels)
+            loss = loss * count * processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

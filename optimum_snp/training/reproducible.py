@@ -2,35 +2,20 @@
 
 A Trainer restores the random state of a checkpoint, but only after it has read some images ahead, and not that of
 workers. Here what is drawn for an image depends on seed, epoch and place of the image alone, so that a training which
-was resumed sees the images that it would have seen, whatever the number of workers or processes.
+was resumed sees the images that it would have seen, whatever the number of workers or processes. The place in a stream
+is that among the items which its workers take in turn; of a stream that is dealt out to them by files, as those of
+`datasets` are, it depends on their number.
 """
 
-import contextlib
 import itertools
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils import data as torch_data
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-
-@contextlib.contextmanager
-def drawing(*numbers: int) -> Iterator[None]:
-    """While open, Python, NumPy and PyTorch (on the CPU) draw what these numbers say; then they go on as before."""
-    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' generators, too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.random.set_rng_state(before[2])
+from ..data.draws import drawing
 
 
 class ReproducibleDataset(torch_data.Dataset):
@@ -53,7 +38,10 @@ class ReproducibleDataset(torch_data.Dataset):
 
 
 class ReproducibleStream(torch_data.IterableDataset):
-    """A stream whose items draw by seed, epoch and how many came before."""
+    """A stream whose items draw by seed, epoch and how many came before.
+
+    Several workers read several parts of a stream; their counts do not meet, as if they took its items in turn.
+    """
 
     def __init__(self, dataset: torch_data.IterableDataset, seed: int):
         self.dataset = dataset
@@ -61,8 +49,10 @@ class ReproducibleStream(torch_data.IterableDataset):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __iter__(self) -> Iterator[Any]:
+        worker = torch_data.get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         items = iter(self.dataset)
-        for index in itertools.count():
+        for index in itertools.count(first, step):
             with drawing(self.seed, int(self.epoch), index):
                 try:
                     item = next(items)

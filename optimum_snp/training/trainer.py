@@ -3,7 +3,7 @@
 import copy
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from ..calibration.data import PixelDataset, PixelStream, pixel_dataset
-from ..calibration.labels import has_names
-from ..metrics import top_labels, topk_accuracy
+from ..data import SINGLE_LABEL, LabelMap, PixelStream, problem_type
+from ..metrics import METRIC_NAMES, metric_of
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
+from .labelled import LabelledCollator, LabelledReading
 from .mixing import Mixing
 from .recipes import Recipe
 from .reproducible import CountEpochs, reproducible
@@ -44,6 +44,9 @@ def build_trainer(
     image_processor: BaseImageProcessor | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_map: LabelMap | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
     distillation: DistillationConfig | None = None,
     teacher: str | Path | PreTrainedModel | None = None,
     recipe: Recipe | None = None,
@@ -59,9 +62,10 @@ def build_trainer(
         args (`TrainingArguments`):
             As for [`~transformers.Trainer`]; they stay as they are.
         train_dataset, eval_dataset (*optional*):
-            Labelled datasets of any kind that [`optimum_snp.calibration.data`] lists.
-        image_processor, image_column, label_column:
-            See [`optimum_snp.calibration.data.pixel_dataset`].
+            Labelled datasets of any kind that [`optimum_snp.data.pixels`] lists; to evaluate on, also several by
+            name.
+        image_processor, image_column, label_column, label_map, num_workers, skip_unreadable:
+            See [`LabelledReading`].
         distillation ([`DistillationConfig`], *optional*), teacher (*optional*):
             How the model learns from a teacher, and from whom: see [`load_teacher`].
         recipe ([`Recipe`], *optional*):
@@ -95,28 +99,9 @@ def build_trainer(
     if args.hub_token is not None:
         args.hub_token = _UnsavedToken(args.hub_token)
 
-    def labelled(dataset: Any, transform: TrainTransform | None = None) -> Any:
-        if dataset is None:
-            return None
-        pixels = pixel_dataset(
-            dataset,
-            model.config,
-            image_processor,
-            image_column=image_column,
-            label_column=label_column,
-            with_labels=True,
-            transform=transform,
-        )
-        if isinstance(pixels, PixelStream):
-            pixels.least_images = args.world_size
-        return pixels
-
-    options = {
-        "compute_metrics": topk_accuracy,
-        "preprocess_logits_for_metrics": top_labels,
-        "processing_class": image_processor,  # saved with every checkpoint
-        **trainer_options,
-    }
+    problem = problem_type(model.config)
+    _check_problem(problem, args, distillation, recipe)
+    options = {**metric_options(problem, trainer_options), "processing_class": image_processor, **trainer_options}
     transform = TrainTransform.of(recipe, image_processor, model.config.image_size)
     caches_logits = distillation is not None and distillation.cache_logits
     if caches_logits and (transform or "data_collator" in options or Mixing.of(recipe, model.num_labels)):
@@ -124,13 +109,24 @@ def build_trainer(
             "cache_logits=True needs images that are the same every time; it does not go with a data_collator, nor "
             "with a recipe that changes or mixes them."
         )
+    if options.get("data_collator") is not None:
+        options["data_collator"] = LabelledCollator(options["data_collator"])
     frozen_teacher = None
     if distillation is not None:
         frozen_teacher = Teacher(load_teacher(teacher, model, image_processor), distillation, args, model.dtype)
-    eval_dataset = labelled(eval_dataset)
-    train_dataset = labelled(train_dataset, transform)
-    if train_dataset is not None and eval_dataset is not None and not has_names(model.config.id2label):
-        _check_same_names(train_dataset, eval_dataset)
+
+    reading = LabelledReading(
+        model.config,
+        args,
+        image_processor,
+        image_column,
+        label_column,
+        label_map,
+        num_workers,
+        skip_unreadable,
+    )
+    train_dataset = reading.training_set(train_dataset, transform)
+    eval_dataset = reading.evaluation_sets(eval_dataset)
     if caches_logits:
         train_dataset = with_teacher_logits(train_dataset, frozen_teacher, args.per_device_train_batch_size)
         args.remove_unused_columns = False  # the Trainer would take the teacher's logits away
@@ -139,6 +135,7 @@ def build_trainer(
     if train_dataset is not None:
         train_dataset = reproducible(train_dataset, args.seed if args.data_seed is None else args.data_seed)
         options["callbacks"] = [*(options.get("callbacks") or []), CountEpochs(train_dataset)]
+    _check_optimizer([] if peft_config is not None else model.parameters(), options)
     if peft_config is not None:
         from peft import get_peft_model
 
@@ -158,13 +155,46 @@ def build_trainer(
     )
 
 
-def _check_same_names(train_dataset: PixelDataset | PixelStream, eval_dataset: PixelDataset | PixelStream) -> None:
-    """Where the model has no names for its labels, both datasets must count them alike."""
-    ours, theirs = train_dataset.reader.label_names, eval_dataset.reader.label_names
-    if ours and theirs and ours != theirs:
+def metric_options(problem: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of a problem as options of a Trainer; none where the caller has metrics of their own.
+
+    Ours see top labels only, theirs the logits.
+    """
+    if "compute_metrics" in given or "preprocess_logits_for_metrics" in given:
+        return {}
+    compute_metrics, preprocess = metric_of(problem)
+    return {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess}
+
+
+def _check_problem(
+    problem: str, args: TrainingArguments, distillation: DistillationConfig | None, recipe: Recipe | None
+) -> None:
+    if problem == SINGLE_LABEL:
+        return
+    refused = {
+        "a teacher": distillation is not None,
+        "mixup and cutmix": recipe is not None and bool(recipe.mixup or recipe.cutmix),
+        "label smoothing": args.label_smoothing_factor != 0,
+    }
+    for name, is_asked in refused.items():
+        if is_asked:
+            raise ValueError(
+                f"The model solves {problem!r}, with which {name} cannot be used: it is for one class per image. "
+                "Leave it out, of a recipe by recipe.without(…)."
+            )
+
+
+def _check_optimizer(trained: Iterable[torch.nn.Parameter], options: dict[str, Any]) -> None:
+    """An optimizer of the caller's own must hold the weights that are trained; adapters are not made yet."""
+    optimizer = (options.get("optimizers") or (None, None))[0]
+    if optimizer is None:
+        return
+    own = {id(weight) for weight in trained}
+    if not all(id(weight) in own for group in optimizer.param_groups for weight in group["params"]):
         raise ValueError(
-            f"The classes to train on are {', '.join(ours)}, those to evaluate on {', '.join(theirs)}, and the model "
-            "has no names that tell which is which. Both need the same classes, or the model an id2label."
+            "The optimizer holds weights that are not those which are trained, so they would stay as they are. Make "
+            "it from pruner.model.parameters() after the last step of pruning; with peft_config, whose adapters are "
+            "new weights, leave it out and say optim and learning_rate in TrainingArguments."
         )
 
 
@@ -194,22 +224,28 @@ def evaluate_accuracy(
     batch_size: int = 32,
     **data_options: Any,
 ) -> tuple[dict[str, float], int]:
-    """Top-1 and top-5 accuracy on a labelled dataset.
+    """The metrics of a model on a labelled dataset: top-1 and top-5 accuracy, where images have one class each.
 
     Args:
         model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
             The model to evaluate.
         eval_dataset:
-            A labelled dataset of any kind that [`optimum_snp.calibration.data`] lists.
+            A labelled dataset of any kind that [`optimum_snp.data.pixels`] lists.
         batch_size (`int`, *optional*, defaults to 32):
             Images per forward pass and device.
         data_options:
-            `image_processor`, `image_column`, `label_column`.
+            `image_processor`, `image_column`, `label_column`, `label_map`, `num_workers`, `skip_unreadable`.
 
     Returns:
-        `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1]; and the number of images, which a stream
-        tells only when it has been read.
+        `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1], or the metrics of another `problem_type`,
+        see [`optimum_snp.metrics.metric_of`]; and the number of images, which a stream tells only when it has been
+        read.
+
+    Raises:
+        TypeError, ValueError: As [`build_trainer`].
     """
+    if isinstance(eval_dataset, dict):
+        raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, eval_dataset))}.")
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
         args = TrainingArguments(
             folder,
@@ -220,5 +256,5 @@ def evaluate_accuracy(
         )
         trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)
         prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
-    accuracy = {name: prediction.metrics[f"eval_{name}"] for name in ("accuracy", "top5_accuracy")}
-    return accuracy, len(prediction.label_ids)
+    ours = {name.removeprefix("eval_"): value for name, value in prediction.metrics.items()}
+    return {name: ours[name] for name in METRIC_NAMES if name in ours}, len(prediction.label_ids)

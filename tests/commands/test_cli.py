@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner, packages
-from optimum_snp.calibration.data import load_image_folder
 from optimum_snp.commands import COMMANDS, build_parser, main
+from optimum_snp.data import load_image_folder
 from tests.helpers import build_source
 
 

@@ -64,8 +64,12 @@ class DINOv2Family(Family):
             fields |= {"out_features": None, "out_indices": None}
         return SNPViTConfig(**fields)
 
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.convert_weights`]; layer scale goes into what it scales."""
+        if model_class is SNPViTBackbone and not config.apply_layernorm:
+            weights = {name: weight for name, weight in weights.items() if not name.startswith("layernorm.")}
         return convert_weights(weights, is_bare=model_class is SNPViTModel)
 
     def native_config(
@@ -145,6 +149,17 @@ class DINOv2Family(Family):
             "layerscale_value": 0.5,
         }
         return random_example(class_name, config_class, **{**sizes, **options})
+
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """See [`Family.variants`]; the MLP is that of the giant, the tokens of a backbone those of Depth Anything."""
+        variants = {"gated": {"use_swiglu_ffn": True}}
+        if class_name.endswith("Backbone"):
+            stages = ["stem", "stage1", "stage3"]
+            variants |= {
+                "tokens": {"out_features": stages, "reshape_hidden_states": False},
+                "raw": {"out_features": stages, "apply_layernorm": False},
+            }
+        return variants
 
 
 def _gated_size(neurons: int) -> int:

@@ -1,4 +1,4 @@
-"""Models of timm that are plain ViTs or Swins, behind the wrappers of transformers (`pip install 'optimum-snp[timm]'`).
+"""Plain ViTs and Swins of timm, behind the wrappers of transformers (`pip install 'optimum-snp[timm]'`).
 
 timm itself is imported only where a model of it is at hand.
 """

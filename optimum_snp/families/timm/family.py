@@ -100,8 +100,10 @@ class TimmFamily(Family):
         weights = super().source_weights(source)
         return weights if _is_swin(source.timm_model) else vit.with_own_positions(weights, source.timm_model)
 
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
-        """See [`Family.convert_weights`]; queries, keys and values come apart, layer scale goes into what it scales."""
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
+        """See [`Family.convert_weights`]; fused weights come apart, layer scale goes into what it scales."""
         parts = swin if model_class.base_model_prefix == "snp_swin" else vit
         is_bare = model_class in (SNPViTModel, SNPSwinModel)
         return parts.convert_weights(

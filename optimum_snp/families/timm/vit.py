@@ -231,8 +231,8 @@ def _final_norm(timm_model: nn.Module, *, is_classifier: bool) -> nn.Module:
         raise ValueError("The timm model has no final norm (final_norm=False); such a model cannot be pruned.")
     if not (is_classifier and timm_model.global_pool == "token"):
         raise ValueError(
-            "fc_norm of the timm model norms what is pooled instead of the tokens, which is only the same for the class "
-            f"token of a classifier; this one pools by {timm_model.global_pool!r}."
+            "fc_norm of the timm model norms what is pooled instead of the tokens, which is only the same for the "
+            f"class token of a classifier; this one pools by {timm_model.global_pool!r}."
         )
     return timm_model.fc_norm
 

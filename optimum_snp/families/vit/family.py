@@ -35,7 +35,9 @@ class ViTFamily(Family):
             use_pooler=base_model.pooler is not None,
         )
 
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.convert_weights`]; ours has the same names below the base model."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
@@ -85,6 +87,10 @@ class ViTFamily(Family):
         config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
         sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
         return random_example(class_name, config_class, hidden_size=48, **{**sizes, **options})
+
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """See [`Family.variants`]."""
+        return {"no biases": {"qkv_bias": False}}
 
 
 def _our_name(name: str) -> str:

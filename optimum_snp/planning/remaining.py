@@ -9,7 +9,7 @@ from ..reshaping.remove import remove
 
 
 @dataclass(frozen=True)
-class Rest:
+class RemainingModel:
     """The model without some of its heads and blocks; it counts its blocks anew.
 
     Attributes:
@@ -25,7 +25,9 @@ class Rest:
     heads: list[list[int]]
 
     @classmethod
-    def of(cls, model: SNPModel, statistics: CalibrationStatistics, heads: list[list[int]], *, refits: bool) -> "Rest":
+    def of(
+        cls, model: SNPModel, statistics: CalibrationStatistics, heads: list[list[int]], *, refits: bool
+    ) -> "RemainingModel":
         """Removes all other heads; see [`optimum_snp.reshaping.remove.remove`]."""
         return cls(model, *remove(model, heads, statistics, refits=refits), heads)
 

@@ -1,0 +1,79 @@
+"""The images that a model is calibrated on, dealt out to the processes of Accelerate, as often as they are needed."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils import data as torch_data
+from transformers import BaseImageProcessor
+
+from ..data import calibration_subset, choose_num_workers, pixel_dataset
+from ..models import SNPModel
+from ..processes import process_state
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """The chosen images of a dataset.
+
+    Attributes:
+        dataset (`torch.utils.data.Dataset`): Their pixel values.
+        batch_size (`int`): Images per forward pass.
+        num_workers (`int`): Processes that decode them.
+    """
+
+    dataset: torch_data.Dataset
+    batch_size: int
+    num_workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """The pixel values `[images, channels, height, width]` of this process, on its device.
+
+        Whole batches are dealt out in turn, so that every image is in the same company on one process or several.
+        """
+        # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
+        state = process_state()
+        loader = prepare_data_loader(
+            torch_data.DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers),
+            device=state.device,
+            num_processes=state.num_processes,
+            process_index=state.process_index,
+            put_on_device=True,
+            even_batches=False,  # else images would be repeated to give every process as many batches
+        )
+        for batch in loader:
+            yield batch["pixel_values"]
+
+
+def choose_images(
+    model: SNPModel,
+    dataset: Any,
+    *,
+    num_samples: int,
+    batch_size: int = 16,
+    seed: int = 42,
+    image_processor: BaseImageProcessor | None = None,
+    image_column: str | None = None,
+    num_workers: int | None = None,
+    skip_unreadable: bool = False,
+) -> CalibrationImages:
+    """At most `num_samples` images: a random choice by `seed`, or the first of a stream.
+
+    Takes and raises what [`optimum_snp.calibration.collect_statistics`] does.
+    """
+    pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
+    workers = choose_num_workers(num_workers, pixels)
+    subset = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable, num_workers=workers)
+    workers = choose_num_workers(num_workers, subset)  # fewer images, perhaps too few
+    if len(subset) < num_samples:
+        logger.warning(f"The dataset has {len(subset)} images; calibration asked for {num_samples} and uses all.")
+    return CalibrationImages(subset, batch_size, workers)

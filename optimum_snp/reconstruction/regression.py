@@ -1,0 +1,141 @@
+"""Ridge regression from sums that add up over chunks of images and over processes.
+
+    min over W, b of  E |y - W x - b|^2 + ridge * v * |W - W_0|^2        v: the mean variance of the inputs x
+
+where rows count by their weights in all means.
+
+Float64 adds what every chunk gives without error, in any order: each chunk's products are rounded to multiples of one
+number. So the sums are the same to the bit however chunks are spread over processes.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import broadcast, reduce
+
+from ..linear_algebra import ridge_cholesky
+from ..processes import process_state
+
+
+# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they are
+# computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
+_RESOLUTION_BITS = 36
+
+
+@dataclass
+class RegressionSums:
+    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64 on the CPU.
+
+    Attributes:
+        weight (`torch.Tensor` of shape `[1]`): `sum w`.
+        input_sum, target_sum (`torch.Tensor`): `sum w x` and `sum w y`.
+        moment (`torch.Tensor` of shape `[inputs, inputs]`): `sum w x x^T`.
+        cross (`torch.Tensor` of shape `[outputs, inputs]`): `sum w y x^T`.
+    """
+
+    weight: torch.Tensor
+    input_sum: torch.Tensor
+    target_sum: torch.Tensor
+    moment: torch.Tensor
+    cross: torch.Tensor
+
+    @classmethod
+    def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
+        """The sums over `[rows, inputs]` and `[rows, outputs]` with weights `[rows]`, of any floating dtype."""
+        weights = weights.float()
+        total = weights.sum()
+        inputs, input_mean = _centre(inputs, weights / total)
+        targets, target_mean = _centre(targets, weights / total)
+        weighted, total = inputs * weights.unsqueeze(1), float(total)
+        # Products of rows less their mean: a large mean costs the covariance no digits.
+        moment = (weighted.mT @ inputs).cpu().double().addr_(input_mean, input_mean, alpha=total)
+        cross = (targets.mT @ weighted).cpu().double().addr_(target_mean, input_mean, alpha=total)
+        return cls(torch.tensor([total]).double(), total * input_mean, total * target_mean, moment, cross)
+
+    @classmethod
+    def of_chunks(
+        cls,
+        chunks: Iterable[tuple[torch.Tensor, torch.Tensor]],
+        num_inputs: int,
+        num_outputs: int,
+        weights: torch.Tensor | None = None,
+    ) -> "RegressionSums":
+        """The sums over all chunks of all processes, the same on each to the bit.
+
+        Args:
+            chunks (`Iterable[tuple[torch.Tensor, torch.Tensor]]`):
+                Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`; the main process has some.
+            num_inputs, num_outputs (`int`):
+                Their sizes, for a process without a chunk.
+            weights (`torch.Tensor`, *optional*):
+                Of the rows of a chunk, which its dimensions but the last broadcast to; 1 for all without.
+        """
+        shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
+        totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+        quanta = None
+        for inputs, targets in chunks:
+            of_rows = inputs.new_ones(()) if weights is None else weights.to(inputs.device)
+            of_rows = of_rows.expand(inputs.shape[:-1]).flatten()
+            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
+            quanta = _agree_on_quanta(sums) if quanta is None else quanta
+            for name, quantum in zip(_FIELDS, quanta, strict=True):
+                getattr(totals, name).add_(getattr(sums, name).div_(quantum).round_().mul_(quantum))
+        if quanta is None:
+            _agree_on_quanta(totals)
+        return totals._reduced()
+
+    def _reduced(self) -> "RegressionSums":
+        state = process_state()
+        if state.num_processes == 1:
+            return self
+        return RegressionSums(
+            *(reduce(getattr(self, name).to(state.device), reduction="sum").cpu() for name in _FIELDS)
+        )
+
+
+_FIELDS = tuple(RegressionSums.__dataclass_fields__)
+
+
+def _centre(rows: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows less their mean by `shares`, in float32, and the mean, in float64 on the CPU."""
+    rows = rows.float()
+    mean = shares @ rows
+    rows = rows - mean
+    return rows, mean.cpu().double() + (shares @ rows).cpu().double()
+
+
+def _agree_on_quanta(sums: RegressionSums) -> list[float]:
+    """What the main process rounds its first chunk to, field by field: powers of two."""
+    state = process_state()
+    largest = torch.stack([getattr(sums, name).abs().max() for name in _FIELDS]).float()
+    if state.num_processes > 1:
+        largest = broadcast(largest.to(state.device)).cpu()
+    return [2.0 ** (math.frexp(value)[1] - _RESOLUTION_BITS) for value in largest.tolist()]
+
+
+def solve(
+    sums: RegressionSums, weight: torch.Tensor, bias: torch.Tensor | None, ridge: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The weight and the bias of the regression, float64.
+
+    Args:
+        sums ([`RegressionSums`]):
+            Of inputs and targets.
+        weight (`torch.Tensor` of shape `[outputs, inputs]`):
+            `W_0`, which the ridge pulls to.
+        bias (`torch.Tensor` of shape `[outputs]`, *optional*):
+            `None` for a layer that has none; the regression then runs through zero.
+        ridge (`float`):
+            Relative to the mean variance of the inputs.
+    """
+    moment, cross = sums.moment / sums.weight, sums.cross / sums.weight
+    input_mean, target_mean = sums.input_sum / sums.weight, sums.target_sum / sums.weight
+    if bias is not None:
+        moment = moment - torch.outer(input_mean, input_mean)
+        cross = cross - torch.outer(target_mean, input_mean)
+    weight = weight.detach().cpu().double()
+    missing = cross - weight @ moment
+    fitted = weight + torch.cholesky_solve(missing.mT, ridge_cholesky(moment, ridge)).mT
+    return fitted, None if bias is None else target_mean - fitted @ input_mean

@@ -1,0 +1,205 @@
+"""Reconstruction in sequence: block by block, what the pruned network lacks of the dense stream is regressed.
+
+The closed form of every layer is solved from statistics of the dense network. So errors of the first blocks reach the
+later ones unseen. Here the calibration images go through both networks side by side. With `P` the stream of the pruned
+network before a layer that writes it, `D'` the dense stream behind that layer, in the basis that is kept, and `C` the
+inputs of the layer in the pruned network,
+
+    min over W, b of  E |D' - P - W C - b|^2 + ridge * v * |W - W_0|^2
+
+gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what the
+outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output
+layer of a block's attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would
+have added falls to the layer before them. Last come the layers that read the final norm, fitted to what they put out in
+the dense network.
+
+Memory: three streams of all images, in main memory: `12 * tokens * width` bytes per image, 1.8 MB for a DeiT-Base.
+Time: one pass through the dense network and three through the blocks of the pruned one, beside the sums.
+
+Source: our choice (docs/real-model.md).
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..models import SNPModel
+from ..processes import process_state, tensors_of_main_process
+from ..structure import Block, describe
+from .regression import RegressionSums, solve
+from .steps import Step, first, inputs_of, outputs_of, record_steps
+from .token_weights import token_weights
+
+
+# Of every regression, relative to the mean variance of its inputs: a hundred times that of the closed form. What a
+# weaker pull fits to the calibration images adds up over the blocks (docs/real-model.md).
+RIDGE = 0.1
+
+
+@torch.inference_mode()
+def reconstruct(
+    dense: SNPModel,
+    pruned: SNPModel,
+    kept_blocks: list[int],
+    directions: dict[int, torch.Tensor],
+    batches: Iterable[torch.Tensor],
+) -> None:
+    """Refits all that writes the streams of a pruned model, in place, so that they follow those of the dense one.
+
+    Args:
+        dense:
+            The dense model. It runs in eval mode on Accelerate's device and is put back.
+        pruned:
+            The pruned model; the same weights on all processes.
+        kept_blocks (`list[int]`):
+            For every block of `pruned` its position in `dense`.
+        directions (`dict[int, torch.Tensor]`):
+            For every stream that got narrower, by its position, what is kept of it, `[width, kept]`.
+        batches (`Iterable[torch.Tensor]`):
+            Pixel values of this process, `[images, channels, height, width]`; the main process has some.
+    """
+    state = process_state()
+    places = [(model, model.device, model.training) for model in (dense, pruned)]
+    for model, _, _ in places:
+        model.to(state.device).eval()
+    try:
+        _Reconstruction(dense, pruned, kept_blocks, directions, state.device).run(batches)
+    finally:
+        for model, device, training in places:
+            model.to(device).train(training)
+
+
+class _Reconstruction:
+    """Both networks, and the streams of this process's images as far as they have come."""
+
+    def __init__(
+        self,
+        dense: SNPModel,
+        pruned: SNPModel,
+        kept_blocks: list[int],
+        directions: dict[int, torch.Tensor],
+        device: torch.device,
+    ):
+        self.dense, self.pruned, self.device = dense, pruned, device
+        self.dense_structure, self.pruned_structure = describe(dense), describe(pruned)
+        self.kept_blocks = kept_blocks
+        self.directions = {index: kept.to(dense.dtype).to(device) for index, kept in directions.items()}
+        self.dense_streams: list[torch.Tensor] = []
+        self.pruned_streams: list[torch.Tensor] = []
+        self.token_weights: dict[str, torch.Tensor] = {}
+
+    def run(self, batches: Iterable[torch.Tensor]) -> None:
+        """From the embeddings to the layers behind the final norm."""
+        self._embed(batches)
+        dense_steps = record_steps(self.dense, self.dense_structure)
+        progress = tqdm(
+            total=len(self.kept_blocks),
+            desc="Reconstructing",
+            unit="block",
+            disable=not process_state().is_main_process,
+        )
+        with progress:
+            for step in record_steps(self.pruned, self.pruned_structure):
+                dense_step = dense_steps.pop(0)
+                if step.block is None:
+                    self._advance(self.dense_streams, dense_step)
+                else:
+                    # Blocks that are dropped at the start of a stage are made up for by the first one that stays.
+                    while dense_step.block != self.kept_blocks[step.block]:
+                        self._advance(self.dense_streams, dense_step)
+                        dense_step = dense_steps.pop(0)
+                    dropped = []
+                    while dense_steps and self._is_dropped(dense_steps[0]):
+                        dropped.append(dense_steps.pop(0))
+                    self._refit_block(step, dense_step, dropped)
+                    progress.update()
+                self._advance(self.pruned_streams, step)
+        self._refit_heads()
+
+    def _embed(self, batches: Iterable[torch.Tensor]) -> None:
+        """The streams before the first block, and the weights of tokens from the first batch of the main process."""
+        weighed = None
+        for pixel_values in batches:
+            weighed = pixel_values if weighed is None else weighed
+            for model, structure, streams in (
+                (self.dense, self.dense_structure, self.dense_streams),
+                (self.pruned, self.pruned_structure, self.pruned_streams),
+            ):
+                (stream,) = inputs_of([structure.blocks[0].module], lambda model=model: model(pixel_values))
+                streams.append(stream.cpu())
+        self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
+
+    def _is_dropped(self, step: Step) -> bool:
+        return step.block is not None and step.block not in self.kept_blocks
+
+    def _advance(self, streams: list[torch.Tensor], step: Step) -> None:
+        for index, stream in enumerate(streams):
+            streams[index] = step(stream.to(self.device)).cpu()
+
+    def _refit_block(self, step: Step, dense_step: Step, dropped: list[Step]) -> None:
+        """Refits what a block adds, and takes the dense streams past it and the dropped blocks behind it."""
+        block, dense_block = self.pruned_structure.blocks[step.block], self.dense_structure.blocks[dense_step.block]
+        behind_attention: list[torch.Tensor] = []
+        dense_output = self.dense.get_submodule(dense_block.output)
+        for index, stream in enumerate(self.dense_streams):
+            stream = stream.to(self.device)
+            added, after = outputs_of([dense_output, dense_step.module], lambda: dense_step(stream))
+            behind_attention.append((stream + added).cpu())
+            self.dense_streams[index] = first(after).cpu()
+        for dropped_step in dropped:
+            self._advance(self.dense_streams, dropped_step)
+        output, down = (self.pruned.get_submodule(name) for name in (block.output, block.down))
+
+        def attention_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            stream = self.pruned_streams[index].to(self.device)
+            (context,) = inputs_of([output], lambda: step(stream))
+            return context, self._kept(behind_attention[index], block) - stream
+
+        self._refit(output, attention_rows, self.token_weights[dense_block.output])
+        behind_attention.clear()
+
+        def mlp_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            stream = self.pruned_streams[index].to(self.device)
+            context, neurons = inputs_of([output, down], lambda: step(stream))
+            return neurons, self._kept(self.dense_streams[index], block) - stream - output(context)
+
+        self._refit(down, mlp_rows, self.token_weights[dense_block.down])
+
+    def _kept(self, stream: torch.Tensor, block: Block) -> torch.Tensor:
+        """A dense stream in the basis of the pruned one."""
+        stream, kept = stream.to(self.device), self.directions.get(block.stream)
+        return stream if kept is None else stream @ kept
+
+    def _refit_heads(self) -> None:
+        """Refits the layers that read the final norm of the network."""
+        behind = self.pruned_structure.streams[-1].norms[-1]
+        dense_norm, norm = (model.get_submodule(behind.name) for model in (self.dense, self.pruned))
+        for name in behind.readers:
+            dense_reader = self.dense.get_submodule(name)
+
+            def rows(index: int, dense_reader: nn.Module = dense_reader) -> tuple[torch.Tensor, torch.Tensor]:
+                inputs = behind.read(norm(self.pruned_streams[index].to(self.device)))
+                dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
+                return inputs, dense_reader(dense_inputs)
+
+            self._refit(self.pruned.get_submodule(name), rows)
+
+    def _refit(
+        self,
+        layer: nn.Linear,
+        rows: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        """Replaces a layer by the regression of the targets on the inputs that `rows` gives for every chunk."""
+        chunks = map(rows, range(len(self.pruned_streams)))
+        sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features, weights)
+
+        def solution() -> dict[str, torch.Tensor]:
+            weight, bias = solve(sums, layer.weight, layer.bias, RIDGE)
+            found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+            return {name: tensor.to(layer.weight.dtype) for name, tensor in found.items()}
+
+        for name, tensor in tensors_of_main_process(solution).items():
+            getattr(layer, name).copy_(tensor)

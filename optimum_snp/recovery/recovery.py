@@ -1,0 +1,214 @@
+"""Minutes of training on unlabelled images that bring a pruned model closer to the dense one.
+
+The learning rate is found by a few trial steps from the same start, since one that is right for one model ruins
+another within a hundred steps. The number of steps follows from the minutes and the time that trial steps took. Images
+that are held back say which of the states along the way is the best; the result is that one, or the start if none is
+better.
+"""
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import data as torch_data
+from transformers import TrainingArguments
+
+from ..calibration import CalibrationImages
+from ..models import SNPModel
+from ..processes import process_state, run_on_main_process
+from ..training.checkpoints import checkpoint_to_resume
+from .targets import with_targets
+from .trainer import RecoveryTrainer
+
+
+logger = logging.getLogger(__name__)
+
+LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
+TRIAL_STEPS = 12
+HELD_BACK_SHARE = 1 / 8
+MAX_HELD_BACK = 128
+MIN_IMAGES = 16
+NUM_EVALUATIONS = 8
+SCHEDULE_NAME = "recovery.json"
+
+
+@dataclass
+class Recovery:
+    """What a recovery did.
+
+    Attributes:
+        learning_rate (`float`): The one that was used, the peak of a cosine.
+        num_steps (`int`): Steps of the training.
+        loss_before, loss_after (`float`): Of the held-back images: KL divergence from the dense model's predictions
+            plus the relative error of the final features.
+        agreement_before, agreement_after (`float`, *optional*): The share of them with the dense model's class; `None`
+            for a model without a classifier.
+    """
+
+    learning_rate: float
+    num_steps: int
+    loss_before: float
+    loss_after: float
+    agreement_before: float | None
+    agreement_after: float | None
+
+
+def recover(
+    pruned: SNPModel,
+    dense: SNPModel,
+    images: CalibrationImages,
+    *,
+    minutes: float,
+    output_dir: str | Path,
+    learning_rate: float | None = None,
+    seed: int = 42,
+    resume: bool = False,
+    write_history: Callable[[Path], None] | None = None,
+    **training_options: Any,
+) -> Recovery:
+    """Trains a pruned model in place.
+
+    Args:
+        pruned, dense:
+            The model, and the one that it is to follow.
+        images ([`CalibrationImages`]):
+            Unlabelled; an eighth of them, at most `MAX_HELD_BACK`, is held back.
+        minutes (`float`):
+            How long trials and training may take together, beside one pass of the dense model over the images.
+        output_dir (`str` or `Path`):
+            For checkpoints.
+        learning_rate (`float`, *optional*):
+            Instead of trials.
+        seed (`int`, *optional*):
+            Of the order of the images.
+        resume (`bool`, *optional*):
+            Whether to go on from the last checkpoint in `output_dir`, if there is one.
+        write_history (`Callable[[Path], None]`, *optional*):
+            See [`CheckpointingTrainer`].
+        training_options:
+            Further fields of `TrainingArguments`, such as `bf16`.
+
+    Raises:
+        ValueError: If there are fewer than 16 images, or outputs of dense and pruned model cannot be compared.
+    """
+    if len(images) < MIN_IMAGES:
+        raise ValueError(f"Recovery needs at least {MIN_IMAGES} images, got {len(images)}.")
+    start = time.monotonic()
+    taught = with_targets(images.dataset, dense, images.batch_size)
+    start_of_training = time.monotonic()
+    logger.info("The dense model took %.0f seconds over %d images.", start_of_training - start, len(taught))
+    num_held_back = min(MAX_HELD_BACK, int(len(taught) * HELD_BACK_SHARE))
+    parts = (range(num_held_back, len(taught)), range(num_held_back))
+    train, held_back = (torch_data.Subset(taught, part) for part in parts)
+    spreads = taught.spreads()
+
+    def build(model: SNPModel, folder: Path, **options: Any) -> RecoveryTrainer:
+        fields = {
+            "per_device_train_batch_size": images.batch_size,
+            "per_device_eval_batch_size": images.batch_size,
+            "weight_decay": 0.0,
+            "seed": seed,
+            "report_to": "none",
+            "logging_strategy": "no",
+            "use_cpu": process_state().device.type == "cpu",
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "remove_unused_columns": False,
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            **options,
+            **training_options,
+        }
+        return RecoveryTrainer(
+            model,
+            TrainingArguments(str(folder), **fields),
+            train_dataset=train,
+            eval_dataset=held_back,
+            spreads=spreads,
+            write_history=write_history,
+        )
+
+    output_dir = Path(output_dir)
+    start_of_evaluation = time.monotonic()
+    before = _evaluate(build(pruned, output_dir))
+    seconds_of_evaluation = time.monotonic() - start_of_evaluation
+    checkpoint = run_on_main_process(lambda: checkpoint_to_resume(output_dir, resume or None))
+    if checkpoint is None:
+        rates = LEARNING_RATES if learning_rate is None else (learning_rate,)
+        trials = {rate: _try_rate(build, pruned, output_dir, rate) for rate in rates}
+        rate = min(trials, key=lambda rate: trials[rate][0])
+        seconds = min(seconds for _, seconds in trials.values())
+        spent = time.monotonic() - start_of_training + (NUM_EVALUATIONS + 1) * seconds_of_evaluation
+        left = 60 * minutes - spent
+        schedule = run_on_main_process(
+            lambda: {"learning_rate": rate, "num_steps": max(1, int(left / seconds)), **before}
+        )
+        run_on_main_process(lambda: _write(output_dir, schedule))
+    else:
+        schedule = run_on_main_process(lambda: json.loads((output_dir / SCHEDULE_NAME).read_text(encoding="utf-8")))
+        before = {name: schedule[name] for name in before}
+
+    steps_between = max(1, schedule["num_steps"] // NUM_EVALUATIONS)
+    weights = {name: weight.detach().cpu().clone() for name, weight in pruned.state_dict().items()}
+    trainer = build(
+        pruned,
+        output_dir,
+        max_steps=schedule["num_steps"],
+        learning_rate=schedule["learning_rate"],
+        lr_scheduler_type="cosine",
+        warmup_steps=min(20, schedule["num_steps"] // 10),
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=steps_between,
+        save_steps=steps_between,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = _evaluate(trainer)
+    if not after["loss"] < before["loss"]:
+        logger.warning("No state of the training was closer to the dense model than its start, which is kept.")
+        pruned.load_state_dict(weights)
+        after = before
+    return Recovery(
+        schedule["learning_rate"],
+        schedule["num_steps"],
+        before["loss"],
+        after["loss"],
+        before["agreement"],
+        after["agreement"],
+    )
+
+
+def _evaluate(trainer: RecoveryTrainer) -> dict[str, float | None]:
+    """Loss and agreement on the held-back images."""
+    metrics = trainer.evaluate()
+    return {"loss": metrics["eval_loss"], "agreement": metrics.get("eval_agreement")}
+
+
+def _try_rate(
+    build: Callable[..., RecoveryTrainer], pruned: SNPModel, folder: Path, rate: float
+) -> tuple[float, float]:
+    """The loss on held-back images after a few steps at a learning rate, and the seconds of a step."""
+    trainer = build(
+        copy.deepcopy(pruned), folder, max_steps=TRIAL_STEPS, learning_rate=rate, lr_scheduler_type="constant"
+    )
+    start = time.monotonic()
+    trainer.train()
+    seconds = (time.monotonic() - start) / TRIAL_STEPS
+    loss = _evaluate(trainer)["loss"]
+    logger.info("Learning rate %g: loss %.4f after %d steps.", rate, loss, TRIAL_STEPS)
+    return (loss if math.isfinite(loss) else math.inf), seconds
+
+
+def _write(folder: Path, schedule: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCHEDULE_NAME).write_text(json.dumps(schedule, indent=2) + "\n", encoding="utf-8")

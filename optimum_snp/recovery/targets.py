@@ -1,0 +1,121 @@
+"""What a pruned model is to give again: the dense model's logits and final features, image by image."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import reduce
+from torch import nn
+from torch.utils import data as torch_data
+from transformers.utils import ModelOutput
+
+from ..models import SNPModel
+from ..processes import process_state
+from ..structure import Norm, architecture_of, describe
+
+
+LOGITS = "logits"
+TARGET = "target_"
+
+
+class OutputReader:
+    """Reads off a model what is compared, for the passes that it makes: logits, and what the heads read.
+
+    A model without heads gives its features.
+    """
+
+    def __init__(self, model: SNPModel):
+        self.config = model.config
+        self.norm: Norm | None = None
+        self._rows: list[torch.Tensor] = []
+        norm = describe(model).streams[-1].norms[-1]
+        if norm.readers:
+            self.norm = norm
+            model.get_submodule(norm.name).register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        self._rows = [self.norm.read(output)]
+
+    def read(self, output: ModelOutput) -> dict[str, torch.Tensor]:
+        """From what a pass put out to the tensors that are compared, by their names, images first."""
+        if "logits" in output and self.config.num_labels > 1:
+            return {LOGITS: output.logits.float(), "features": self._rows.pop().float()}
+        features = (
+            [output.logits] if "logits" in output else architecture_of(self.config).features(output, self.config)
+        )
+        return {f"features_{index}": feature.float() for index, feature in enumerate(features)}
+
+
+class TaughtImages(torch_data.Dataset):
+    """Images with the dense model's outputs beside them, all in main memory.
+
+    Attributes:
+        targets (`dict[str, torch.Tensor]`): By their names, images first.
+    """
+
+    def __init__(self, images: torch_data.Dataset, targets: dict[str, torch.Tensor]):
+        self.images = images
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        targets = {TARGET + name: tensor[index] for name, tensor in self.targets.items()}
+        return {"pixel_values": self.images[index]["pixel_values"], **targets}
+
+    def spreads(self) -> dict[str, float]:
+        """For every kind of features their variance over the images, the measure of their errors."""
+        features = {name: tensor for name, tensor in self.targets.items() if name != LOGITS}
+        tiny = torch.finfo(torch.float32).tiny
+        return {
+            name: max(float((tensor - tensor.mean(dim=0)).square().mean()), tiny) for name, tensor in features.items()
+        }
+
+
+@torch.no_grad()
+def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -> TaughtImages:
+    """The images with the outputs of the dense model, by one pass that the processes of a job share."""
+    state = process_state()
+    device, training = dense.device, dense.training
+    dense.to(state.device).eval()
+    reader = OutputReader(dense)
+    mine = range(state.process_index, len(images), state.num_processes)
+    found: dict[str, list[torch.Tensor]] = {}
+    try:
+        for batch in torch_data.DataLoader(torch_data.Subset(images, mine), batch_size=batch_size):
+            for name, tensor in reader.read(dense(batch["pixel_values"].to(state.device))).items():
+                found.setdefault(name, []).append(tensor.cpu())
+    finally:
+        dense.to(device).train(training)
+    targets = {}
+    for name, parts in found.items():
+        own = torch.cat(parts)
+        whole = torch.zeros(len(images), *own.shape[1:])
+        whole[list(mine)] = own
+        targets[name] = reduce(whole.to(state.device), "sum").cpu() if state.num_processes > 1 else whole
+    return TaughtImages(images, targets)
+
+
+def distance(
+    outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], spreads: dict[str, float]
+) -> torch.Tensor:
+    """How far outputs are from their targets, a scalar: the KL divergence of logits plus the errors of features.
+
+    The error of features is the mean square by their variance. Features of another width, in a basis of their own, are
+    left out.
+
+    Args:
+        outputs, targets (`dict[str, torch.Tensor]`):
+            By their names, images first.
+        spreads (`dict[str, float]`):
+            The variances.
+    """
+    parts = []
+    for name, target in targets.items():
+        if name == LOGITS:
+            logs = (outputs[name].log_softmax(dim=-1), target.log_softmax(dim=-1))
+            parts.append(F.kl_div(*logs, log_target=True, reduction="batchmean"))
+        elif outputs[name].shape == target.shape:
+            parts.append((outputs[name] - target).square().mean() / spreads[name])
+    return sum(parts)

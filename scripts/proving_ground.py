@@ -1,0 +1,208 @@
+"""The judge of methods: a real pretrained ViT on two tasks, every method and baseline at equal sizes.
+
+    python scripts/prepare_real_vit.py
+    python scripts/proving_ground.py --tasks stamps --budgets 0.75 0.5 0.3
+
+Nothing is trained and no label is seen: all methods calibrate on the same unlabelled images. A row is a budget of
+multiply-accumulates, whose sizes are those of our plan for all methods, or a share of one part of every block. A
+baseline has rules for some parts only and is left out of rows that need others.
+
+For each cell: accuracy on the test, agreement with the dense model, mean KL divergence from its predictions (nats),
+the squared error of the final features by their variance, and the seconds of planning and of pruning. Rank by KL and
+feature error, which have little noise; decide on `--split held-out`, which are calibration images that no method saw,
+and report on `--split test`. Writes `proving_ground.md` (also printed) and `proving_ground.json`.
+"""
+
+import argparse
+import copy
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from baselines import corp, nuwa, vbp
+from baselines.equal_sizes import plan_of_sizes, pruned_parts, sizes_of
+from baselines.scores import l2_norm
+from prepare_real_vit import OUTPUT
+from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
+from real_vit.pixels import pixel_values
+from reporting import collect_versions
+
+from optimum_snp import PruningPlan, SNPConfig, SNPPruner
+from optimum_snp.methods import method_of
+from optimum_snp.models import SNPModel
+from optimum_snp.plan.sizes import Part
+from optimum_snp.planning.decide import make_plan
+from optimum_snp.reshaping.select import weight_of
+from optimum_snp.structure import describe
+
+
+logger = logging.getLogger("proving_ground")
+
+PARTS = {"Q/K": "qk_sparsity", "V": "v_sparsity", "MLP": "mlp_sparsity", "width": "hidden_sparsity"}
+PACKAGES = ("optimum-snp", "torch", "transformers", "numpy")
+
+Prune = Callable[[SNPPruner, PruningPlan], SNPModel]
+
+
+def by_magnitude(pruner: SNPPruner, plan: PruningPlan) -> SNPModel:
+    """Keeps the neurons with the largest weights."""
+    dense = pruner.model
+    blocks = describe(dense).blocks
+    mlp = [l2_norm(weight_of(dense, block.up)) for block in blocks]
+    query_key = [
+        l2_norm(torch.cat([weight_of(dense, layer) for layer in (block.query, block.key)], dim=1)).view(
+            block.num_attention_heads, -1
+        )
+        for block in blocks
+    ]
+    plan = plan_of_sizes(dense, plan, mlp=mlp, query_key=query_key)
+    return method_of(plan.config).reshape(dense, plan)
+
+
+def by_baseline(prune: Callable[..., SNPModel], **options: Any) -> Prune:
+    """A baseline, from the statistics of our calibration."""
+    return lambda pruner, plan: prune(pruner.model, pruner.statistics, plan, **options)
+
+
+def by_ours(method: str, **options: Any) -> Prune:
+    """One of our methods, at the sizes of the plan; its own choice of neurons."""
+
+    def prune(pruner: SNPPruner, plan: PruningPlan) -> SNPModel:
+        fields = {**plan.config.to_dict(), "method": method, **options}
+        config = SNPConfig.from_dict(fields)
+        chosen = copy.copy(plan)
+        if method != plan.config.method:
+            scores = method_of(config).score(pruner.model, pruner.statistics, config)
+            chosen = make_plan(pruner.model, scores, config, sizes=sizes_of(plan))
+        chosen.config = config
+        return copy.copy(pruner).prune(chosen)  # the calibrated one stays for the next cell
+
+    return prune
+
+
+ALL_PARTS = set(Part)
+METHODS: dict[str, tuple[Prune, set[Part]]] = {
+    "magnitude": (by_magnitude, ALL_PARTS),
+    "VBP": (by_baseline(vbp.prune), vbp.PARTS),
+    "CORP": (by_baseline(corp.prune), corp.PARTS),
+    "NuWa": (by_baseline(nuwa.prune), nuwa.PARTS),
+    "CORP + NuWa": (by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
+    "snp": (by_ours("snp"), ALL_PARTS),
+    "snp-refit": (by_ours("snp-refit"), ALL_PARTS),
+    "projection": (by_ours("projection"), ALL_PARTS),
+}
+
+
+def rows_of(args: argparse.Namespace) -> dict[str, SNPConfig]:
+    """What is asked for in every row."""
+    frozen = [] if args.width else ["hidden_sparsity"]
+    rows = {
+        f"FLOPs {budget:.0%}": SNPConfig(target_flops=budget, frozen_parts=frozen, seed=args.seed)
+        for budget in args.budgets
+    }
+    for part in args.parts:
+        name, _, share = part.partition("=")
+        rows[f"{name} -{float(share):.0%}"] = SNPConfig(**{PARTS[name]: float(share)}, seed=args.seed)
+    return rows
+
+
+def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
+    """All rows and methods on one task."""
+    pruner = SNPPruner(ground.dense)
+    start = time.perf_counter()
+    pruner.calibrate(pixel_values(ground.calibration[: args.images]), args.images)
+    report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
+    held_out = args.split == "held-out"
+    images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
+    start = time.perf_counter()
+    dense = outputs_of(ground.dense, images)
+    report |= {"num_images": len(images), "forward_seconds_per_image": (time.perf_counter() - start) / len(images)}
+    report["dense"] = compare(dense, dense, labels)
+    report["rows"] = {}
+    for name, config in rows_of(args).items():
+        start = time.perf_counter()
+        plan = pruner.plan(config)
+        row = {"planning_seconds": time.perf_counter() - start, "flops": plan.macs_after / plan.macs_before}
+        row["methods"] = {}
+        for method in args.methods:
+            prune, parts = METHODS[method]
+            if pruned_parts(plan) <= parts:
+                row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
+                logger.info("%s, %s, %s: %s", ground.name, name, method, row["methods"][method])
+        report["rows"][name] = row
+    return report
+
+
+def run_method(
+    prune: Prune,
+    pruner: SNPPruner,
+    plan: PruningPlan,
+    dense: Outputs,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+) -> dict[str, float | None]:
+    """One cell."""
+    start = time.perf_counter()
+    pruned = prune(pruner, plan)
+    seconds = time.perf_counter() - start
+    return compare(outputs_of(pruned, images), dense, labels) | {"pruning_seconds": seconds}
+
+
+def format_report(report: dict[str, Any], methods: list[str]) -> str:
+    """A Markdown table per task: accuracy (agreement where there are no labels), then KL and feature error."""
+    accuracy = report["dense"].get("accuracy")
+    title = f"**{report['task']}**, {report['num_images']} images"
+    title += "" if accuracy is None else f", dense accuracy {accuracy:.1%}"
+    lines = [title, "", f"| row | planning | {' | '.join(methods)} |", "|---|---:|" + "---:|" * len(methods)]
+    for name, row in report["rows"].items():
+        cells = [_cell(row["methods"].get(method)) for method in methods]
+        lines.append(f"| {name} | {row['planning_seconds']:.0f} s | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(result: dict[str, float | None] | None) -> str:
+    if result is None:
+        return "\N{EN DASH}"
+    share = result.get("accuracy", result["agreement"])
+    error = result["feature_error"]
+    return f"{share:.1%}, KL {result['kl']:.3f}, {'-' if error is None else f'{error:.2f}'}, {result['pruning_seconds']:.0f} s"
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("results/proving_ground"), help="default: %(default)s")
+    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.3, 0.2], help="shares of FLOPs left")
+    parser.add_argument("--parts", nargs="*", default=[], metavar="PART=SHARE", help="such as MLP=0.5")
+    parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
+    parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
+    parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(args.threads)
+    reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
+    args.output.mkdir(parents=True, exist_ok=True)
+    tables = "\n".join(format_report(report, args.methods) for report in reports)
+    (args.output / "proving_ground.md").write_text(tables)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    record = {"settings": settings, "versions": collect_versions(PACKAGES), "tasks": reports}
+    (args.output / "proving_ground.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(tables)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What `prepare_real_vit.py` wrote, read again, and how a pruned model is measured on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageClassification
+
+from optimum_snp.families import convert
+from optimum_snp.models import SNPModel
+
+from .pixels import pixel_values
+
+
+BATCH_SIZE = 32
+
+
+@dataclass
+class Ground:
+    """One task: the dense model, images to calibrate on, images to choose by, and the test.
+
+    Attributes:
+        dense: The dense model in our architecture.
+        calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8; decisions are made on the
+            second, which no method sees.
+        test, labels (`torch.Tensor`): To report on.
+    """
+
+    name: str
+    dense: SNPModel
+    calibration: torch.Tensor
+    held_out: torch.Tensor
+    test: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass
+class Outputs:
+    """Of one model: logits `[N, classes]`, and the final features that the classifier reads, `[N, width]`."""
+
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
+    """Reads one task.
+
+    Raises:
+        FileNotFoundError: If it was not prepared.
+    """
+    if not (folder / name / "data.pt").is_file():
+        raise FileNotFoundError(f"There is no task in {folder / name}. Run scripts/prepare_real_vit.py first.")
+    data = torch.load(folder / name / "data.pt", weights_only=True)
+    source = AutoModelForImageClassification.from_pretrained(folder / name / "model").eval()
+    images = data["calibration"]
+    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
+    return Ground(
+        name, convert(source), images[num_held_out:], images[:num_held_out], test=data["x"], labels=data["y"]
+    )
+
+
+@torch.inference_mode()
+def outputs_of(model: nn.Module, images: torch.Tensor) -> Outputs:
+    """Logits and features of images given as bytes."""
+    features: list[torch.Tensor] = []
+    handle = model.classifier.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+    try:
+        logits = torch.cat([model(pixel_values(batch)).logits for batch in images.split(BATCH_SIZE)])
+    finally:
+        handle.remove()
+    return Outputs(logits.float(), torch.cat(features).float())
+
+
+def compare(found: Outputs, dense: Outputs, labels: torch.Tensor | None = None) -> dict[str, float | None]:
+    """How far a model is from the dense one.
+
+    Returns:
+        `dict`: `accuracy` (with labels); `agreement`, the share of images with the same first class; `kl`, the mean KL
+        divergence from the dense model's predictions, nats; `feature_error`, the squared error of the final features
+        by their variance, `None` where a pruned width gives them another basis.
+    """
+    dense_log, found_log = dense.logits.log_softmax(-1), found.logits.log_softmax(-1)
+    error = None
+    if found.features.shape == dense.features.shape:
+        spread = (dense.features - dense.features.mean(dim=0)).square().sum()
+        error = float((found.features - dense.features).square().sum() / spread)
+    result: dict[str, float | None] = {
+        "agreement": float((found.logits.argmax(-1) == dense.logits.argmax(-1)).float().mean()),
+        "kl": float((dense_log.exp() * (dense_log - found_log)).sum(-1).mean()),
+        "feature_error": error,
+    }
+    if labels is not None:
+        result["accuracy"] = float((found.logits.argmax(-1) == labels).float().mean())
+    return result

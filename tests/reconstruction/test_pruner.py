@@ -1,0 +1,88 @@
+"""When a pruner reconstructs, and what is recorded of it."""
+
+import pytest
+import torch
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.plan.plan import PruningPlan
+from tests.helpers import build_source
+
+
+IMAGES = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+SHARES = {"mlp_sparsity": 0.5}
+
+
+@pytest.fixture
+def pruner():
+    pruner = SNPPruner(build_source("ViTForImageClassification"))
+    pruner.calibrate(IMAGES, len(IMAGES))
+    return pruner
+
+
+def weights(pruner, **options):
+    model = pruner.copy().prune(SNPConfig(**SHARES, **options))
+    return torch.cat([weight.flatten() for weight in model.state_dict().values()])
+
+
+def test_closed_form_methods_reconstruct_where_there_are_images(pruner):
+    assert torch.equal(weights(pruner), weights(pruner, reconstruction=True))
+    assert not torch.equal(weights(pruner), weights(pruner, reconstruction=False))
+    assert torch.equal(weights(pruner, method="snp"), weights(pruner, method="snp", reconstruction=False))
+
+
+def test_statistics_alone_give_the_closed_form(pruner, tmp_path):
+    pruner.statistics.save(tmp_path / "statistics.safetensors")
+    closed = weights(pruner, reconstruction=False)
+    pruner.load_statistics(tmp_path / "statistics.safetensors")
+    assert torch.equal(weights(pruner), closed)
+    with pytest.raises(ValueError, match="reconstruction=True refits on images"):
+        pruner.prune(SNPConfig(reconstruction=True, **SHARES))
+
+
+def test_images_can_come_with_the_plan(pruner, tmp_path):
+    expected = weights(pruner)
+    pruner.statistics.save(tmp_path / "statistics.safetensors")
+    pruner.load_statistics(tmp_path / "statistics.safetensors")
+    plan = pruner.plan(SNPConfig(num_calibration_samples=len(IMAGES), **SHARES))
+    found = pruner.prune(plan, calibration_dataset=IMAGES)
+    assert torch.equal(torch.cat([weight.flatten() for weight in found.state_dict().values()]), expected)
+    assert pruner.pruning_plan.reconstruction_images == len(IMAGES)
+
+
+def test_the_plan_says_on_how_many_images(pruner):
+    reconstructed, closed = pruner.copy(), pruner.copy()
+    reconstructed.prune(SNPConfig(**SHARES))
+    closed.prune(SNPConfig(reconstruction=False, **SHARES))
+    assert reconstructed.pruning_plan.reconstruction_images == len(IMAGES)
+    assert closed.pruning_plan.reconstruction_images is None
+    for pruned in (reconstructed, closed):
+        assert PruningPlan.from_dict(pruned.pruning_plan.to_dict()) == pruned.pruning_plan
+    assert reconstructed.calibration_images is None  # they were for the model before
+
+
+def test_plans_from_before_say_nothing(pruner):
+    values = pruner.plan(SNPConfig(**SHARES)).to_dict()
+    del values["reconstruction_images"]
+    assert PruningPlan.from_dict(values).reconstruction_images is None
+
+
+def test_a_stream_is_read_once():
+    class Stream(torch.utils.data.IterableDataset):
+        reads = 0
+
+        def __iter__(self):
+            self.reads += 1
+            return iter(IMAGES)
+
+    stream = Stream()
+    pruner = SNPPruner(build_source("ViTForImageClassification"))
+    pruner.calibrate(stream, 8)
+    pruner.prune(SNPConfig(**SHARES))
+    assert stream.reads == 1
+    assert pruner.pruning_plan.reconstruction_images == 8
+
+
+@pytest.mark.parametrize("value", ["yes", 2])
+def test_other_values_are_refused(value):
+    with pytest.raises(ValueError, match="reconstruction must be True, False or None"):
+        SNPConfig(reconstruction=value, **SHARES)

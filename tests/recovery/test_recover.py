@@ -1,0 +1,150 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils import data as torch_data
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.families import convert
+from optimum_snp.recovery.targets import OutputReader, distance, with_targets
+from tests.helpers import build_source
+
+
+IMAGES = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+SHARES = {"mlp_sparsity": 0.7, "v_sparsity": 0.5}
+
+
+class Images(torch_data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return {"pixel_values": IMAGES[index]}
+
+
+def pruned_pruner(class_name="ViTForImageClassification", **options):
+    pruner = SNPPruner(build_source(class_name))
+    pruner.calibrate(IMAGES, 32)
+    pruner.prune(SNPConfig(method="snp", **SHARES, **options))
+    return pruner
+
+
+def recover(pruner, folder, **options):
+    settings = {"minutes": 0.05, "batch_size": 8, "num_samples": 64, "learning_rate": 1e-3, **options}
+    return pruner.recover(IMAGES, output_dir=folder, **settings)
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IMAGES).logits
+
+
+def kl(model, dense):
+    return F.kl_div(
+        logits(model).log_softmax(-1), logits(dense).log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+
+
+def test_the_model_comes_closer(tmp_path):
+    pruner = pruned_pruner()
+    start = copy.deepcopy(pruner.model)
+    found = recover(pruner, tmp_path, minutes=0.1)
+    assert found.loss_after < found.loss_before
+    assert found.num_steps >= 1 and found.learning_rate == 1e-3
+    assert kl(pruner.model, pruner.original) < kl(start, pruner.original)
+    assert not pruner.model.training
+
+
+@pytest.mark.parametrize("class_name", ["ViTModel", "SwinBackbone"])
+def test_without_classifier_features_are_learned(class_name, tmp_path):
+    found = recover(pruned_pruner(class_name), tmp_path, minutes=0.1)
+    assert found.loss_after < found.loss_before
+    assert found.agreement_before is None and found.agreement_after is None
+
+
+def test_a_ruinous_training_leaves_the_start(tmp_path):
+    pruner = pruned_pruner()
+    before = {name: weight.clone() for name, weight in pruner.model.state_dict().items()}
+    found = recover(pruner, tmp_path, learning_rate=10.0)
+    assert found.loss_after == found.loss_before
+    assert all(torch.equal(weight, before[name]) for name, weight in pruner.model.state_dict().items())
+
+
+def test_trials_choose_a_learning_rate(tmp_path, monkeypatch):
+    rates = (1e-9, 1e-3, 10.0)
+    monkeypatch.setattr("optimum_snp.recovery.recovery.LEARNING_RATES", rates)
+    assert recover(pruned_pruner(), tmp_path, learning_rate=None).learning_rate == 1e-3
+
+
+def test_it_goes_on_from_a_checkpoint(tmp_path):
+    pruner = pruned_pruner()
+    start = copy.deepcopy(pruner.model)
+    whole = recover(pruner, tmp_path)
+    pruner.model.load_state_dict(start.state_dict())
+    again = recover(pruner, tmp_path, resume=True)
+    assert again.num_steps == whole.num_steps  # nothing is left to do, and the schedule is that of the first start
+    assert again.loss_before == pytest.approx(whole.loss_before)
+    assert again.loss_after == pytest.approx(whole.loss_after, rel=1e-4)
+
+
+def test_a_copy_is_left_alone(tmp_path):
+    pruner = pruned_pruner()
+    other = pruner.copy()
+    before = {name: weight.clone() for name, weight in other.model.state_dict().items()}
+    recover(pruner, tmp_path)
+    assert all(torch.equal(weight, before[name]) for name, weight in other.model.state_dict().items())
+
+
+def test_a_narrower_stream_learns_logits_alone(tmp_path):
+    pruner = pruned_pruner(hidden_sparsity=0.25)
+    found = recover(pruner, tmp_path)
+    start = kl(pruner.model, pruner.original).item()
+    assert found.loss_after <= found.loss_before
+    assert start > 0
+
+
+def test_who_teaches_and_what_is_refused(tmp_path):
+    alone = SNPPruner(pruned_pruner().model)
+    with pytest.raises(ValueError, match="Name a teacher"):
+        recover(alone, tmp_path)
+    with pytest.raises(ValueError, match="with 7 labels"):
+        recover(alone, tmp_path, teacher=build_source("ViTForImageClassification", num_labels=7))
+    with pytest.raises(ValueError, match="at least 16 images"):
+        recover(pruned_pruner(), tmp_path, num_samples=8)
+    found = recover(alone, tmp_path, teacher=build_source("ViTForImageClassification"))
+    assert found.loss_after <= found.loss_before
+
+
+def test_targets_are_the_outputs_of_the_dense_model():
+    dense = convert(build_source("ViTForImageClassification"))
+    taught = with_targets(Images(), dense, batch_size=8)
+    with torch.no_grad():
+        features = dense.snp_vit(IMAGES[:20]).last_hidden_state[:, :1]
+        expected = dense(IMAGES[:20]).logits
+    assert torch.allclose(taught.targets["logits"], expected, atol=1e-5)
+    assert torch.allclose(taught.targets["features"], features, atol=1e-5)
+    assert taught.spreads()["features"] == pytest.approx(features.var(dim=0, correction=0).mean().item(), rel=1e-4)
+    assert torch.equal(taught[3]["pixel_values"], IMAGES[3])
+    assert torch.equal(taught[3]["target_logits"], taught.targets["logits"][3])
+
+
+def test_distance_is_kl_and_relative_error():
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = (
+        {"logits": torch.randn(6, 5, generator=generator), "features": torch.randn(6, 1, 4, generator=generator)}
+        for _ in range(2)
+    )
+    p, q = targets["logits"].softmax(-1), outputs["logits"].softmax(-1)
+    expected = (p * (p / q).log()).sum(-1).mean() + (outputs["features"] - targets["features"]).square().mean() / 2
+    assert torch.allclose(distance(outputs, targets, {"features": 2.0}), expected)
+    outputs["features"] = outputs["features"][..., :3]
+    assert torch.allclose(distance(outputs, targets, {"features": 2.0}), (p * (p / q).log()).sum(-1).mean())
+
+
+def test_a_reader_keeps_what_the_classifier_reads():
+    model = convert(build_source("SwinForImageClassification"))
+    reader = OutputReader(model)
+    with torch.no_grad():
+        found = reader.read(model(IMAGES[:2]))
+        assert torch.allclose(model.classifier(found["features"][:, 0]), found["logits"], atol=1e-5)
