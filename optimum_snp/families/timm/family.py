@@ -1,5 +1,6 @@
 """timm's VisionTransformer and SwinTransformer, in `TimmWrapperModel` and `TimmWrapperForImageClassification`."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,17 +58,20 @@ class TimmFamily(Family):
 
     def check_config(self, config: Mapping[str, Any], class_name: str) -> None:
         """See [`Family.check_config`]; the network is built without memory for its weights."""
-        import timm
+        from timm.models import is_model_in_modules
 
         name = config.get("architecture")
-        if not timm.is_model_in_modules(str(name), _TIMM_MODULES):
+        if not is_model_in_modules(str(name), _TIMM_MODULES):
             raise ValueError(
                 f"The timm architecture {name} cannot be pruned: it is no plain VisionTransformer (ViT, DeiT, "
                 "DeiT III, DINOv2, AugReg and the like) and no SwinTransformer of the first version."
             )
         source_class = getattr(transformers, class_name)
-        with torch.device("meta"):
-            source = source_class(source_class.config_class.from_dict(dict(config)))
+        try:
+            with torch.device("meta"):
+                source = source_class(source_class.config_class.from_dict(copy.deepcopy(dict(config))))
+        except (ImportError, TypeError) as error:  # an unknown name, or model_args that transformers gives as well
+            raise ValueError(f"transformers cannot build the timm architecture {name}: {error}") from error
         self.convert_config(source)
 
     def target_class(self, source: PreTrainedModel) -> type[PreTrainedModel]:
@@ -137,6 +141,18 @@ class TimmFamily(Family):
         """See [`Family.native_weights`]."""
         return ViTFamily().native_weights(weights, native_class)
 
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """See [`Family.variants`]."""
+        swin = {"embed_dim": 12, "depths": (2, 3), "num_heads": (1, 2), "window_size": 2, "img_size": 32}
+        variants = {
+            "layer scale": {"init_values": 0.1, "no_embed_class": True},
+            "registers": {"reg_tokens": 2},
+            "swin": {"architecture": "swin_tiny_patch4_window7_224", **swin},
+        }
+        if class_name.endswith("ForImageClassification"):
+            variants["mean"] = {"class_token": False, "global_pool": "avg"}
+        return variants
+
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 12, MLP 96, 16 patches.
 
@@ -145,10 +161,12 @@ class TimmFamily(Family):
         self.check_installed()
         sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "mlp_ratio": 2}
         architecture = options.pop("architecture", "vit_tiny_patch16_224")
+        attention = options.pop("attn_implementation", None)
         config_class = transformers.TimmWrapperConfig
         config = config_class.from_dict(
             {"architecture": architecture, "num_classes": 5, "label_names": [f"LABEL_{index}" for index in range(5)]}
         )
+        config._attn_implementation = attention
         config.model_args = options if "swin" in architecture else {**sizes, **options}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

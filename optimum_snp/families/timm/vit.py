@@ -75,18 +75,21 @@ def convert_config(timm_model: nn.Module, fields: dict[str, Any], *, is_classifi
     _check_embeddings(timm_model)
     for index, block in enumerate(blocks):
         _check_block(f"blocks.{index}", block)
-    final_norm = _final_norm(timm_model, is_classifier=is_classifier)
+    final_norm = _final_norm(timm_model)
     norms = {
         f"blocks.{index}.{name}": getattr(block, name)
         for index, block in enumerate(blocks)
         for name in ("norm1", "norm2")
     }
     patch_embed = timm_model.patch_embed
+    norms_pooled, pooling, uses_pooler = final_norm is timm_model.fc_norm, None, False
     if is_classifier:
         pooling = _pooling(timm_model)
-        uses_pooler = False
+        # Of the class token alone it is the same as of all tokens.
+        norms_pooled = norms_pooled and pooling != "cls"
+    elif norms_pooled:
+        raise ValueError("fc_norm of the timm model norms what is pooled. Load it as an image classifier.")
     else:
-        pooling = None
         uses_pooler = pools and bool(timm_model.global_pool)
         if uses_pooler and (timm_model.global_pool != "token" or is_distilled):
             raise ValueError(
@@ -113,6 +116,7 @@ def convert_config(timm_model: nn.Module, fields: dict[str, Any], *, is_classifi
         use_pooler=uses_pooler,
         pooler_type="cls",
         classifier_pooling=pooling,
+        norm_after_pooling=norms_pooled,
         interpolate_pos_encoding=timm_model.dynamic_img_size,
         interpolation_antialias=timm_model.dynamic_img_size,
         block_configs=[_block_config(block) for block in blocks],
@@ -222,18 +226,13 @@ def _check_block(where: str, block: nn.Module) -> None:
         check_type(f"{where}.{name}", getattr(block, name), LayerScale, nn.Identity)
 
 
-def _final_norm(timm_model: nn.Module, *, is_classifier: bool) -> nn.Module:
+def _final_norm(timm_model: nn.Module) -> nn.Module:
     """The norm behind the blocks, wherever it stands."""
     if not isinstance(timm_model.norm, nn.Identity):
         check_absent("fc_norm", timm_model.fc_norm, "there is a final norm already.")
         return timm_model.norm
     if isinstance(timm_model.fc_norm, nn.Identity):
         raise ValueError("The timm model has no final norm (final_norm=False); such a model cannot be pruned.")
-    if not (is_classifier and timm_model.global_pool == "token"):
-        raise ValueError(
-            "fc_norm of the timm model norms what is pooled instead of the tokens, which is only the same for the "
-            f"class token of a classifier; this one pools by {timm_model.global_pool!r}."
-        )
     return timm_model.fc_norm
 
 
