@@ -12,8 +12,8 @@ OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images
 	$(INSTALL) ".[demo,plots]"
-	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit
-	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin
+	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit --overwrite
+	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite
 
 test: environment $(VENV4)/installed  ## all tests but the slow ones
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
