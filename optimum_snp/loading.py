@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from . import models
-from .families import check_supported, family_of_source, short_names
+from .families import check_supported, class_name_of, family_of_source, short_names
 from .file_names import EXPORT_NAME
 
 
@@ -80,6 +80,7 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     Raises:
         ValueError: If a folder is missing, has no config.json or holds an export, or the architecture is not
             supported.
+        ImportError: If a package is missing that it needs.
         OSError: If there is no such model on the Hub; from transformers.
     """
     check_path(name_or_path)
@@ -93,9 +94,12 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
             "model that it was exported from."
         )
     # No model that this package can prune needs code from its repository.
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(options))
-    architecture = (config.architectures or [None])[0]
+    config, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
+    architecture = class_name_of(config)
     check_supported(architecture)
+    family = family_of_source(architecture)
+    if family is not None:
+        family.check_config(config, architecture)
     return getattr(models, architecture, None) or getattr(transformers, architecture)
 
 

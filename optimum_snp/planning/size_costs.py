@@ -69,6 +69,11 @@ class SizeCosts:
             for name, size in sizes.items():
                 self._add(size, width, block=self._block_of.get(name))
                 counted += size
+        for index, block in enumerate(structure.blocks):
+            for name in block.per_head:
+                size = model.get_parameter(name).numel()
+                self._add(size, (Part.HEADS, index), block=index)
+                counted += size
         self._add(sum(parameter.numel() for parameter in model.parameters()) - counted)
 
     def _add(self, amount: float, *slots: Slot | None, block: int | None = None) -> None:

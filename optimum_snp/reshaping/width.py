@@ -100,7 +100,7 @@ def stream_moment(stream: Stream, statistics: CalibrationStatistics) -> torch.Te
     total = torch.zeros(stream.width, stream.width, dtype=torch.float64)
     for norm in stream.norms:
         moment = statistics.norms[norm.name]["moment"]
-        moment = moment.unflatten(0, (norm.repeats, -1)).unflatten(-1, (norm.repeats, -1))
+        moment = moment.unflatten(0, (norm.chunks, -1)).unflatten(-1, (norm.chunks, -1))
         moment = moment.diagonal(dim1=0, dim2=2).sum(-1)
         total += moment / moment.trace().clamp_min(torch.finfo(torch.float64).tiny)
     return total

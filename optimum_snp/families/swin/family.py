@@ -3,7 +3,7 @@
 from typing import Any
 
 import transformers
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from ..example import random_example
@@ -41,7 +41,9 @@ class SwinFamily(Family):
         # Only a bare model may lack the pooler; it has no weights, so a backbone's base model may have it as well.
         return SNPSwinConfig(**config_fields(source), use_pooler=not is_bare or source.pooler is not None)
 
-    def convert_weights(self, weights: Weights, model_class: type[PreTrainedModel]) -> Weights:
+    def convert_weights(
+        self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.convert_weights`]."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
@@ -53,6 +55,12 @@ class SwinFamily(Family):
         """
         sizes = {"embed_dim": 12, "depths": [2, 3], "num_heads": [1, 2], "window_size": 3, "patch_size": 4}
         return random_example(class_name, transformers.SwinConfig, **{**sizes, **options})
+
+    def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
+        """See [`Family.variants`]."""
+        if class_name == "SwinBackbone":
+            return {"all maps": {"out_features": ["stem", "stage1", "stage2"]}}
+        return {"absolute positions": {"use_absolute_embeddings": True, "qkv_bias": False}}
 
 
 def _our_name(name: str) -> str:

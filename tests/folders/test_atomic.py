@@ -1,10 +1,12 @@
 """A crash leaves the old folder or none; nothing of the user's is lost."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from optimum_snp.folders import atomic_folder, check_save_directory, is_model_file
+from optimum_snp.folders.exchange import flush
 
 
 def names(folder):
@@ -152,3 +154,12 @@ def test_files_of_a_model(name):
 )
 def test_files_of_a_person(name):
     assert not is_model_file(name)
+
+
+def test_all_files_and_names_are_flushed(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "kept_sizes.png").write_text("")
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda opened: flushed.append(os.fstat(opened).st_ino) or fsync(opened))
+    flush(tmp_path)
+    assert sorted(flushed) == sorted(path.stat().st_ino for path in (tmp_path, *tmp_path.rglob("*")))
