@@ -175,6 +175,8 @@ class _Reconstruction:
 
     def _refit_heads(self) -> None:
         """Refits the layers that read the final norm of the network."""
+        if getattr(self.pruned.config, "norm_after_pooling", False):
+            return  # the norm gets pooled tokens, which no stream holds
         behind = self.pruned_structure.streams[-1].norms[-1]
         dense_norm, norm = (model.get_submodule(behind.name) for model in (self.dense, self.pruned))
         for name in behind.readers:
