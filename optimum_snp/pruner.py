@@ -1,6 +1,8 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
+import contextlib
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from .calibration import (
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import LabelMap
 from .data.classes import number_names
+from .devices import put_back
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
@@ -45,6 +48,9 @@ from .training import (
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+
+logger = logging.getLogger(__name__)
 
 
 class SNPPruner:
@@ -386,6 +392,7 @@ class SNPPruner:
         output_dir: str | Path = "recovery_output",
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         resume: bool = False,
         **training_options: Any,
     ) -> Recovery:
@@ -414,6 +421,8 @@ class SNPPruner:
                 Of the choice of images and their order.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             resume (`bool`, *optional*, defaults to `False`):
                 Whether to go on from the last checkpoint in `output_dir`, as long as there is one.
             training_options:
@@ -427,7 +436,14 @@ class SNPPruner:
             ValueError: If there is no dense model to learn from, it does not fit, or there are too few images.
         """
         dense = self._teacher_of_its_own() if teacher is None else self._load_dense(teacher)
-        chosen = self._choose_images(images, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        chosen = self._choose_images(
+            images,
+            num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            image_column=image_column,
+            skip_unreadable=skip_unreadable,
+        )
         if self._shares_model:
             self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
@@ -522,7 +538,8 @@ class SNPPruner:
 
         Raises:
             TypeError: If the model has no classifier, or the teacher is neither name nor model.
-            ValueError: For a dataset, a teacher or a checkpoint that cannot be used.
+            ValueError: For a dataset, a teacher or a checkpoint that cannot be used, arguments that train nothing, or
+                a training that diverged: its weights, which are worth nothing, are then those of the pruner.
             ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
                 that can tell.
         """
@@ -534,6 +551,8 @@ class SNPPruner:
         if args is None:
             options = {"output_dir": "trainer_output", "use_cpu": process_state().device.type == "cpu"}
             args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
+        if args.max_steps <= 0 and args.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs must be above 0 to train anything, got {args.num_train_epochs}.")
         checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
         push = prepare_push_of_training(args) if args.push_to_hub else None
         if self._shares_model:
@@ -557,9 +576,16 @@ class SNPPruner:
             write_history=lambda folder: write_history(folder, self.record),
             **trainer_options,
         )
-        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        output = trainer.train(resume_from_checkpoint=checkpoint)
-        self.model = trained_model(trainer, self.model)
+        before, weights = self.measurements, model_fingerprint(self.model)
+        self.measurements = before.after_training(weights)  # for the checkpoints
+        device, is_split = self.model.device, trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        with contextlib.nullcontext() if is_split else put_back(self.model):
+            output = trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.check_weights()
+        self.model = trained_model(trainer, self.model).to(device)
+        if model_fingerprint(self.model) == weights:
+            self.measurements = before
+            logger.warning("The training changed no weight, so that the model counts as not fine-tuned.")
         self.statistics = self.calibration_images = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
@@ -653,32 +679,37 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(self, save_directory: str | Path, *, layout: str | None = None, **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, layout: str | None = None, overwrite: bool = False, **options: Any
+    ) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
-        this package is not installed; with `layout="native"` without remote code. It is replaced in one step: a crash
-        leaves the old folder or none.
+        this package is not installed; with `layout="native"` without remote code. It gets there in one step: whatever
+        ends the process meanwhile leaves the old folder or the new one.
 
         Args:
             save_directory (`str` or `Path`):
-                The folder. A model in it is replaced; other files in it are kept, and so is what a person wrote into
-                its card.
+                The folder, a new or an empty one.
             layout (`str`, *optional*):
                 `"snp"` saves a model of this package with its code, `"native"` an ordinary checkpoint of transformers,
                 for which all blocks have one number of heads, one size of heads and one MLP size
                 (docs/plain-checkpoints.md). Defaults to `layout` of this pruner.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether a model may be replaced that this library saved in the folder before. Other files in it are
+                kept, and so is what a person wrote into its card.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
             TypeError: For `push_to_hub`: the method of that name pushes.
-            ValueError: If the path is a file, is the working directory, or cannot be written, or the model does not
-                fit the layout (the message names block and field).
+            ValueError: If the path is a file, is the working directory, or cannot be written; if the folder holds
+                anything and `overwrite` is `False`, or this library did not write it; if weights are NaN or infinite;
+                or if the model does not fit the layout (the message names block and field).
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        save_model(self.record, save_directory, layout=layout, **options)
+        save_model(self.record, save_directory, layout=layout, overwrite=overwrite, **options)
 
     def export(
         self,
@@ -692,6 +723,7 @@ class SNPPruner:
         image_column: str | None = None,
         skip_unreadable: bool = False,
         opset: int | None = None,
+        overwrite: bool = False,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
 
@@ -701,7 +733,7 @@ class SNPPruner:
 
         Args:
             save_directory (`str` or `Path`):
-                A new folder, or that of an earlier export, which is replaced.
+                A new or an empty folder.
             format (`str`, *optional*, defaults to `"onnx"`):
                 `"onnx"` or `"openvino"`.
             dtype (`str`, *optional*, defaults to `"fp32"`):
@@ -720,6 +752,8 @@ class SNPPruner:
                 Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether an earlier export in the folder may be replaced.
 
         Returns:
             [`ExportedModel`]: What `snp_export.json` says, with the largest difference from PyTorch.
@@ -743,6 +777,7 @@ class SNPPruner:
                 image_column=image_column,
                 skip_unreadable=skip_unreadable,
                 opset=opset,
+                overwrite=overwrite,
             )
         )
 

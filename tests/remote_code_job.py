@@ -44,6 +44,21 @@ def round_trips(model, images, scratch):
     return results
 
 
+def outputs(model, images, scratch):
+    """Loads through the Auto class that the model names for its own class, and runs it."""
+    config = AutoConfig.from_pretrained(model, trust_remote_code=True)
+    [architecture] = config.architectures
+    [auto_class] = [auto for auto, name in config.auto_map.items() if name.rpartition(".")[2] == architecture]
+    network = getattr(transformers, auto_class).from_pretrained(model, trust_remote_code=True).eval()
+    assert type(network).__module__.startswith("transformers_modules"), type(network)
+    results = {}
+    with torch.inference_mode():
+        for name, value in network(images).items():
+            parts = value if isinstance(value, tuple) else (value,)
+            results |= {f"{name}.{index}": part.contiguous() for index, part in enumerate(parts)}
+    return results
+
+
 def backbone(model, images, scratch):
     """Loads a backbone from the Hub: under transformers 5, `AutoBackbone` takes names of repositories only."""
     network = AutoBackbone.from_pretrained(model, trust_remote_code=True).eval()

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "optimum_snp"
 ROOMS = (
     # the ground floor
     "processes",
+    "devices",
     "linear_algebra",
     "file_names",
     "folders",

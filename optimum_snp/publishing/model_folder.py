@@ -8,16 +8,38 @@ from typing import Any
 from ..calibration import model_fingerprint
 from ..configuration import LAYOUTS, NATIVE_LAYOUT
 from ..families import convert, native_config, native_model
+from ..families.checks import weight_not_finite
 from ..file_names import CARD_NAME, MEASUREMENTS_NAME, PLAN_NAME
 from ..folders import atomic_folder, check_save_directory
 from ..models import SNPModel
 from ..processes import run_on_main_process
-from ..record import ModelRecord
+from ..record import Measurements, ModelRecord
 from .card import write_card
 
 
 # Begins the line by which configuration files of different modeling files differ.
 _MARK = "# Digest of the modeling file: "
+
+
+def check_save(save_directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Tells before any work whether a model can be saved in a folder.
+
+    Returns:
+        `Path`: The absolute path of the folder.
+
+    Raises:
+        ValueError: As [`check_save_directory`], or if the card in the folder cannot be read.
+    """
+    folder = check_save_directory(save_directory, overwrite=overwrite)
+    read_card(folder / CARD_NAME)
+    return folder
+
+
+def claim_folder(folder: str | Path) -> None:
+    """Marks a folder as one that this library writes, before there is anything else in it."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if not (Path(folder) / MEASUREMENTS_NAME).exists():
+        Measurements().save(Path(folder) / MEASUREMENTS_NAME)
 
 
 def choose_layout(record: ModelRecord, layout: str | None) -> str:
@@ -34,17 +56,37 @@ def choose_layout(record: ModelRecord, layout: str | None) -> str:
     return layout
 
 
-def save_model(record: ModelRecord, save_directory: str | Path, *, layout: str | None = None, **options: Any) -> None:
+def save_model(
+    record: ModelRecord,
+    save_directory: str | Path,
+    *,
+    layout: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
     """Lets one process save a model in one step; see [`SNPPruner.save_pretrained`]."""
     layout = choose_layout(record, layout)
-    card = check_save_directory(save_directory) / CARD_NAME
 
     def save() -> None:
-        previous = card.read_text(encoding="utf-8") if card.is_file() else None
+        previous = read_card(check_save(save_directory, overwrite=overwrite) / CARD_NAME)
         with atomic_folder(save_directory) as folder:
             write_model(folder, record, layout=layout, previous_card=previous, **options)
 
     run_on_main_process(save)
+
+
+def read_card(path: Path) -> str | None:
+    """The card that is there, or `None`.
+
+    Raises:
+        ValueError: If it is no text in UTF-8, so that what a person wrote could not be kept.
+    """
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text in UTF-8, so that it cannot be kept: {error}. Convert it first."
+        ) from error
 
 
 def write_model(
@@ -71,7 +113,15 @@ def write_model(
             The card that is there already; what a person wrote into it is kept.
         options:
             For `save_pretrained` of the model, such as `max_shard_size`.
+
+    Raises:
+        ValueError: If weights are NaN or infinite, as after a training that diverged.
     """
+    if name := weight_not_finite(record.model):
+        raise ValueError(
+            f"The weight {name} has values that are NaN or infinite, so that the model is worth nothing. It is not "
+            "saved, and what was saved before stays. Go on from a model that was sound."
+        )
     if layout == NATIVE_LAYOUT:
         native = native_model(record.model)
         native.save_pretrained(folder, **options)

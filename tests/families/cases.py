@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import pytest
 import torch
 
 from optimum_snp import SNPPruner
@@ -93,3 +94,14 @@ CASES = [
     )
 ]
 SHARES = ("queries and keys", "values", "MLP", "width", "last width", "heads", "blocks", "whole", "uneven")
+
+
+def first_of_each(cases):
+    """The first case of every class of ours in every family; those of the others take long, and are marked so."""
+    seen = set()
+    params = []
+    for case in cases:
+        kind = case.family.title, case.family.source_classes[case.class_name]
+        params.append(pytest.param(case, id=str(case), marks=[pytest.mark.slow] if kind in seen else []))
+        seen.add(kind)
+    return params

@@ -151,15 +151,14 @@ class DINOv2Family(Family):
         return random_example(class_name, config_class, **{**sizes, **options})
 
     def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
-        """See [`Family.variants`]; the MLP is that of the giant, the tokens of a backbone those of Depth Anything."""
-        variants = {"gated": {"use_swiglu_ffn": True}}
-        if class_name.endswith("Backbone"):
-            stages = ["stem", "stage1", "stage3"]
-            variants |= {
-                "tokens": {"out_features": stages, "reshape_hidden_states": False},
-                "raw": {"out_features": stages, "apply_layernorm": False},
-            }
-        return variants
+        """See [`Family.variants`]: the gated MLP of the giant, and for one backbone what it may put out."""
+        if class_name != "Dinov2Backbone":
+            return {"gated": {"use_swiglu_ffn": True}} if "WithRegisters" in class_name else {}
+        stages = ["stem", "stage1", "stage3"]
+        return {
+            "tokens": {"out_features": stages, "reshape_hidden_states": False},
+            "raw": {"out_features": stages, "apply_layernorm": False},
+        }
 
 
 def _gated_size(neurons: int) -> int:
