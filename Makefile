@@ -4,18 +4,26 @@ VENV := .venv
 VENV4 := .venv-transformers-4
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow quality format clean
+# A third one with the oldest transformers that pyproject.toml allows.
+VENV_OLDEST := .venv-oldest
+OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml).0
+
+.PHONY: demo test test-slow test-oldest quality format clean
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images
 	$(INSTALL) ".[demo,plots]"
-	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit
-	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin
+	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit --overwrite
+	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite
 
 test: environment $(VENV4)/installed  ## all tests but the slow ones
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
 
 test-slow: environment $(VENV4)/installed  ## the slow tests
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow
+
+test-oldest: $(VENV_OLDEST)/installed  ## what rests on transformers, with the oldest version that is allowed
+	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" tests/data tests/families tests/models tests/training \
+		tests/test_loading.py tests/test_pruner.py
 
 quality: $(VENV)/bin/python  ## lint and format, without changing anything
 	$(INSTALL) "ruff==0.17.6"
@@ -40,5 +48,12 @@ $(VENV4)/installed:
 	$(VENV4)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0" "transformers==4.57.6" pillow
 	touch $@
 
+$(VENV_OLDEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_OLDEST)
+	sed "s/^transformers==.*/transformers==$(OLDEST)/" constraints.txt > $(VENV_OLDEST)/constraints.txt
+	$(VENV_OLDEST)/bin/pip install --quiet --disable-pip-version-check \
+		--constraint $(VENV_OLDEST)/constraints.txt ".[tests,demo,onnx,plots]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV4) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(VENV4) $(VENV_OLDEST) demo-output build dist *.egg-info

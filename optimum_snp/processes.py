@@ -91,6 +91,11 @@ def all_equal(value: str) -> bool:
     return process_state().num_processes == 1 or len(set(gather_object([value]))) == 1
 
 
+def any_process(value: bool) -> bool:
+    """Whether it is true on any of the processes; all must ask."""
+    return value if process_state().num_processes == 1 else any(gather_object([value]))
+
+
 def _has_accelerator() -> bool:
     if hasattr(torch, "accelerator"):
         return torch.accelerator.is_available()

@@ -1,6 +1,8 @@
 """The public verbs. Thin: each calls one stage of the road and keeps what the next one needs."""
 
+import contextlib
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,13 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
-from .configuration import SNPConfig
+from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import LabelMap
 from .data.classes import number_names
+from .devices import put_back
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
-from .families import convert, our_classes
+from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
 from .methods import method_of
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 
+logger = logging.getLogger(__name__)
+
+
 class SNPPruner:
     """Makes a Vision Transformer smaller: calibrate, plan, prune, fine-tune, evaluate, save, push.
 
@@ -67,6 +73,8 @@ class SNPPruner:
             named; `None` before. Set it to `None` to free its memory.
         measurements: What was measured of `model` and of the stages before it; the card states these numbers.
         origin: Where the model comes from, for its card.
+        layout: What `save_pretrained` and `push_to_hub` write unless told otherwise: what the config of the last plan
+            asked for, or what the model was loaded from.
 
     Example:
 
@@ -94,13 +102,15 @@ class SNPPruner:
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
         number_names(self.model.config)
-        self.image_processor = image_processor
+        self.image_processor = convert_image_processor(image_processor, type(model).__name__)
         self.statistics: CalibrationStatistics | None = None
         self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
+        is_native = getattr(model.config, "head_dim", None) is not None  # as plain checkpoints of pruned models
+        self.layout = NATIVE_LAYOUT if is_native else SNP_LAYOUT
         self._shares_model = False  # with a copy
 
     @classmethod
@@ -136,10 +146,18 @@ class SNPPruner:
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
         plan = measurements = None
-        if type(source).__name__ in our_classes():
+        # A head_dim is what plain checkpoints of pruned models have.
+        if type(source).__name__ in our_classes() or getattr(source.config, "head_dim", None) is not None:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        if plan is not None:
+            try:
+                plan.check_result(pruner.model.config)
+            except ValueError as error:
+                raise ValueError(
+                    f"The {PLAN_NAME} of {model_name_or_path} is that of another model: {error}."
+                ) from error
         pruner.measurements = pruner.measurements.with_fingerprint(
             fingerprint_of_version_0_1(pruner.model), model_fingerprint(pruner.model)
         )
@@ -167,7 +185,9 @@ class SNPPruner:
     @property
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
-        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin)
+        return ModelRecord(
+            self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout
+        )
 
     def calibrate(
         self,
@@ -290,7 +310,7 @@ class SNPPruner:
         """
         self._check_images(plan, calibration_dataset)
         if isinstance(plan, SNPConfig):
-            check_fits(plan, self.model.config)
+            check_fits(plan, self.model)
             if calibration_dataset is not None:
                 self.calibrate(
                     calibration_dataset,
@@ -315,6 +335,7 @@ class SNPPruner:
         self.original = self.original or self.model
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = self.calibration_images = None  # of the model before
+        self.layout = plan.config.layout
         return self.model
 
     def _check_unchanged(self) -> None:
@@ -378,6 +399,7 @@ class SNPPruner:
         output_dir: str | Path = "recovery_output",
         seed: int = 42,
         image_column: str | None = None,
+        skip_unreadable: bool = False,
         resume: bool = False,
         **training_options: Any,
     ) -> Recovery:
@@ -406,6 +428,8 @@ class SNPPruner:
                 Of the choice of images and their order.
             image_column (`str`, *optional*):
                 The column of images, where their feature type does not tell.
+            skip_unreadable (`bool`, *optional*, defaults to `False`):
+                Whether other images take the place of those that cannot be read, which are named.
             resume (`bool`, *optional*, defaults to `False`):
                 Whether to go on from the last checkpoint in `output_dir`, as long as there is one.
             training_options:
@@ -419,7 +443,14 @@ class SNPPruner:
             ValueError: If there is no dense model to learn from, it does not fit, or there are too few images.
         """
         dense = self._teacher_of_its_own() if teacher is None else self._load_dense(teacher)
-        chosen = self._choose_images(images, num_samples, batch_size=batch_size, seed=seed, image_column=image_column)
+        chosen = self._choose_images(
+            images,
+            num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            image_column=image_column,
+            skip_unreadable=skip_unreadable,
+        )
         if self._shares_model:
             self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
         self.measurements = self.measurements.after_training(model_fingerprint(self.model))
@@ -514,7 +545,8 @@ class SNPPruner:
 
         Raises:
             TypeError: If the model has no classifier, or the teacher is neither name nor model.
-            ValueError: For a dataset, a teacher or a checkpoint that cannot be used.
+            ValueError: For a dataset, a teacher or a checkpoint that cannot be used, arguments that train nothing, or
+                a training that diverged: its weights, which are worth nothing, are then those of the pruner.
             ValueError, PermissionError, ConnectionError, OSError: As [`SNPPruner.push_to_hub`], before training if
                 that can tell.
         """
@@ -526,6 +558,8 @@ class SNPPruner:
         if args is None:
             options = {"output_dir": "trainer_output", "use_cpu": process_state().device.type == "cpu"}
             args = recipe.training_arguments(**options) if recipe is not None else TrainingArguments(**options)
+        if args.max_steps <= 0 and args.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs must be above 0 to train anything, got {args.num_train_epochs}.")
         checkpoint = run_on_main_process(lambda: checkpoint_to_resume(args.output_dir, resume_from_checkpoint))
         push = prepare_push_of_training(args) if args.push_to_hub else None
         if self._shares_model:
@@ -549,9 +583,16 @@ class SNPPruner:
             write_history=lambda folder: write_history(folder, self.record),
             **trainer_options,
         )
-        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        output = trainer.train(resume_from_checkpoint=checkpoint)
-        self.model = trained_model(trainer, self.model)
+        before, weights = self.measurements, model_fingerprint(self.model)
+        self.measurements = before.after_training(weights)  # for the checkpoints
+        device, is_split = self.model.device, trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        with contextlib.nullcontext() if is_split else put_back(self.model):
+            output = trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.check_weights()
+        self.model = trained_model(trainer, self.model).to(device)
+        if model_fingerprint(self.model) == weights:
+            self.measurements = before
+            logger.warning("The training changed no weight, so that the model counts as not fine-tuned.")
         self.statistics = self.calibration_images = None  # of the weights before training
         if push is not None:
             self.push_to_hub(commit_message="End of training", **push)
@@ -645,26 +686,37 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, layout: str | None = None, overwrite: bool = False, **options: Any
+    ) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
-        this package is not installed. It is replaced in one step: a crash leaves the old folder or none.
+        this package is not installed; with `layout="native"` without remote code. It gets there in one step: whatever
+        ends the process meanwhile leaves the old folder or the new one.
 
         Args:
             save_directory (`str` or `Path`):
-                The folder. A model in it is replaced; other files in it are kept, and so is what a person wrote into
-                its card.
+                The folder, a new or an empty one.
+            layout (`str`, *optional*):
+                `"snp"` saves a model of this package with its code, `"native"` an ordinary checkpoint of transformers,
+                for which all blocks have one number of heads, one size of heads and one MLP size
+                (docs/plain-checkpoints.md). Defaults to `layout` of this pruner.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether a model may be replaced that this library saved in the folder before. Other files in it are
+                kept, and so is what a person wrote into its card.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
         Raises:
             TypeError: For `push_to_hub`: the method of that name pushes.
-            ValueError: If the path is a file, is the working directory, or cannot be written.
+            ValueError: If the path is a file, is the working directory, or cannot be written; if the folder holds
+                anything and `overwrite` is `False`, or this library did not write it; if weights are NaN or infinite;
+                or if the model does not fit the layout (the message names block and field).
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        save_model(self.record, save_directory, **options)
+        save_model(self.record, save_directory, layout=layout, overwrite=overwrite, **options)
 
     def export(
         self,
@@ -678,6 +730,7 @@ class SNPPruner:
         image_column: str | None = None,
         skip_unreadable: bool = False,
         opset: int | None = None,
+        overwrite: bool = False,
     ) -> ExportedModel:
         """Writes the model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
 
@@ -687,7 +740,7 @@ class SNPPruner:
 
         Args:
             save_directory (`str` or `Path`):
-                A new folder, or that of an earlier export, which is replaced.
+                A new or an empty folder.
             format (`str`, *optional*, defaults to `"onnx"`):
                 `"onnx"` or `"openvino"`.
             dtype (`str`, *optional*, defaults to `"fp32"`):
@@ -706,6 +759,8 @@ class SNPPruner:
                 Whether other images take the place of those that cannot be read, which are named.
             opset (`int`, *optional*):
                 Version of ONNX's operators; by default that of PyTorch's exporter.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether an earlier export in the folder may be replaced.
 
         Returns:
             [`ExportedModel`]: What `snp_export.json` says, with the largest difference from PyTorch.
@@ -729,6 +784,7 @@ class SNPPruner:
                 image_column=image_column,
                 skip_unreadable=skip_unreadable,
                 opset=opset,
+                overwrite=overwrite,
             )
         )
 
@@ -742,6 +798,7 @@ class SNPPruner:
         revision: str | None = None,
         create_pr: bool = False,
         tags: list[str] | None = None,
+        layout: str | None = None,
         **options: Any,
     ) -> str:
         """Pushes all files that `save_pretrained` writes to the Hub, in one commit.
@@ -765,6 +822,8 @@ class SNPPruner:
                 Whether to open a pull request instead, which needs no right to write to the repository.
             tags (`list[str]`, *optional*):
                 Further tags for the card.
+            layout (`str`, *optional*):
+                As for `save_pretrained`.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
@@ -774,7 +833,7 @@ class SNPPruner:
         Raises:
             TypeError: If `tags` is no list.
             ValueError: If the id or the token is malformed, `revision` is a commit, a repository that is to be private
-                is public already, or there is nothing to open a pull request on.
+                is public already, there is nothing to open a pull request on, or the model does not fit the layout.
             PermissionError: If there is no token, the Hub does not know it, or it may not write there.
             ConnectionError: If the Hub cannot be reached or breaks off.
             OSError: If somebody else commits at the same time, or the Hub refuses the push for another reason.
@@ -789,6 +848,7 @@ class SNPPruner:
                 revision=revision,
                 create_pr=create_pr,
                 tags=tags,
+                layout=layout,
                 **options,
             )
         )

@@ -80,7 +80,7 @@ def by_ours(method: str, **options: Any) -> Prune:
             scores = method_of(config).score(pruner.model, pruner.statistics, config)
             chosen = make_plan(pruner.model, scores, config, sizes=sizes_of(plan))
         chosen.config = config
-        return copy.copy(pruner).prune(chosen)  # the calibrated one stays for the next cell
+        return pruner.copy().prune(chosen)  # the calibrated one stays for the next cell
 
     return prune
 
@@ -93,7 +93,9 @@ METHODS: dict[str, tuple[Prune, set[Part]]] = {
     "NuWa": (by_baseline(nuwa.prune), nuwa.PARTS),
     "CORP + NuWa": (by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
     "snp": (by_ours("snp"), ALL_PARTS),
-    "snp-refit": (by_ours("snp-refit"), ALL_PARTS),
+    "snp-refit": (by_ours("snp-refit", reconstruction=False), ALL_PARTS),
+    "closed form": (by_ours("projection", reconstruction=False), ALL_PARTS),
+    "snp + reconstruction": (by_ours("snp", reconstruction=True), ALL_PARTS),
     "projection": (by_ours("projection"), ALL_PARTS),
 }
 
@@ -119,8 +121,13 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
     held_out = args.split == "held-out"
     images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
+    if args.max_images and not held_out:
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.max_images]
+        images, labels = images[chosen], labels[chosen]
     start = time.perf_counter()
-    dense = outputs_of(ground.dense, images)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=args.bf16)
+    with precision:
+        dense = outputs_of(ground.dense, images)
     report |= {"num_images": len(images), "forward_seconds_per_image": (time.perf_counter() - start) / len(images)}
     report["dense"] = compare(dense, dense, labels)
     report["rows"] = {}
@@ -132,7 +139,8 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
         for method in args.methods:
             prune, parts = METHODS[method]
             if pruned_parts(plan) <= parts:
-                row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
+                with precision:
+                    row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
                 logger.info("%s, %s, %s: %s", ground.name, name, method, row["methods"][method])
         report["rows"][name] = row
     return report
@@ -170,7 +178,8 @@ def _cell(result: dict[str, float | None] | None) -> str:
         return "\N{EN DASH}"
     share = result.get("accuracy", result["agreement"])
     error = result["feature_error"]
-    return f"{share:.1%}, KL {result['kl']:.3f}, {'-' if error is None else f'{error:.2f}'}, {result['pruning_seconds']:.0f} s"
+    of_features = "\N{EN DASH}" if error is None else f"{error:.2f}"
+    return f"{share:.1%}, KL {result['kl']:.3f}, {of_features}, {result['pruning_seconds']:.0f} s"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -184,6 +193,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
     parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
+    parser.add_argument("--max-images", type=int, help="measure on a random choice of so many test images")
+    parser.add_argument("--bf16", action="store_true", help="prune and measure with networks in bfloat16")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     return parser.parse_args(argv)

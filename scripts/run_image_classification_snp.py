@@ -29,10 +29,9 @@ from optimum_snp import DistillationConfig, SNPConfig, SNPPruner
 from optimum_snp.commands.common import SHUFFLE_BUFFER, chosen_recipe
 from optimum_snp.configuration import BUDGETS, METHODS
 from optimum_snp.data import ModelClasses, load_image_folder
-from optimum_snp.folders import check_save_directory
 from optimum_snp.presets import PRESETS
 from optimum_snp.processes import run_on_main_process
-from optimum_snp.publishing import check_push_of_training
+from optimum_snp.publishing import check_push_of_training, check_save, claim_folder
 from optimum_snp.training import checkpoint_to_resume
 from optimum_snp.training.distillation import KINDS, load_teacher
 from optimum_snp.training.recipes import PARTS, RECIPES
@@ -237,7 +236,9 @@ def main(arguments: list[str]) -> dict[str, float]:
     transformers.utils.logging.enable_explicit_format()
     config, distillation = pruning_args.config(), recovery_args.distillation()
     recipe = chosen_recipe(recovery_args.recipe, recovery_args.without)
-    check_save_directory(training_args.output_dir)
+    asked = training_args.resume_from_checkpoint
+    asked = {"true": True, "false": False}.get(str(asked).lower(), asked)
+    check_save(training_args.output_dir, overwrite=bool(asked))
     push = check_push_of_training(training_args) if training_args.push_to_hub else None
     training_args.push_to_hub = False  # we do, in the end, with what was measured in the card
     set_seed(training_args.seed)
@@ -256,8 +257,6 @@ def main(arguments: list[str]) -> dict[str, float]:
             results.update({f"{stage}_{name}": value for name, value in measured.items()})
             logger.info(f"{stage}: accuracy {measured['accuracy']:.2%}")
 
-    asked = training_args.resume_from_checkpoint
-    asked = {"true": True, "false": False}.get(str(asked).lower(), asked)
     checkpoint = run_on_main_process(lambda: checkpoint_to_resume(training_args.output_dir, asked))
     teacher = recovery_args.teacher_name_or_path
     if checkpoint:
@@ -286,6 +285,8 @@ def main(arguments: list[str]) -> dict[str, float]:
         logger.info(f"\n{plan}")
         pruner.prune(plan)
         evaluate("pruned")
+    if training_args.should_save:
+        claim_folder(training_args.output_dir)  # where checkpoints and logs of this run come to lie before the model
     if training_args.do_train:
         output = pruner.finetune(
             train_images,
@@ -299,7 +300,7 @@ def main(arguments: list[str]) -> dict[str, float]:
         )
         results["train_loss"] = output.training_loss
         evaluate("finetuned")
-    pruner.save_pretrained(training_args.output_dir)
+    pruner.save_pretrained(training_args.output_dir, overwrite=True)
     if training_args.should_save:
         Path(training_args.output_dir, "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
     if push is not None:

@@ -57,6 +57,21 @@ def build_source(class_name, **options):
     return model
 
 
+# Its name before transformers 5.23.
+CHECKPOINTING = (
+    "activation_checkpointing"
+    if hasattr(transformers.PreTrainedModel, "activation_checkpointing_enable")
+    else "gradient_checkpointing"
+)
+
+
+def checkpoint_activations(model):
+    """Lets a model compute activations anew in the backward pass, and checks that it does."""
+    getattr(model, f"{CHECKPOINTING}_enable")()
+    assert getattr(model, f"is_{CHECKPOINTING}")
+    return model
+
+
 def accuracy(model, images, labels):
     """Top-1 of a model on pixel values, computed directly."""
     with torch.inference_mode():

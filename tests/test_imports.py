@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "optimum_snp"
 ROOMS = (
     # the ground floor
     "processes",
+    "devices",
     "linear_algebra",
     "file_names",
     "folders",
@@ -19,6 +20,7 @@ ROOMS = (
     "presets",
     "version",
     "saved_fields",
+    "source_files",
     # what the user asks for
     "configuration",
     # models, and what is known of them

@@ -254,7 +254,7 @@ def test_crash_while_saving_leaves_the_old_model(pruner, tmp_path, monkeypatch):
 
     monkeypatch.setattr(PruningPlan, "save", crash)
     with pytest.raises(RuntimeError, match="out of power"):
-        pruner.save_pretrained(tmp_path / "model")
+        pruner.save_pretrained(tmp_path / "model", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from ..devices import device_name
 from ..packages import FORMAT_OF_RUNTIME, package_version
 
 
 def machine_name(device: torch.device) -> str:
-    """The name of the processor, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    """The name of the processor, as its maker calls it; of an accelerator without a name its kind, too."""
+    if device.type != "cpu":
+        return device_name(device) or f"{device.type} of {machine_name(torch.device('cpu'))}"
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():
         found = re.search(r"^model name\s*:\s*(.+)$", cpu_info.read_text(), re.MULTILINE)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..drawing import BLUE, DPI, GREEN, ORANGE, PINK, WIDTH
+from ..folders import atomic_file
 from .benchmark_report import BenchmarkReport
 
 
@@ -41,4 +42,5 @@ def plot_benchmark(report: BenchmarkReport, path: str | Path) -> None:
     shown = [name for name in _COLOURS if any(row.backend == name for row in report.rows)]
     legend = [Patch(color=_COLOURS[name], label=name) for name in shown]
     figure.legend(handles=legend, loc="outside upper right", ncols=len(shown), frameon=False, fontsize=8)
-    figure.savefig(path, dpi=DPI)
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=DPI)

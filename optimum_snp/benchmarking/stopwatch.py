@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..devices import synchronize
+
 
 # Makes a call and gives the seconds that it took.
 Stopwatch = Callable[[Callable[[], Any]], float]
@@ -17,7 +19,8 @@ def fair_stopwatch(device: torch.device, num_threads: int) -> Stopwatch:
 
     What runs on one thread of the CPU is timed by what it gets of that CPU: on an idle machine that is the time that
     passes, and on a busy one it is still right. On a GPU, which works on while the CPU goes ahead, events tell the
-    time between the first and the last operation. Everything else is timed by the time that passes.
+    time between the first and the last operation. Everything else is timed by the time that passes until the device
+    has done all of it.
 
     Args:
         device (`torch.device`):
@@ -30,8 +33,10 @@ def fair_stopwatch(device: torch.device, num_threads: int) -> Stopwatch:
     clock = time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
 
     def seconds(call: Callable[[], Any]) -> float:
+        synchronize(device)
         start = clock()
         call()
+        synchronize(device)
         return clock() - start
 
     return seconds

@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
+from ..devices import put_back
 from ..models import SNPModel
 from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
@@ -106,10 +107,9 @@ def collect_from_images(
     statistics = CalibrationStatistics(blocks=[{} for _ in structure.blocks])
     progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=not state.is_main_process)
 
-    device, training = model.device, model.training
-    model.to(state.device).eval()
     probed = []
-    try:
+    with put_back(model):
+        model.to(state.device).eval()
         with torch.inference_mode(), _summing_hooks(structure, model, statistics, moments), progress:
             for number, pixel_values in enumerate(images.batches()):
                 model(pixel_values)
@@ -123,8 +123,6 @@ def collect_from_images(
             start_sensitivities(structure, statistics)
             for position, pixel_values in probed:
                 add_sensitivities(structure, model, statistics, pixel_values, seed + position)
-    finally:
-        model.to(device).train(training)
     _fill_missing(statistics, structure)
     if moments:
         complete_moments(statistics)

@@ -8,6 +8,7 @@ from accelerate.utils import reduce
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..folders import atomic_file
 from ..processes import process_state
 
 
@@ -71,9 +72,8 @@ class CalibrationStatistics:
         """Writes the statistics to one safetensors file.
 
         Raises:
-            ValueError: If the folder of `path` does not exist.
+            ValueError: If the folder of `path` does not exist, or the file cannot be written.
         """
-        check_statistics_path(path)
         tensors = {
             f"blocks.{index}.{name}": tensor
             for index, block in enumerate(self.blocks)
@@ -86,7 +86,8 @@ class CalibrationStatistics:
             "fingerprint": self.fingerprint,
             "num_blocks": str(len(self.blocks)),
         }
-        save_file(tensors, str(path), metadata)
+        with atomic_file(path) as file:
+            save_file(tensors, str(file), metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "CalibrationStatistics":
@@ -138,13 +139,3 @@ def sums_of_heads(sums: dict[str, torch.Tensor], heads: list[int], neurons: list
         rest["context_moment"] = rest["context_moment"][neurons][:, neurons]
         rest["context_sum"] = rest["context_sum"][neurons]
     return rest
-
-
-def check_statistics_path(path: str | Path) -> None:
-    """Tells before any work whether statistics can be saved there.
-
-    Raises:
-        ValueError: If the folder of `path` does not exist, or `path` is a folder.
-    """
-    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"{path} cannot be written: name a file in a folder that exists.")

@@ -7,6 +7,7 @@ Example:
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 from ..benchmarking.benchmark import benchmark
@@ -14,7 +15,11 @@ from ..benchmarking.contender import PRECISIONS
 from ..benchmarking.plot import plot_benchmark
 from ..configuration import LATENCY_BACKENDS
 from ..drawing import can_draw
+from ..folders import check_file
 from .common import Result, short_names
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +56,16 @@ def run(args: argparse.Namespace) -> Result:
         memory=not args.no_memory,
     )
     if args.plot:
-        plot_benchmark(report, args.plot)
+        try:
+            plot_benchmark(report, args.plot)
+        except (OSError, ValueError) as error:  # the figures are worth more than the picture
+            logger.error(f"The picture could not be written to {args.plot}: {error}")
     return report.to_dict(), str(report)
 
 
 def _check_plot(path: str) -> None:
     if not can_draw():
         raise ImportError("--plot needs matplotlib: pip install 'optimum-snp[plots]'.")
-    if Path(path).suffix not in (".png", ".svg", ".pdf") or not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"--plot {path}: name a .png, .svg or .pdf file in a folder that exists.")
+    if Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: name a .png, .svg or .pdf file.")
+    check_file(path)

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from ..configuration import LAYOUTS
 from ..data import load_image_folder
+from ..loading import resolve_name
+from ..pruner import SNPPruner
 from ..publishing.recording import folder_name
 from ..training.recipes import Recipe
 
@@ -25,6 +29,52 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="folder of a saved model, Hub id, or short name such as deit-small"
     )
+
+
+def add_output_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds `--output` and `--overwrite`."""
+    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"where {what}")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what this library saved there before; other files stay"
+    )
+
+
+def add_layout_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--layout` for what is saved or pushed."""
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="'snp' with its own code, or 'native', an ordinary checkpoint of "
+        "transformers without remote code (default: as the model was planned or loaded)",
+    )  # fmt: skip
+
+
+def check_not_source(output: str, *sources: str | None) -> None:
+    """Refuses to write over what is read.
+
+    Raises:
+        ValueError: If the output is the folder of a source.
+    """
+    folder = Path(output).expanduser().resolve()
+    for source in sources:
+        if source and Path(resolve_name(source)).is_dir() and Path(resolve_name(source)).resolve() == folder:
+            raise ValueError(f"--output {output} is {source} itself, which would be lost. Name another folder.")
+
+
+def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: str | None = None) -> None:
+    """Saves a model; where that fails after all, as on a full disk, in another place that the error names.
+
+    Raises:
+        OSError: If it was saved elsewhere, or nowhere.
+    """
+    try:
+        pruner.save_pretrained(output, overwrite=overwrite, layout=layout)
+    except OSError as error:
+        folder = Path(tempfile.mkdtemp(prefix="optimum-snp-rescued-"))
+        try:
+            pruner.save_pretrained(folder, layout=layout)
+        except OSError:
+            folder.rmdir()
+            raise error from None
+        raise OSError(f"{output} could not be written: {error}. The model was saved in {folder} instead.") from error
 
 
 def add_dataset_arguments(

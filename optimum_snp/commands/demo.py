@@ -7,7 +7,6 @@ loads it in a process that cannot see this package, and prints one table. Takes 
 import argparse
 
 from ..demo import DENSE_MODELS, run_demo
-from ..folders import check_save_directory
 from .common import Result
 
 
@@ -19,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="demo-output", metavar="FOLDER", help="where the models are saved (default: %(default)s)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the models of an earlier demo there")
     parser.add_argument(
         "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 98 %%)"
     )
@@ -28,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Runs the demo and prints its table."""
-    check_save_directory(args.output)
     report = run_demo(
-        args.output, args.architecture, epochs=args.epochs, finetune_epochs=args.finetune_epochs, seed=args.seed
+        args.output,
+        args.architecture,
+        epochs=args.epochs,
+        finetune_epochs=args.finetune_epochs,
+        seed=args.seed,
+        overwrite=args.overwrite,
     )
     return report.to_dict(), str(report)

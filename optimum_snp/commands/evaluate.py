@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from ..file_names import MEASUREMENTS_NAME
-from ..folders import check_save_directory
 from ..pruner import SNPPruner
+from ..publishing import check_save
 from .common import (
     Result,
     add_dataset_arguments,
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.update_card:
         if not (Path(args.model) / MEASUREMENTS_NAME).is_file():
             raise ValueError(f"--update-card needs a folder that this library saved, and {args.model} is none.")
-        check_save_directory(args.model)
+        check_save(args.model, overwrite=True)
     dataset = load_named_dataset(args.dataset, args.dataset_split)
     pruner = SNPPruner.from_pretrained(args.model)
     metrics = pruner.evaluate(
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Result:
         **reading_options(args),
     )
     if args.update_card:
-        pruner.save_pretrained(args.model)
+        pruner.save_pretrained(args.model, overwrite=True)
     result = dict(metrics)
     if "accuracy" in metrics:
         result["num_images"] = pruner.measurements.accuracies[-1].num_images

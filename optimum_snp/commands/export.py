@@ -15,6 +15,7 @@ from .common import (
     Result,
     add_dataset_arguments,
     add_model_argument,
+    add_output_argument,
     add_reading_arguments,
     load_named_dataset,
     reading_options,
@@ -24,9 +25,7 @@ from .common import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
-    parser.add_argument(
-        "--output", required=True, metavar="FOLDER", help="where the model is written; replaces an earlier export"
-    )
+    add_output_argument(parser, "the model is written")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: %(default)s")
     parser.add_argument(
         "--dtype", choices=DTYPES, default="fp32", help="int8 needs images to calibrate on (default: %(default)s)"
@@ -42,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Exports and prints how close the result is to the model in PyTorch."""
     has_images = args.calibration_dataset is not None
-    check_export(args.output, args.format, args.dtype, has_images=has_images, opset=args.opset)
+    check_export(
+        args.output, args.format, args.dtype, has_images=has_images, opset=args.opset, overwrite=args.overwrite
+    )
     dataset = load_named_dataset(args.calibration_dataset, args.calibration_dataset_split) if has_images else None
     exported = SNPPruner.from_pretrained(args.model).export(
         args.output,
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> Result:
         num_samples=args.num_samples,
         seed=args.seed,
         opset=args.opset,
+        overwrite=args.overwrite,
         **reading_options(args),
     )
     check, model = exported.check, Path(args.output).expanduser() / exported.file

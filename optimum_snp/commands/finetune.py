@@ -16,10 +16,10 @@ import datasets
 import torch
 from transformers import TrainingArguments
 
-from ..folders import check_save_directory
+from ..folders import check_space
 from ..processes import process_state
 from ..pruner import SNPPruner
-from ..publishing import check_push
+from ..publishing import check_push, check_save, choose_layout
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
@@ -27,13 +27,17 @@ from .common import (
     SHUFFLE_BUFFER,
     Result,
     add_dataset_arguments,
+    add_layout_argument,
     add_model_argument,
+    add_output_argument,
     add_reading_arguments,
+    check_not_source,
     chosen_recipe,
     dataset_name,
     load_named_dataset,
     metric_lines,
     reading_options,
+    save_or_rescue,
 )
 
 
@@ -46,8 +50,9 @@ _SCHEDULE = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "weight_decay": 0.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the fine-tuned model is saved")
+    add_output_argument(parser, "the fine-tuned model is saved")
     parser.add_argument("--push-to-hub", metavar="REPO_ID", help="also push it there, as `push` does")
+    add_layout_argument(parser)
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
     parser.add_argument("--streaming", action="store_true", help="read data sets of the Hub as they are needed")
@@ -113,7 +118,8 @@ def _add_teacher_arguments(group: Any) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
     recipe, distillation = chosen_recipe(args.recipe, args.without), _distillation(args)
-    output = check_save_directory(args.output)
+    check_not_source(args.output, args.model, args.teacher)
+    output = check_save(args.output, overwrite=args.overwrite)
     repo_id = check_push(args.push_to_hub) if args.push_to_hub else None
     training_arguments = _training_arguments(args, output, recipe)
     if not args.resume and list_checkpoints(training_arguments.output_dir):
@@ -123,6 +129,8 @@ def run(args: argparse.Namespace) -> Result:
             "the last, or remove that folder to start anew."
         )
     pruner = SNPPruner.from_pretrained(args.model)
+    check_space(args.output, 4 * pruner.model.get_memory_footprint())  # a checkpoint has the optimizer's state, too
+    layout = choose_layout(pruner.record, args.layout)
     reading = reading_options(args)
 
     def load(name: str, split: str) -> Any:
@@ -149,9 +157,9 @@ def run(args: argparse.Namespace) -> Result:
         name = dataset_name(args.eval_dataset, args.eval_dataset_split)
         metrics = pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **reading)
     result: dict[str, Any] = {"output": args.output, "train_loss": trained.training_loss, **metrics}
-    pruner.save_pretrained(args.output)
+    save_or_rescue(pruner, args.output, overwrite=args.overwrite, layout=layout)
     if repo_id:
-        result["commit_url"] = str(pruner.push_to_hub(repo_id))
+        result["commit_url"] = str(pruner.push_to_hub(repo_id, layout=layout))
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += metric_lines(metrics)
     lines.append(f"Saved in {args.output}")

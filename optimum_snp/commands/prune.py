@@ -7,29 +7,38 @@ Examples:
 
 import argparse
 import inspect
+import logging
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from ..calibration.statistics import check_statistics_path
+from safetensors import SafetensorError
+
 from ..configuration import AUTO, BUDGETS, REMOVALS, SHARES, SNPConfig
-from ..folders import check_save_directory
+from ..folders import check_file, check_space
 from ..planning.decide import check_fits
 from ..presets import PRESETS
 from ..pruner import SNPPruner
+from ..publishing import check_save
 from .common import (
     Result,
     add_dataset_arguments,
     add_model_argument,
+    add_output_argument,
     add_reading_arguments,
+    check_not_source,
     load_named_dataset,
     reading_options,
+    save_or_rescue,
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command; every field of [`SNPConfig`] is one."""
     add_model_argument(parser)
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the pruned model is saved")
+    add_output_argument(parser, "the pruned model is saved")
     images = parser.add_argument_group("calibration images")
     add_dataset_arguments(images, "dataset", "unlabelled images to calibrate on", required=False, split="train")
     add_reading_arguments(images, labels=False)
@@ -48,11 +57,13 @@ def run(args: argparse.Namespace) -> Result:
     config = _config(args)
     if bool(args.dataset) == bool(args.statistics):
         raise ValueError("Give either --dataset with images to calibrate on, or --statistics saved before.")
-    check_save_directory(args.output)
+    check_not_source(args.output, args.model)
+    check_save(args.output, overwrite=args.overwrite)
     if args.save_statistics:
-        check_statistics_path(args.save_statistics)
+        check_file(args.save_statistics)
     pruner = SNPPruner.from_pretrained(args.model)
-    check_fits(config, pruner.model.config)
+    check_space(args.output, pruner.model.get_memory_footprint())
+    check_fits(config, pruner.model)
     if args.statistics:
         pruner.load_statistics(args.statistics)
     else:
@@ -66,10 +77,10 @@ def run(args: argparse.Namespace) -> Result:
             **reading_options(args),
         )
     if args.save_statistics:
-        pruner.statistics.save(args.save_statistics)
+        _save_statistics(pruner, args.save_statistics)
     plan = pruner.plan(config)
     pruner.prune(plan)
-    pruner.save_pretrained(args.output)
+    save_or_rescue(pruner, args.output, overwrite=args.overwrite)
     result = {
         "output": args.output,
         "macs_before": plan.macs_before,
@@ -79,6 +90,14 @@ def run(args: argparse.Namespace) -> Result:
         "latency": plan.latency,
     }
     return result, f"{plan}\nSaved in {args.output}"
+
+
+def _save_statistics(pruner: SNPPruner, path: str) -> None:
+    """The model matters more: what cannot be written after all, as on a full disk, stops no pruning."""
+    try:
+        pruner.statistics.save(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        logger.error(f"The statistics could not be written to {path}: {error}. The model is pruned all the same.")
 
 
 def _config(args: argparse.Namespace) -> SNPConfig:

@@ -11,6 +11,7 @@ from ..publishing.report import check_report, write_report
 from .common import (
     Result,
     add_dataset_arguments,
+    add_output_argument,
     add_reading_arguments,
     dataset_name,
     load_named_dataset,
@@ -22,7 +23,7 @@ from .common import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders of saved models, Hub ids or short names")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the page and the pictures go")
+    add_output_argument(parser, "the page and the pictures go")
     parser.add_argument("--original", metavar="MODEL", help="the model that the others were pruned from")
     add_dataset_arguments(
         parser, "images", "images to show attention maps of, with --original", required=False, split="train"
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Evaluates if asked to, and writes the report."""
-    check_report(args.output, args.num_images)
+    check_report(args.output, args.num_images, overwrite=args.overwrite)
     if args.images and not args.original:
         raise ValueError("--images shows the attention before and after pruning. Name the original with --original.")
     names = short_names(([args.original] if args.original else []) + args.models)
@@ -61,5 +62,6 @@ def run(args: argparse.Namespace) -> Result:
         images=images,
         num_images=args.num_images,
         image_column=args.image_column,
+        overwrite=args.overwrite,
     )
     return result, f"Report in {result['report']}"

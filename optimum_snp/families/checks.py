@@ -36,9 +36,14 @@ def check_source(source: PreTrainedModel) -> None:
                 f"The weight {key} was made under torch.inference_mode(), so that it can never be trained. Load the "
                 "model outside of it."
             )
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"The weight {key} has values that are NaN or infinite; such a model cannot be pruned.")
+    if key := weight_not_finite(source):
+        raise ValueError(f"The weight {key} has values that are NaN or infinite; such a model cannot be pruned.")
     _check_classifiers(source)
+
+
+def weight_not_finite(model: nn.Module) -> str | None:
+    """The name of the first weight that is NaN or infinite anywhere; `None` of a sound model."""
+    return next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
 
 
 def _check_classifiers(source: PreTrainedModel) -> None:

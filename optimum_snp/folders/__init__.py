@@ -1,6 +1,6 @@
 """Folders of results: where one may be written, and how it gets there whole, whatever ends the process meanwhile."""
 
-from .atomic import atomic_folder, check_save_directory
+from .atomic import atomic_file, atomic_folder, check_save_directory
 from .model_files import is_model_file
 from .replacing import recover_folder
 from .scratch import scratch_folder
@@ -9,6 +9,7 @@ from .writable import check_file, check_space
 
 
 __all__ = [
+    "atomic_file",
     "atomic_folder",
     "check_file",
     "check_save_directory",

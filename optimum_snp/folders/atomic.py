@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from ..file_names import MEASUREMENTS_NAME
+from .exchange import flush
 from .model_files import MODEL_MARKS, is_model_file
 from .replacing import lock_of, put_in_place, recover, recover_folder
 from .signals import ending_cleanly, undisturbed
-from .writable import writable_folder
+from .writable import check_file, writable_folder
 
 
 def check_save_directory(
@@ -35,8 +37,8 @@ def check_save_directory(
     """
     folder = writable_folder(save_directory)
     recover_folder(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        return folder
+    if not folder.exists() or not {path.name for path in folder.iterdir()} - {MEASUREMENTS_NAME}:
+        return folder  # measurements alone are what a run leaves that came no further
     if not any(next(folder.glob(mark), None) for mark in marks):
         raise ValueError(
             f"{save_directory} holds files that this library did not write, and no such folder is replaced. Name a "
@@ -44,8 +46,8 @@ def check_save_directory(
         )
     if not overwrite:
         raise ValueError(
-            f"{save_directory} holds what was saved there before. Name a new folder, or replace it with overwrite=True "
-            "(on the command line --overwrite)."
+            f"{save_directory} holds what was saved there before. Name a new folder, or replace it with "
+            "overwrite=True (on the command line --overwrite)."
         )
     return folder
 
@@ -83,9 +85,26 @@ def atomic_folder(save_directory: str | Path, is_replaced: Callable[[str], bool]
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _give_usual_rights(folder: Path) -> None:
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Gives the path of a file to write, which becomes `path` when the block ends without an error.
+
+    Raises:
+        ValueError: As [`check_file`].
+        OSError: If it cannot be written after all; what was there before stays.
+    """
+    file = check_file(path)
+    with ending_cleanly(), tempfile.TemporaryDirectory(prefix=f".{file.name}.new-", dir=file.parent) as temporary:
+        staging = Path(temporary, file.name)
+        yield staging
+        _give_usual_rights(staging)
+        flush(staging.parent)
+        staging.replace(file)
+
+
+def _give_usual_rights(place: Path) -> None:
     """Lifts the privacy of temporary folders, and of the weights that safetensors writes."""
     mask = os.umask(0)
     os.umask(mask)
-    for path in (folder, *folder.rglob("*")):
+    for path in (place, *place.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

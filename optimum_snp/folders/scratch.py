@@ -20,12 +20,15 @@ _SECONDS_TO_LOCK = 60  # a folder so young may be one whose process has not lock
 def scratch_folder() -> Iterator[Path]:
     """Gives an empty folder that is gone when the block ends, also by Ctrl-C or SIGTERM."""
     _clear_abandoned()
-    with ending_cleanly(), tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as temporary:
-        with Path(temporary, _LOCK_NAME).open("wb") as lock:
-            try_lock(lock)
-            folder = Path(temporary, "content")
-            folder.mkdir()
-            yield folder
+    with (
+        ending_cleanly(),
+        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as temporary,
+        Path(temporary, _LOCK_NAME).open("wb") as lock,
+    ):
+        try_lock(lock)
+        folder = Path(temporary, "content")
+        folder.mkdir()
+        yield folder
 
 
 def _clear_abandoned() -> None:

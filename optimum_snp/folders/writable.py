@@ -16,11 +16,11 @@ def writable_folder(save_directory: str | Path) -> Path:
     """
     folder = Path(save_directory).expanduser().resolve()  # of a link, what it points to is replaced
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{save_directory} is a file. Name a folder to save the model in.")
+        raise ValueError(f"{save_directory} is a file. Name a folder to write to.")
     if Path.cwd().is_relative_to(folder) or _is_mount(folder):
         raise ValueError(
             f"{save_directory} is the working directory or holds it, or is a mount point, and cannot be replaced in "
-            "one step. Name a folder of its own to save the model in."
+            "one step. Name a folder of its own."
         )
     try:
         tempfile.TemporaryFile(dir=_nearest(folder.parent)).close()  # a kill leaves nothing of it

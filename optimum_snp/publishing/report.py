@@ -1,6 +1,7 @@
 """The report on one or several models: one HTML page that needs no other file, and its pictures as PNG files."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from ..calibration import model_fingerprint
 from ..data import calibration_subset, pixel_dataset
 from ..drawing import can_draw
+from ..folders import atomic_folder, check_save_directory
 from ..record import ModelRecord
 from ..record.measurements import DENSE, Accuracy, Measurements, Stage
 from ..structure.costs import count_macs, count_parameters
@@ -37,6 +39,9 @@ from .tables import (
 
 
 REPORT_NAME = "report.html"
+_REPORT_FILES = re.compile(
+    rf"{re.escape(REPORT_NAME)}|{pictures.TRADE_OFF}|.*-({pictures.KEPT_SIZES}|{pictures.SPECTRA}|{pictures.ATTENTION})"
+)
 MOST_IMAGES = 16  # with attention maps; more take minutes to draw, and nobody looks at them
 
 
@@ -60,6 +65,7 @@ def write_report(
     images: Any = None,
     num_images: int = 4,
     image_column: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes `report.html` and the PNG files of its pictures.
 
@@ -68,7 +74,7 @@ def write_report(
 
     Args:
         output (`str` or `Path`):
-            The folder; made if need be. Other files in it are kept.
+            The folder, a new or an empty one.
         models (`Mapping[str, ModelRecord]`):
             The models by the name that the report gives them.
         original (`str`, *optional*):
@@ -80,15 +86,17 @@ def write_report(
             How many of `images` to show.
         image_column (`str`, *optional*):
             The column of `images`, where its type does not tell.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether an earlier report in the folder may be replaced. Other files in it are kept.
 
     Returns:
         `dict[str, Any]`: What JSON can hold: the page, its pictures, and FLOPs, parameters and accuracies by model.
 
     Raises:
-        ValueError: If `output` is a file, there is no model, a name is no part of a file name, `original` is none of
-            the models, or `images` come without it, cannot be read or cannot be compared.
+        ValueError: As [`check_report`], or if there is no model, a name is no part of a file name, `original` is none
+            of the models, or `images` come without it, cannot be read or cannot be compared.
     """
-    folder = check_report(output, num_images)
+    output = check_report(output, num_images, overwrite=overwrite)
     if not models:
         raise ValueError("A report needs at least one model.")
     if any("/" in name for name in models):
@@ -97,41 +105,42 @@ def write_report(
         raise ValueError(f"original must be one of the models, {', '.join(map(repr, models))}; got {original!r}.")
     if images is not None:
         _check_comparable(models, original)
-    folder.mkdir(parents=True, exist_ok=True)
     measured = {
         name: record.measurements.of_weights(model_fingerprint(record.model)) for name, record in models.items()
     }
     points, data = _trade_off(models, measured)
     overview = []
-    if can_draw() and len(points) > 1:
-        overview.append(pictures.draw_trade_off(folder / pictures.TRADE_OFF, points, data))
-    sections = [_section(folder, name, record, measured[name]) for name, record in models.items()]
-    if images is not None and can_draw():
-        pixel_values = _pixel_values(models[original], images, num_images, image_column)
-        for section in sections:
-            if section.name != original:
-                section.pictures += _attention(folder, section.name, models, original, pixel_values)
-    _write_page(folder, _comparison(models, measured) if len(models) > 1 else None, overview, sections)
+    with atomic_folder(output, lambda name: bool(_REPORT_FILES.fullmatch(name))) as folder:
+        if can_draw() and len(points) > 1:
+            overview.append(pictures.draw_trade_off(folder / pictures.TRADE_OFF, points, data))
+        sections = [_section(folder, name, record, measured[name]) for name, record in models.items()]
+        if images is not None and can_draw():
+            pixel_values = _pixel_values(models[original], images, num_images, image_column)
+            for section in sections:
+                if section.name != original:
+                    section.pictures += _attention(folder, section.name, models, original, pixel_values)
+        _write_page(folder, _comparison(models, measured) if len(models) > 1 else None, overview, sections)
     files = [picture.file for picture in (*overview, *(p for section in sections for p in section.pictures))]
     return {
-        "report": str(folder / REPORT_NAME),
-        "pictures": [str(folder / file) for file in files],
+        "report": str(output / REPORT_NAME),
+        "pictures": [str(output / file) for file in files],
         "models": {name: _facts(record, measured[name]) for name, record in models.items()},
     }
 
 
-def check_report(output: str | Path, num_images: int) -> Path:
+def check_report(output: str | Path, num_images: int, *, overwrite: bool = False) -> Path:
     """Tells before any work whether a report can be written.
 
+    Returns:
+        `Path`: The absolute path of the folder.
+
     Raises:
-        ValueError: If the path is a file, or the number of images is not from 1 to 16.
+        ValueError: If the path is a file or cannot be written, if it holds anything and `overwrite` is `False` or it
+            is no report, or if the number of images is not from 1 to 16.
     """
     if not 1 <= num_images <= MOST_IMAGES:
         raise ValueError(f"The number of images must be from 1 to {MOST_IMAGES}, got {num_images}.")
-    folder = Path(output).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{output} is a file. Name a folder for the report.")
-    return folder
+    return check_save_directory(output, overwrite=overwrite, marks=[REPORT_NAME])
 
 
 def _check_comparable(models: Mapping[str, ModelRecord], original: str | None) -> None:

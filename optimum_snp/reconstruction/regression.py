@@ -19,8 +19,8 @@ from ..linear_algebra import ridge_cholesky
 from ..processes import process_state
 
 
-# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they are
-# computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
+# Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they
+# are computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
 _RESOLUTION_BITS = 36
 
 
@@ -44,7 +44,11 @@ class RegressionSums:
     @classmethod
     def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
         """The sums over `[rows, inputs]` and `[rows, outputs]` with weights `[rows]`, of any floating dtype."""
-        weights = weights.float()
+        with torch.autocast(inputs.device.type, enabled=False):  # networks may run in half precision, sums may not
+            return cls._of_rows(inputs, targets, weights.float())
+
+    @classmethod
+    def _of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
         total = weights.sum()
         inputs, input_mean = _centre(inputs, weights / total)
         targets, target_mean = _centre(targets, weights / total)

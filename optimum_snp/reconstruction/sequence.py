@@ -7,11 +7,11 @@ inputs of the layer in the pruned network,
 
     min over W, b of  E |D' - P - W C - b|^2 + ridge * v * |W - W_0|^2
 
-gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what the
-outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output
-layer of a block's attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would
-have added falls to the layer before them. Last come the layers that read the final norm, fitted to what they put out in
-the dense network.
+gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what
+the outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output layer of a block's
+attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would have added falls
+to the layer before them. Last come the layers that read the final norm, fitted to what they put out in the dense
+network.
 
 Memory: three streams of all images, in main memory: `12 * tokens * width` bytes per image, 1.8 MB for a DeiT-Base.
 Time: one pass through the dense network and three through the blocks of the pruned one, beside the sums.
@@ -20,6 +20,7 @@ Source: our choice (docs/real-model.md).
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -127,7 +128,7 @@ class _Reconstruction:
                 (self.dense, self.dense_structure, self.dense_streams),
                 (self.pruned, self.pruned_structure, self.pruned_streams),
             ):
-                (stream,) = inputs_of([structure.blocks[0].module], lambda model=model: model(pixel_values))
+                (stream,) = inputs_of([structure.blocks[0].module], partial(model, pixel_values))
                 streams.append(stream.cpu())
         self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
 
@@ -145,7 +146,7 @@ class _Reconstruction:
         dense_output = self.dense.get_submodule(dense_block.output)
         for index, stream in enumerate(self.dense_streams):
             stream = stream.to(self.device)
-            added, after = outputs_of([dense_output, dense_step.module], lambda: dense_step(stream))
+            added, after = outputs_of([dense_output, dense_step.module], partial(dense_step, stream))
             behind_attention.append((stream + added).cpu())
             self.dense_streams[index] = first(after).cpu()
         for dropped_step in dropped:
@@ -154,7 +155,7 @@ class _Reconstruction:
 
         def attention_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
             stream = self.pruned_streams[index].to(self.device)
-            (context,) = inputs_of([output], lambda: step(stream))
+            (context,) = inputs_of([output], partial(step, stream))
             return context, self._kept(behind_attention[index], block) - stream
 
         self._refit(output, attention_rows, self.token_weights[dense_block.output])
@@ -162,7 +163,7 @@ class _Reconstruction:
 
         def mlp_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
             stream = self.pruned_streams[index].to(self.device)
-            context, neurons = inputs_of([output, down], lambda: step(stream))
+            context, neurons = inputs_of([output, down], partial(step, stream))
             return neurons, self._kept(self.dense_streams[index], block) - stream - output(context)
 
         self._refit(down, mlp_rows, self.token_weights[dense_block.down])
@@ -174,6 +175,8 @@ class _Reconstruction:
 
     def _refit_heads(self) -> None:
         """Refits the layers that read the final norm of the network, if it has one."""
+        if getattr(self.pruned.config, "norm_after_pooling", False):
+            return  # the norm gets pooled tokens, which no stream holds
         of_blocks = {layer for block in self.pruned_structure.blocks for layer in block.layers}
         for behind in self.pruned_structure.streams[-1].norms:
             for name in behind.readers:

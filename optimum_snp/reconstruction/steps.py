@@ -37,7 +37,7 @@ def first(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-class _Reached(Exception):
+class _EndOfPassError(Exception):
     """Ends a forward pass whose rest nobody needs."""
 
 
@@ -65,9 +65,9 @@ def inputs_of(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[torch
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         found[module] = inputs[0]
         if module is layers[-1]:
-            raise _Reached
+            raise _EndOfPassError
 
-    with _hooks(layer.register_forward_pre_hook(keep) for layer in layers), contextlib.suppress(_Reached):
+    with _hooks(layer.register_forward_pre_hook(keep) for layer in layers), contextlib.suppress(_EndOfPassError):
         run()
     return [found[layer] for layer in layers]
 

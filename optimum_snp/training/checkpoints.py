@@ -1,7 +1,6 @@
 """Checkpoints that load, know how their model was pruned, and tell whether they were written to the end."""
 
 import contextlib
-import json
 import logging
 import re
 import shutil
@@ -16,6 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..families.checks import weight_not_finite
+from ..processes import any_process, process_state
+from .whole import RNG_STATES, fault_of_checkpoint
+
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,8 @@ logger = logging.getLogger(__name__)
 class CheckpointingTrainer(Trainer):
     """A [`~transformers.Trainer`] with plan and history in every checkpoint, and the state of the training last.
 
-    A checkpoint is whole once its `trainer_state.json` can be read: whatever else it holds was written before.
+    A process that is killed leaves no `trainer_state.json`: whatever else a checkpoint holds was written before. Of a
+    training that diverged nothing is saved.
 
     Args:
         write_history (`Callable[[Path], None]`, *optional*):
@@ -54,7 +58,12 @@ class CheckpointingTrainer(Trainer):
         return loader
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model, as in [`~transformers.Trainer`], and its history."""
+        """Saves the model, as in [`~transformers.Trainer`], and its history.
+
+        Raises:
+            ValueError: As [`check_weights`].
+        """
+        self.check_weights()
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save:  # over an older checkpoint, if there is one, which is no longer whole
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
@@ -62,6 +71,22 @@ class CheckpointingTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
         if self.args.should_save and self.write_history is not None:
             self.write_history(folder)
+
+    def check_weights(self) -> None:
+        """Tells whether the training diverged.
+
+        Raises:
+            ValueError: If a weight is NaN or infinite, on any process.
+        """
+        name = weight_not_finite(self.model)
+        if not any_process(name is not None):
+            return
+        last = last_whole_checkpoint(self.args.output_dir)
+        remedy = f"{last} is the last checkpoint before that" if last else "there is no checkpoint before that"
+        raise ValueError(
+            f"The training diverged: after {self.state.global_step} steps {name or 'a weight of another process'} is "
+            f"NaN or infinite. Nothing of it is saved, and {remedy}. Train with a lower learning rate, or in float32."
+        )
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -106,16 +131,19 @@ def checkpoint_to_resume(output_dir: str | Path, resume_from_checkpoint: str | P
             )
         return None
     if resume_from_checkpoint is not True:
-        if not _is_whole(Path(resume_from_checkpoint)):
+        if fault := fault_of_checkpoint(Path(resume_from_checkpoint)):
             raise ValueError(
-                f"{resume_from_checkpoint} is no checkpoint that was written to the end: it has no "
-                f"{TRAINER_STATE_NAME}. With resume_from_checkpoint=True the last whole one of {output_dir} is taken."
+                f"{resume_from_checkpoint} is no checkpoint that was written to the end: {fault}. With "
+                f"resume_from_checkpoint=True the last whole one of {output_dir} is taken."
             )
+        _warn_of_other_processes(Path(resume_from_checkpoint))
         return str(resume_from_checkpoint)
     for checkpoint in reversed(list_checkpoints(output_dir)):
-        if _is_whole(checkpoint):
+        fault = fault_of_checkpoint(checkpoint)
+        if fault is None:
+            _warn_of_other_processes(checkpoint)
             return str(checkpoint)
-        logger.warning(f"{checkpoint} was not written to the end and is skipped.")
+        logger.warning(f"{checkpoint} was not written to the end and is skipped: {fault}.")
     logger.warning(f"{output_dir} has no checkpoint to go on from. Training starts from the beginning.")
     return None
 
@@ -130,12 +158,20 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     return [folders[step] for step in sorted(folders)]
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """The latest checkpoint that a training can go on from."""
+    whole = (path for path in reversed(list_checkpoints(output_dir)) if fault_of_checkpoint(path) is None)
+    return next(whole, None)
+
+
+def _warn_of_other_processes(checkpoint: Path) -> None:
+    processes = process_state().num_processes
+    names = {"rng_state.pth"} if processes == 1 else {f"rng_state_{index}.pth" for index in range(processes)}
+    if {path.name for path in checkpoint.glob(RNG_STATES)} != names:
+        logger.warning(
+            f"{checkpoint} was written by another number of processes than the {processes} of this job, so that its "
+            "random numbers start anew: the training does not end as one without a break."
+        )
 
 
 @contextlib.contextmanager

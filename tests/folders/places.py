@@ -87,7 +87,7 @@ def end_at(change, work):
 
 
 def _only_reads(arguments):
-    _path, mode, flags = arguments
+    _path, _mode, flags = arguments
     return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
 
 

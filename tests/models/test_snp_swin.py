@@ -11,6 +11,7 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
 from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from optimum_snp.models.snp_swin.modeling_snp_swin import SNPSwinDropPath, SNPSwinPatchMerging, build_windows
+from tests.helpers import checkpoint_activations
 
 
 def block(heads=2, qk=5, v=9, mlp=20, scale=0.3, shift=0):
@@ -200,7 +201,7 @@ def test_loss_is_cross_entropy_and_trains_every_weight(images):
 def test_gradient_checkpointing_gives_the_same_gradients(model_class, images):
     plain = build(model_class).train()
     checkpointed = copy.deepcopy(plain)
-    checkpointed.activation_checkpointing_enable()
+    checkpoint_activations(checkpointed)
     assert all(layer.gradient_checkpointing for stage in checkpointed.snp_swin.stages for layer in stage.blocks)
     for model in (plain, checkpointed):
         first(model(images)).square().mean().backward()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from tests.helpers import checkpoint_activations
 
 
 def block(heads=2, qk=5, v=9, mlp=20, scale=0.3):
@@ -87,7 +88,7 @@ def test_loss_is_cross_entropy_and_trains_every_weight(images):
 def test_gradient_checkpointing_gives_the_same_gradients(images):
     plain = build().train()
     checkpointed = copy.deepcopy(plain)
-    checkpointed.activation_checkpointing_enable()
+    checkpoint_activations(checkpointed)
     assert all(layer.gradient_checkpointing for layer in checkpointed.base_model.layers)
     for model in (plain, checkpointed):
         model(images, labels=torch.tensor([1, 3])).loss.backward()

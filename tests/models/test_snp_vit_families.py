@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from optimum_snp.models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from tests.helpers import checkpoint_activations
 
 from .comparison import VISION_SIZES, assert_same, images_of, randomize
 from .dinov2_reference import FAMILIES, HEADS, build_dinov2, reference_model
@@ -86,7 +87,7 @@ def test_half_precision_is_near_float32(family, head, use_swiglu_ffn, implementa
 def test_gradient_checkpointing_gives_the_same_gradients(family, head, use_swiglu_ffn):
     plain = reference_model(build_dinov2(family, head, use_swiglu_ffn=use_swiglu_ffn)).train()
     checkpointed = copy.deepcopy(plain)
-    checkpointed.activation_checkpointing_enable()
+    checkpoint_activations(checkpointed)
     assert all(layer.gradient_checkpointing for layer in checkpointed.base_model.layers)
     for model in (plain, checkpointed):
         total(model(images_of(32, 24))).backward()

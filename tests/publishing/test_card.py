@@ -221,7 +221,7 @@ def test_what_a_person_wrote_stays(pruner, pixel_values, tmp_path):
     path.write_text(text.replace("## Limits", "## Limits that I changed"))
     pruner.origin = replace(pruner.origin, license={"license": "apache-2.0"})
     pruner.evaluate(pairs(pixel_values), dataset_name="digits")
-    pruner.save_pretrained(tmp_path / "model")
+    pruner.save_pretrained(tmp_path / "model", overwrite=True)
     card = ModelCard.load(path)
     assert card.data.license == "mit"
     assert card.data.language == "en"
@@ -269,7 +269,7 @@ def test_saving_again_changes_nothing(pruner, tmp_path):
     pruner.save_pretrained(tmp_path / "model")
     before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
     again = SNPPruner.from_pretrained(tmp_path / "model")
-    again.save_pretrained(tmp_path / "model")
+    again.save_pretrained(tmp_path / "model", overwrite=True)
     after = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert sorted(before) == sorted(after)
     for name in ("README.md", "snp_measurements.json", "pruning_plan.json", "pictures/kept_sizes.png"):
@@ -282,7 +282,7 @@ def test_numbers_of_other_weights_leave_the_card(pruner, pixel_values, tmp_path)
     pruner.save_pretrained(tmp_path / "model")
     assert ModelCard.load(tmp_path / "model" / "README.md").data.eval_results
     pruner.model.classifier.bias.data += 1
-    pruner.save_pretrained(tmp_path / "model")
+    pruner.save_pretrained(tmp_path / "model", overwrite=True)
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.eval_results is None
     assert "Top-1" not in card.text
@@ -311,17 +311,18 @@ def test_cards_without_our_part_get_it_below(previous, pruner, tmp_path):
 def test_without_matplotlib_there_is_a_card_without_pictures(pruner, tmp_path, without_matplotlib, caplog):
     pruner.save_pretrained(tmp_path / "model")
     without_matplotlib()
-    pruner.save_pretrained(tmp_path / "model")
+    pruner.save_pretrained(tmp_path / "model", overwrite=True)
     assert "pip install optimum-snp[plots]" in caplog.text
     assert "](pictures/" not in (tmp_path / "model" / "README.md").read_text()
     assert not (tmp_path / "model" / "pictures").exists()  # no old ones, either
 
 
 def test_pictures_of_a_person_stay(pruner, tmp_path):
-    (tmp_path / "model" / "pictures").mkdir(parents=True)
+    pruner.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "pictures").mkdir(exist_ok=True)  # there already with matplotlib
     (tmp_path / "model" / "pictures" / "mine.png").write_text("mine")
     (tmp_path / "model" / "pictures" / "kept_sizes.png").write_text("old")
-    pruner.save_pretrained(tmp_path / "model")
+    pruner.save_pretrained(tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "pictures" / "mine.png").read_text() == "mine"
     assert (tmp_path / "model" / "pictures" / "kept_sizes.png").read_bytes() != b"old"
 

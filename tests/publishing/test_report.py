@@ -128,7 +128,7 @@ def test_dense_numbers_of_the_pruned_model_are_a_point_of_the_trade_off(source, 
     points.clear()
     original, other = SNPPruner.from_pretrained(source), SNPPruner.from_pretrained(build_source("ViTModel"))
     original.evaluate(pairs(pixel_values))
-    write_report(tmp_path, records({"mine": original, "small": pruner, "not measured": other}))
+    write_report(tmp_path, records({"mine": original, "small": pruner, "not measured": other}), overwrite=True)
     assert points == [("mine", plan.macs_before, dense.accuracy), pruned]  # once
 
 

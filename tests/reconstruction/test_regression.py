@@ -94,3 +94,11 @@ def test_constant_inputs_give_finite_weights():
     sums = RegressionSums.of_chunks([(torch.ones(8, 4), torch.randn(8, 2))], 4, 2)
     weight, bias = solve(sums, torch.zeros(2, 4), torch.zeros(2), 0.1)
     assert torch.isfinite(weight).all() and torch.isfinite(bias).all()
+
+
+def test_sums_are_in_float32_where_networks_are_not():
+    inputs, targets, _ = rows(50, 6, 3)
+    expected = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+    assert torch.equal(found.moment, expected.moment) and torch.equal(found.cross, expected.cross)

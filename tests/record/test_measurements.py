@@ -63,7 +63,7 @@ def test_training_leaves_the_old_accuracy_to_the_old_weights(source, pixel_value
     assert stages(first) == [(1, "pruned")]  # which is true, and says nothing of the fine-tuned weights
     pruner.evaluate(pairs(pixel_values))
     train(pruner, pixel_values, tmp_path / "run")
-    assert stages(saved(pruner, tmp_path / "model")) == [(1, "pruned")]
+    assert stages(saved(pruner, tmp_path / "again")) == [(1, "pruned")]
 
 
 def test_weights_changed_by_hand_take_their_numbers_with_them(source, pixel_values, tmp_path):

@@ -130,6 +130,22 @@ def test_usual_collators(collator, num_workers, pruner, tmp_path):
     assert trainer.state.log_history[-2]["eval_accuracy"] == 1.0
 
 
+def test_label_smoothing_counts_every_image_once(tmp_path):
+    """Also where gradients of several batches make one step, for which some older transformers took larger ones."""
+    weights = []
+    for batch_size, accumulation in ((12, 1), (4, 3)):
+        pruner = SNPPruner(perfect.model(), perfect.processor())
+        args = arguments(
+            tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_steps=1,
+            label_smoothing_factor=0.3, optim="sgd", learning_rate=1.0, max_grad_norm=0,
+        )  # fmt: skip
+        pruner.finetune(hf_dataset(), args=args)
+        weights.append(pruner.model.classifier.weight)
+    start = perfect.model().classifier.weight
+    torch.testing.assert_close(weights[1] - start, weights[0] - start, rtol=1e-3, atol=1e-5)
+    assert (weights[0] - start).abs().max() > 1e-3
+
+
 def test_several_evaluation_sets(pruner, tmp_path):
     args = arguments(tmp_path, eval_strategy="steps", eval_steps=2, learning_rate=1e-6)
     sets = {"all": hf_dataset(), "few": Folder(["RED", "blue"])}

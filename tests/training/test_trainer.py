@@ -12,7 +12,7 @@ from optimum_snp.models import SNPViTForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.training import build_trainer, evaluate_accuracy
 from optimum_snp.training.recipes import PARTS
-from tests.helpers import build_source
+from tests.helpers import CHECKPOINTING, build_source, checkpoint_activations
 
 
 def arguments(tmp_path, **options):
@@ -34,7 +34,7 @@ def test_two_heads_are_evaluated_by_their_mean(pixel_values):
     assert result == {"accuracy": pytest.approx(hits.float().mean().item()), "top5_accuracy": 1.0}
 
 
-@pytest.mark.parametrize("options", [{}, {"bf16": True}, {"activation_checkpointing": True}])
+@pytest.mark.parametrize("options", [{}, {"bf16": True}, {CHECKPOINTING: True}])
 @pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
 def test_training_changes_the_weights(class_name, options, pixel_values, tmp_path):
     pruner = SNPPruner.from_pretrained(build_source(class_name))
@@ -127,8 +127,7 @@ def test_checkpointing_activations_leaves_the_gradients_as_they_are(class_name, 
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.activation_checkpointing_enable()
-            assert model.is_activation_checkpointing
+            checkpoint_activations(model)
         model.zero_grad()
         torch.manual_seed(0)  # of dropout
         model(pixel_values, labels=torch.arange(6) % 5).loss.backward()
