@@ -151,6 +151,13 @@ class SNPPruner:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        if plan is not None:
+            try:
+                plan.check_result(pruner.model.config)
+            except ValueError as error:
+                raise ValueError(
+                    f"The {PLAN_NAME} of {model_name_or_path} is that of another model: {error}."
+                ) from error
         pruner.measurements = pruner.measurements.with_fingerprint(
             fingerprint_of_version_0_1(pruner.model), model_fingerprint(pruner.model)
         )
