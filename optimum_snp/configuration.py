@@ -24,6 +24,8 @@ VERSION_KEY = "optimum_snp_version"
 SINGULAR_WEIGHTINGS = ("uniform", "energy")
 # The budgets, with what each counts.
 BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latency": "seconds"}
+# The classes that a pruned model is saved in: those of this package, with their code, or those of transformers.
+SNP_LAYOUT, NATIVE_LAYOUT = LAYOUTS = ("snp", "native")
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
 # What goes as a whole, also within a budget.
@@ -159,6 +161,14 @@ class SNPConfig:
         default_factory=list,
         metadata={"help": "parts that a budget leaves alone: qk_sparsity, v_sparsity, mlp_sparsity, hidden_sparsity"},
     )
+    layout: str = field(
+        default=SNP_LAYOUT,
+        metadata={
+            "help": "'snp' saves the model in classes of its own, whose code travels with it; 'native' as an ordinary "
+            "checkpoint of transformers that needs no remote code, for which all blocks get one number of heads, one "
+            "size of heads and one MLP size"
+        },
+    )
     num_calibration_samples: int = field(default=64, metadata={"help": "unlabelled images to calibrate on"})
     seed: int = field(default=42, metadata={"help": "seed of the choice of calibration images"})
 
@@ -179,10 +189,12 @@ class SNPConfig:
         self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
+        _choice("layout", self.layout, LAYOUTS)
         if self.reconstruction not in (True, False, None):
             raise ValueError(f"reconstruction must be True, False or None, got {self.reconstruction!r}.")
         self._check_budget()
         self._check_dropped_blocks()
+        self._check_layout()
         _choice("latency_backend", self.latency_backend, LATENCY_BACKENDS)
         optional = [name for name in ("round_to", "latency_threads") if getattr(self, name) is not None]
         for name in ("num_calibration_samples", "latency_batch_size", *_MINIMUM_SIZES, *optional):
@@ -232,6 +244,20 @@ class SNPConfig:
         _block_numbers("frozen_blocks", self.frozen_blocks)
         for part in self.frozen_parts:
             _choice("frozen_parts", part, SHARES)
+
+    def _check_layout(self) -> None:
+        if self.layout != NATIVE_LAYOUT:
+            return
+        if self.head_sparsity == AUTO:
+            raise ValueError(
+                f"head_sparsity={AUTO!r} lets every block keep its own number of heads; with layout={NATIVE_LAYOUT!r} "
+                "all have one. Name the share of the heads that goes."
+            )
+        if self.frozen_blocks:
+            raise ValueError(
+                f"frozen_blocks keep their sizes; with layout={NATIVE_LAYOUT!r} all blocks have the same. Leave "
+                "frozen_blocks out."
+            )
 
     def _check_dropped_blocks(self) -> None:
         dropped = self.dropped_blocks

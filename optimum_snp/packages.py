@@ -1,33 +1,34 @@
-"""The optional packages of each format. They are imported where they are used: everything else works without them."""
+"""The optional packages of each extra. They are imported where they are used: everything else works without them."""
 
 import importlib.util
 from importlib import metadata
 
 
-_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO"}
-# By format, which is also the name of the extra. OpenVINO reads the graph that PyTorch exports as ONNX.
+_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "timm": "A model of timm"}
+# By the name of the extra, for an export its format. OpenVINO reads the graph that PyTorch exports as ONNX.
 _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino", "nncf"),
+    "timm": ("timm", "torchvision"),
 }
 
 # The format that each runtime reads.
 FORMAT_OF_RUNTIME = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
-def check_packages(format: str) -> None:
-    """Tells before any work whether models can be exported to a format and run.
+def check_packages(extra: str) -> None:
+    """Tells before any work whether models can be exported to a format and run, or read.
 
     Args:
-        format (`str`):
-            `"onnx"` or `"openvino"`.
+        extra (`str`):
+            `"onnx"`, `"openvino"` or `"timm"`.
 
     Raises:
         ImportError: If a package is missing; the message says how to get it.
     """
-    missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
+    missing = [name for name in _PACKAGES[extra] if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"{_TITLES[format]} needs {', '.join(missing)}: pip install 'optimum-snp[{format}]'.")
+        raise ImportError(f"{_TITLES[extra]} needs {', '.join(missing)}: pip install 'optimum-snp[{extra}]'.")
 
 
 def package_version(module: str) -> str:

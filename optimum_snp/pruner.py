@@ -18,13 +18,13 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
-from .configuration import SNPConfig
+from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import LabelMap
 from .data.classes import number_names
 from .devices import put_back
 from .exporting.export import export_model
 from .exporting.exported import ExportedModel
-from .families import convert, our_classes
+from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
 from .methods import method_of
@@ -37,6 +37,7 @@ from .publishing.recording import record_accuracy, record_latency
 from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
+from .structure import describe
 from .training import (
     DistillationConfig,
     Recipe,
@@ -73,6 +74,8 @@ class SNPPruner:
             named; `None` before. Set it to `None` to free its memory.
         measurements: What was measured of `model` and of the stages before it; the card states these numbers.
         origin: Where the model comes from, for its card.
+        layout: What `save_pretrained` and `push_to_hub` write unless told otherwise: what the config of the last plan
+            asked for, or what the model was loaded from.
 
     Example:
 
@@ -100,13 +103,15 @@ class SNPPruner:
         """Takes a loaded model; [`SNPPruner.from_pretrained`] also takes names. `model` itself is never changed."""
         self.model: SNPModel = convert(model)
         number_names(self.model.config)
-        self.image_processor = image_processor
+        self.image_processor = convert_image_processor(image_processor, type(model).__name__)
         self.statistics: CalibrationStatistics | None = None
         self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
         self.original: SNPModel | None = None
         self.measurements = measurements or Measurements.of_plan(pruning_plan)
         self.origin = origin or read_origin(model.config._name_or_path, local_files_only=True)
+        is_native = getattr(model.config, "head_dim", None) is not None  # as plain checkpoints of pruned models
+        self.layout = NATIVE_LAYOUT if is_native else SNP_LAYOUT
         self._shares_model = False  # with a copy
 
     @classmethod
@@ -142,7 +147,8 @@ class SNPPruner:
         if image_processor is None:
             image_processor = load_image_processor(model_name_or_path, **options)
         plan = measurements = None
-        if type(source).__name__ in our_classes():
+        # A head_dim is what plain checkpoints of pruned models have.
+        if type(source).__name__ in our_classes() or getattr(source.config, "head_dim", None) is not None:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
@@ -180,7 +186,9 @@ class SNPPruner:
     @property
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
-        return ModelRecord(self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin)
+        return ModelRecord(
+            self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout
+        )
 
     def calibrate(
         self,
@@ -249,9 +257,9 @@ class SNPPruner:
         """Takes statistics that were saved before, so that another plan costs no second pass.
 
         Raises:
-            ValueError: If the file holds no statistics, or those of another model.
+            ValueError: If the file holds no statistics, those of another model, or values that sums cannot have.
         """
-        statistics = CalibrationStatistics.load(path)
+        statistics = CalibrationStatistics.load(path, describe(self.model))
         if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
         statistics.fingerprint = model_fingerprint(self.model)
@@ -303,7 +311,7 @@ class SNPPruner:
         """
         self._check_images(plan, calibration_dataset)
         if isinstance(plan, SNPConfig):
-            check_fits(plan, self.model.config)
+            check_fits(plan, self.model)
             if calibration_dataset is not None:
                 self.calibrate(
                     calibration_dataset,
@@ -328,6 +336,7 @@ class SNPPruner:
         self.original = self.original or self.model
         self.model, self.pruning_plan, self._shares_model = pruned, plan, False
         self.statistics = self.calibration_images = None  # of the model before
+        self.layout = plan.config.layout
         return self.model
 
     def _check_unchanged(self) -> None:
@@ -678,16 +687,22 @@ class SNPPruner:
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 
-    def save_pretrained(self, save_directory: str | Path, *, overwrite: bool = False, **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, layout: str | None = None, overwrite: bool = False, **options: Any
+    ) -> None:
         """Saves weights, config, modeling code, image processor, recipe, plan, measurements and card into one folder.
 
         The folder loads with `AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)` where
-        this package is not installed. It gets there in one step: whatever ends the process meanwhile leaves the old
-        folder or the new one.
+        this package is not installed; with `layout="native"` without remote code. It gets there in one step: whatever
+        ends the process meanwhile leaves the old folder or the new one.
 
         Args:
             save_directory (`str` or `Path`):
                 The folder, a new or an empty one.
+            layout (`str`, *optional*):
+                `"snp"` saves a model of this package with its code, `"native"` an ordinary checkpoint of transformers,
+                for which all blocks have one number of heads, one size of heads and one MLP size
+                (docs/plain-checkpoints.md). Defaults to `layout` of this pruner.
             overwrite (`bool`, *optional*, defaults to `False`):
                 Whether a model may be replaced that this library saved in the folder before. Other files in it are
                 kept, and so is what a person wrote into its card.
@@ -697,12 +712,12 @@ class SNPPruner:
         Raises:
             TypeError: For `push_to_hub`: the method of that name pushes.
             ValueError: If the path is a file, is the working directory, or cannot be written; if the folder holds
-                anything and `overwrite` is `False`, or this library did not write it; or if weights are NaN or
-                infinite.
+                anything and `overwrite` is `False`, or this library did not write it; if weights are NaN or infinite;
+                or if the model does not fit the layout (the message names block and field).
         """
         if "push_to_hub" in options:
             raise TypeError("save_pretrained does not push. Call push_to_hub(repo_id), with or without saving.")
-        save_model(self.record, save_directory, overwrite=overwrite, **options)
+        save_model(self.record, save_directory, layout=layout, overwrite=overwrite, **options)
 
     def export(
         self,
@@ -784,6 +799,7 @@ class SNPPruner:
         revision: str | None = None,
         create_pr: bool = False,
         tags: list[str] | None = None,
+        layout: str | None = None,
         **options: Any,
     ) -> str:
         """Pushes all files that `save_pretrained` writes to the Hub, in one commit.
@@ -807,6 +823,8 @@ class SNPPruner:
                 Whether to open a pull request instead, which needs no right to write to the repository.
             tags (`list[str]`, *optional*):
                 Further tags for the card.
+            layout (`str`, *optional*):
+                As for `save_pretrained`.
             options:
                 For `save_pretrained` of the model, such as `max_shard_size`.
 
@@ -816,7 +834,7 @@ class SNPPruner:
         Raises:
             TypeError: If `tags` is no list.
             ValueError: If the id or the token is malformed, `revision` is a commit, a repository that is to be private
-                is public already, or there is nothing to open a pull request on.
+                is public already, there is nothing to open a pull request on, or the model does not fit the layout.
             PermissionError: If there is no token, the Hub does not know it, or it may not write there.
             ConnectionError: If the Hub cannot be reached or breaks off.
             OSError: If somebody else commits at the same time, or the Hub refuses the push for another reason.
@@ -831,6 +849,7 @@ class SNPPruner:
                 revision=revision,
                 create_pr=create_pr,
                 tags=tags,
+                layout=layout,
                 **options,
             )
         )

@@ -22,6 +22,7 @@ _FUNCTION_FIELDS = (
     "pooler_type",
     "use_pooler",
     "classifier_pooling",
+    "norm_after_pooling",
     "interpolate_pos_encoding",
     "interpolation_antialias",
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from ..configuration import LAYOUTS
 from ..data import load_image_folder
 from ..loading import resolve_name
 from ..pruner import SNPPruner
@@ -38,6 +39,14 @@ def add_output_argument(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_layout_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--layout` for what is saved or pushed."""
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="'snp' with its own code, or 'native', an ordinary checkpoint of "
+        "transformers without remote code (default: as the model was planned or loaded)",
+    )  # fmt: skip
+
+
 def check_not_source(output: str, *sources: str | None) -> None:
     """Refuses to write over what is read.
 
@@ -50,18 +59,18 @@ def check_not_source(output: str, *sources: str | None) -> None:
             raise ValueError(f"--output {output} is {source} itself, which would be lost. Name another folder.")
 
 
-def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool) -> None:
+def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: str | None = None) -> None:
     """Saves a model; where that fails after all, as on a full disk, in another place that the error names.
 
     Raises:
         OSError: If it was saved elsewhere, or nowhere.
     """
     try:
-        pruner.save_pretrained(output, overwrite=overwrite)
+        pruner.save_pretrained(output, overwrite=overwrite, layout=layout)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="optimum-snp-rescued-"))
         try:
-            pruner.save_pretrained(folder)
+            pruner.save_pretrained(folder, layout=layout)
         except OSError:
             folder.rmdir()
             raise error from None

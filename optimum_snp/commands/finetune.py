@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from ..folders import check_space
 from ..processes import process_state
 from ..pruner import SNPPruner
-from ..publishing import check_push, check_save
+from ..publishing import check_push, check_save, choose_layout
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
@@ -27,6 +27,7 @@ from .common import (
     SHUFFLE_BUFFER,
     Result,
     add_dataset_arguments,
+    add_layout_argument,
     add_model_argument,
     add_output_argument,
     add_reading_arguments,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     add_output_argument(parser, "the fine-tuned model is saved")
     parser.add_argument("--push-to-hub", metavar="REPO_ID", help="also push it there, as `push` does")
+    add_layout_argument(parser)
     add_dataset_arguments(parser, "train-dataset", "labelled images to train on", required=True, split="train")
     add_dataset_arguments(parser, "eval-dataset", "labelled images to evaluate on", required=False, split="train")
     parser.add_argument("--streaming", action="store_true", help="read data sets of the Hub as they are needed")
@@ -128,6 +130,7 @@ def run(args: argparse.Namespace) -> Result:
         )
     pruner = SNPPruner.from_pretrained(args.model)
     check_space(args.output, 4 * pruner.model.get_memory_footprint())  # a checkpoint has the optimizer's state, too
+    layout = choose_layout(pruner.record, args.layout)
     reading = reading_options(args)
 
     def load(name: str, split: str) -> Any:
@@ -154,9 +157,9 @@ def run(args: argparse.Namespace) -> Result:
         name = dataset_name(args.eval_dataset, args.eval_dataset_split)
         metrics = pruner.evaluate(eval_dataset, batch_size=args.batch_size, dataset_name=name, **reading)
     result: dict[str, Any] = {"output": args.output, "train_loss": trained.training_loss, **metrics}
-    save_or_rescue(pruner, args.output, overwrite=args.overwrite)
+    save_or_rescue(pruner, args.output, overwrite=args.overwrite, layout=layout)
     if repo_id:
-        result["commit_url"] = str(pruner.push_to_hub(repo_id))
+        result["commit_url"] = str(pruner.push_to_hub(repo_id, layout=layout))
     lines = [f"train loss  {trained.training_loss:.4f}"]
     lines += metric_lines(metrics)
     lines.append(f"Saved in {args.output}")

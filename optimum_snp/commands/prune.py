@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Result:
         check_file(args.save_statistics)
     pruner = SNPPruner.from_pretrained(args.model)
     check_space(args.output, pruner.model.get_memory_footprint())
-    check_fits(config, pruner.model.config)
+    check_fits(config, pruner.model)
     if args.statistics:
         pruner.load_statistics(args.statistics)
     else:

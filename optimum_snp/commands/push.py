@@ -12,7 +12,7 @@ from pathlib import Path
 from ..file_names import CARD_NAME
 from ..pruner import SNPPruner
 from ..publishing import check_push, push_model
-from .common import Result, add_model_argument
+from .common import Result, add_layout_argument, add_model_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead")
     parser.add_argument("--commit-message", metavar="TEXT", help="default: Upload model")
     parser.add_argument("--tag", action="append", metavar="TAG", help="further tag of the card; may be repeated")
+    add_layout_argument(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -31,11 +32,13 @@ def run(args: argparse.Namespace) -> Result:
     target = {"private": args.private or None, "revision": args.revision, "create_pr": args.create_pr}
     repo_id = check_push(args.repo_id, **target)
     card = Path(args.model, CARD_NAME)
+    record = SNPPruner.from_pretrained(args.model).record
     commit = push_model(
-        SNPPruner.from_pretrained(args.model).record,
+        record,
         repo_id,
         commit_message=args.commit_message,
         tags=args.tag,
+        layout=args.layout,
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
         **target,
     )

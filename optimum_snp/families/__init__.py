@@ -7,7 +7,10 @@ from .convert import check_supported, convert, our_weights
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
 from .family import Family, config_fields
+from .native import native_config, native_family, native_intermediate_sizes, native_model
 from .registry import (
+    class_name_of,
+    convert_image_processor,
     families,
     family_of_model,
     family_of_source,
@@ -17,21 +20,28 @@ from .registry import (
     source_classes,
 )
 from .swin import SwinFamily
+from .timm import TimmFamily
 from .vit import ViTFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family()):
+for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), TimmFamily()):
     register_family(family)
 
 
 __all__ = [
     "Family",
     "check_supported",
+    "class_name_of",
     "config_fields",
     "convert",
+    "convert_image_processor",
     "families",
     "family_of_model",
     "family_of_source",
+    "native_config",
+    "native_family",
+    "native_intermediate_sizes",
+    "native_model",
     "our_classes",
     "our_weights",
     "register_family",

@@ -17,8 +17,12 @@ def check_supported(architecture: str | None) -> None:
 
     Raises:
         ValueError: If not; the message lists the classes that can.
+        ImportError: If a package is missing that its models need.
     """
-    if architecture in source_classes() or architecture in our_classes():
+    family = family_of_source(architecture)
+    if family is not None:
+        family.check_installed()
+    if family is not None or architecture in our_classes():
         return
     for family in families():
         for beginning, reason in family.refused.items():
@@ -59,7 +63,7 @@ def convert(source: PreTrainedModel) -> SNPModel:
         return build_like(source, model_class, config, source.state_dict(keep_vars=True))
     family = family_of_source(name)
     config = family.convert_config(source)
-    return build_like(source, family.source_classes[name], config, our_weights(source))
+    return build_like(source, family.target_class(source), config, our_weights(source))
 
 
 def our_weights(source: PreTrainedModel) -> Weights:
@@ -67,5 +71,5 @@ def our_weights(source: PreTrainedModel) -> Weights:
     family = family_of_source(type(source).__name__)
     # With gradients, so that what is computed from weights is frozen where all of them are.
     with torch.inference_mode(False), torch.enable_grad():
-        model_class = family.source_classes[type(source).__name__]
-        return family.convert_weights(source.state_dict(keep_vars=True), model_class, source.config)
+        weights = family.source_weights(source)
+        return family.convert_weights(weights, family.target_class(source), source.config)

@@ -1,8 +1,9 @@
 """The families that are known, in the order in which they were registered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 from .family import Family
 
@@ -35,6 +36,26 @@ def families() -> Iterator[Family]:
 def family_of_source(architecture: str | None) -> Family | None:
     """The family that a class of transformers belongs to, by its name; `None` for one that cannot be pruned."""
     return next((family for family in _FAMILIES if architecture in family.source_classes), None)
+
+
+def class_name_of(config: Mapping[str, Any]) -> str | None:
+    """The class of transformers that a saved config is for; `None` if it does not tell."""
+    named = (family.class_name_of(config) for family in _FAMILIES)
+    return (config.get("architectures") or [None])[0] or next((name for name in named if name), None)
+
+
+def convert_image_processor(
+    image_processor: BaseImageProcessor | None, architecture: str
+) -> BaseImageProcessor | None:
+    """What is saved with a model of the class `architecture` that came with this image processor.
+
+    Raises:
+        ValueError: If it prepares images in a way that cannot be saved.
+    """
+    family = family_of_source(architecture)
+    if image_processor is None or family is None:
+        return image_processor
+    return family.convert_image_processor(image_processor)
 
 
 def family_of_model(config: PretrainedConfig) -> Family:

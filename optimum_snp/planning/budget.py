@@ -27,6 +27,8 @@ from .size_costs import SizeCosts
 
 
 Costs: TypeAlias = SizeCosts | LatencyCosts
+# From costs, losses, a target, the least sizes and preferred multiples to sizes, as `allocate`.
+Allocator: TypeAlias = Callable[[Costs, Losses, float, Sizes, int], Sizes]
 
 # Prices that the search starts between, in loss per cost of the whole model, and its steps.
 _PRICES = (1e-12, 1e12)

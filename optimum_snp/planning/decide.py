@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
-from ..configuration import AUTO, BUDGETS, SNPConfig
+from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SNPConfig
 from ..losses import Losses
 from ..methods import Method, method_of
 from ..models import SNPModel
@@ -17,8 +17,9 @@ from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
 from ..scoring import Scores
 from ..structure import block_sizes, block_stages, describe, stream_widths
 from ..structure.costs import count_macs, count_parameters, skeleton
-from .budget import allocate
+from .budget import Allocator, allocate
 from .latency import plan_within_latency
+from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
@@ -48,7 +49,7 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             cannot be reached.
         ImportError: If a latency is to be measured on a backend that is not installed.
     """
-    check_fits(config, model.config)
+    check_fits(config, model)
     if config.budget is not None and not statistics.has_sensitivities:
         raise ValueError(
             f"{config.budget} needs the sensitivities of the outputs, and these statistics have none. Call "
@@ -71,15 +72,19 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     if config.budget is None:
         return make_plan(model, scores, config, heads=remaining.heads)
     minimum = remaining.from_dense(minimum, dense_sizes(remaining.model.config))
+    allocator = allocate
+    if config.layout == NATIVE_LAYOUT:
+        minimum = native_minimum(minimum, remaining.model.config)
+        allocator = partial(allocate_native, model_config=remaining.model.config)
 
     def plan_of(sizes: Sizes) -> PruningPlan:
         return make_plan(model, scores, config, heads=remaining.heads, sizes=remaining.to_dense(sizes))
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, remaining.model, config, losses, minimum, round_to, plan_of)
+            return plan_within_latency(model, remaining.model, config, losses, minimum, round_to, allocator, plan_of)
     costs = SizeCosts(remaining.model, BUDGETS[config.budget])
-    return _plan_within(model, config, costs, losses, minimum, round_to, plan_of)
+    return _plan_within(model, config, costs, losses, minimum, round_to, allocator, plan_of)
 
 
 def make_plan(
@@ -154,23 +159,26 @@ def make_plan(
     return plan
 
 
-def check_fits(config: SNPConfig, model_config: PretrainedConfig) -> None:
+def check_fits(config: SNPConfig, model: SNPModel) -> None:
     """Tells before any work whether a config can be planned for a model.
 
     Raises:
         ValueError: If a list of shares does not fit the blocks or stages of the model, or there is no block of a
-            number in `frozen_blocks` or `dropped_blocks`, or too few blocks would stay.
+            number in `frozen_blocks` or `dropped_blocks`, or too few blocks would stay, or the sizes would not fit the
+            layout.
         ImportError: If a latency is to be measured on a backend that is not installed.
     """
     if config.target_latency is not None and config.latency_backend in FORMAT_OF_RUNTIME:
         check_packages(FORMAT_OF_RUNTIME[config.latency_backend])
-    sizes_of_shares(config, model_config)
-    kept_head_counts(config, model_config)
-    check_dropped_blocks(config, model_config)
-    num_blocks = len(block_sizes(model_config))
+    sizes_of_shares(config, model.config)
+    kept_head_counts(config, model.config)
+    check_dropped_blocks(config, model.config)
+    num_blocks = len(block_sizes(model.config))
     for block in config.frozen_blocks:
         if block >= num_blocks:
             raise ValueError(f"frozen_blocks has {block}, but the model has blocks 0 to {num_blocks - 1}.")
+    if config.layout == NATIVE_LAYOUT:
+        check_native(config, model, _minimum_sizes(config, model))
 
 
 def _kept_of_heads(scores: torch.Tensor, size: int, method: Method) -> list[list[int]] | str:
@@ -196,6 +204,7 @@ def _plan_within(
     losses: Losses,
     minimum: Sizes,
     round_to: int,
+    allocate: Allocator,
     plan_of: Callable[[Sizes], PruningPlan],
 ) -> PruningPlan:
     """Spends the budget of the dense `model` on what is left of it, whose sizes `costs` counts."""

@@ -23,7 +23,7 @@ from ..models import SNPModel
 from ..plan.plan import PruningPlan
 from ..plan.sizes import Sizes
 from ..random_images import random_images
-from .budget import allocate
+from .budget import Allocator
 from .latency_costs import LatencyCosts
 
 
@@ -43,6 +43,7 @@ def plan_within_latency(
     losses: Losses,
     minimum: Sizes,
     round_to: int,
+    allocate: Allocator,
     make_plan: Callable[[Sizes], PruningPlan],
 ) -> PruningPlan:
     """The plan that loses least among those whose models take `config.target_latency` of the time of the dense one.
@@ -60,6 +61,8 @@ def plan_within_latency(
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.
+        allocate ([`Allocator`]):
+            Chooses the sizes.
         make_plan (`Callable`):
             Makes a plan of sizes.
 

@@ -14,6 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
 from ..calibration import model_fingerprint
+from ..configuration import NATIVE_LAYOUT, SNP_LAYOUT
 from ..drawing import can_draw
 from ..families import family_of_model
 from ..file_names import CARD_NAME
@@ -66,7 +67,7 @@ from transformers import AutoImageProcessor, {auto_class}
 
 name = {name}
 processor = AutoImageProcessor.from_pretrained(name)
-model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
+model = {auto_class}.from_pretrained(name{remote_code}).eval()
 
 image = Image.open("image.png").convert("{mode}")
 with torch.inference_mode():
@@ -81,7 +82,7 @@ import torch
 from transformers import {auto_class}
 
 name = {name}
-model = {auto_class}.from_pretrained(name, trust_remote_code=True).eval()
+model = {auto_class}.from_pretrained(name{remote_code}).eval()
 
 pixel_values = torch.zeros({shape})  # your images
 with torch.inference_mode():
@@ -90,7 +91,12 @@ print({result})"""
 
 
 def write_card(
-    folder: str | Path, record: ModelRecord, *, repo_id: str | None = None, previous: str | None = None
+    folder: str | Path,
+    record: ModelRecord,
+    *,
+    layout: str = SNP_LAYOUT,
+    repo_id: str | None = None,
+    previous: str | None = None,
 ) -> None:
     """Writes `README.md` and `pictures/*.png` into the folder of a saved model.
 
@@ -101,6 +107,8 @@ def write_card(
             The folder.
         record ([`ModelRecord`]):
             Of the model that is saved there.
+        layout (`str`, *optional*, defaults to `"snp"`):
+            What it is saved as; it decides how it is loaded.
         repo_id (`str`, *optional*):
             Where the model is pushed to; the card then shows how to load it from there.
         previous (`str`, *optional*):
@@ -122,7 +130,10 @@ def write_card(
         title=title,
         repo_id=repo_id,
         name=f'"{repo_id or "."}"',
-        usage=_usage(record, repo_id or "."),
+        usage=_usage(record, repo_id or ".", layout),
+        native_version=family_of_model(record.model.config).native_version_of(record.model.config)
+        if layout == NATIVE_LAYOUT
+        else None,
         pictures=pictures,
         limits=_limits(record, measurements, present, weights),
         is_backbone=record.model._auto_class == "AutoBackbone",
@@ -202,7 +213,7 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
     }
 
 
-def _usage(record: ModelRecord, name: str) -> str:
+def _usage(record: ModelRecord, name: str, layout: str) -> str:
     config = record.model.config
     auto_class = record.model._auto_class
     takes_images = record.image_processor is not None and config.num_channels in _MODES
@@ -210,6 +221,7 @@ def _usage(record: ModelRecord, name: str) -> str:
         auto_class=auto_class,
         mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
+        remote_code="" if layout == NATIVE_LAYOUT else ", trust_remote_code=True",
         result=_USES[auto_class],
         shape=", ".join(map(str, (1, config.num_channels, *as_pair(config.image_size)))),
     )

@@ -24,7 +24,7 @@ from ..file_names import CARD_NAME
 from ..folders import is_model_file
 from ..processes import run_on_main_process
 from ..record import ModelRecord
-from .model_folder import write_model
+from .model_folder import choose_layout, write_model
 
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ def push_model(
     revision: str | None = None,
     create_pr: bool = False,
     tags: list[str] | None = None,
+    layout: str | None = None,
     card: str | None = None,
     **options: Any,
 ) -> CommitInfo:
@@ -156,6 +157,7 @@ def push_model(
         card (`str`, *optional*):
             A card whose hand-written part is pushed where the repository has no card yet.
     """
+    layout = choose_layout(record, layout)
     repo_id = check_push(repo_id, private=private, token=token, revision=revision, create_pr=create_pr, tags=tags)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -165,7 +167,7 @@ def push_model(
             parent, theirs = _head(api, repo_id, revision)
             if CARD_NAME in theirs:
                 card = _read_card(api, repo_id, parent, temporary)
-        write_model(folder, record, repo_id=repo_id, previous_card=card, **options)
+        write_model(folder, record, layout=layout, repo_id=repo_id, previous_card=card, **options)
         if tags:
             _add_tags(folder / CARD_NAME, tags)
         if not create_pr:

@@ -1,13 +1,17 @@
 """The files of a saved model: all that `save_pretrained` writes and `push_to_hub` uploads."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..calibration import model_fingerprint
+from ..configuration import LAYOUTS, NATIVE_LAYOUT
+from ..families import convert, native_config, native_model
 from ..families.checks import weight_not_finite
 from ..file_names import CARD_NAME, MEASUREMENTS_NAME, PLAN_NAME
 from ..folders import atomic_folder, check_save_directory
+from ..models import SNPModel
 from ..processes import run_on_main_process
 from ..record import Measurements, ModelRecord
 from .card import write_card
@@ -38,13 +42,35 @@ def claim_folder(folder: str | Path) -> None:
         Measurements().save(Path(folder) / MEASUREMENTS_NAME)
 
 
-def save_model(record: ModelRecord, save_directory: str | Path, *, overwrite: bool = False, **options: Any) -> None:
+def choose_layout(record: ModelRecord, layout: str | None) -> str:
+    """The layout that a model is saved in: by default that of its record.
+
+    Raises:
+        ValueError: If there is no such layout, or the model does not fit it.
+    """
+    layout = record.layout if layout is None else layout
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}.")
+    if layout == NATIVE_LAYOUT:
+        native_config(record.model.config, type(record.model))
+    return layout
+
+
+def save_model(
+    record: ModelRecord,
+    save_directory: str | Path,
+    *,
+    layout: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
     """Lets one process save a model in one step; see [`SNPPruner.save_pretrained`]."""
+    layout = choose_layout(record, layout)
 
     def save() -> None:
         previous = read_card(check_save(save_directory, overwrite=overwrite) / CARD_NAME)
         with atomic_folder(save_directory) as folder:
-            write_model(folder, record, previous_card=previous, **options)
+            write_model(folder, record, layout=layout, previous_card=previous, **options)
 
     run_on_main_process(save)
 
@@ -64,15 +90,23 @@ def read_card(path: Path) -> str | None:
 
 
 def write_model(
-    folder: Path, record: ModelRecord, *, repo_id: str | None = None, previous_card: str | None = None, **options: Any
+    folder: Path,
+    record: ModelRecord,
+    *,
+    layout: str,
+    repo_id: str | None = None,
+    previous_card: str | None = None,
+    **options: Any,
 ) -> None:
-    """Writes weights, config, modeling code, image processor, history and card into an empty folder.
+    """Writes weights, config, image processor, history, card, and with layout `"snp"` the code, into an empty folder.
 
     Args:
         folder (`Path`):
             Where to.
         record ([`ModelRecord`]):
             What is saved.
+        layout (`str`):
+            `"snp"`, or `"native"` for a model that fits it.
         repo_id (`str`, *optional*):
             The repository of the Hub that the folder is for.
         previous_card (`str`, *optional*):
@@ -88,11 +122,22 @@ def write_model(
             f"The weight {name} has values that are NaN or infinite, so that the model is worth nothing. It is not "
             "saved, and what was saved before stays. Go on from a model that was sound."
         )
-    record.model.save_pretrained(folder, **options)
+    if layout == NATIVE_LAYOUT:
+        native = native_model(record.model)
+        native.save_pretrained(folder, **options)
+        record = _loaded_again(record, convert(native))
+    else:
+        record.model.save_pretrained(folder, **options)
     if record.image_processor is not None:
         record.image_processor.save_pretrained(folder)
     write_history(folder, record, model_fingerprint(record.model))
-    write_card(folder, record, repo_id=repo_id, previous=previous_card)
+    write_card(folder, record, layout=layout, repo_id=repo_id, previous=previous_card)
+
+
+def _loaded_again(record: ModelRecord, model: SNPModel) -> ModelRecord:
+    """The record of what a plain checkpoint loads as: the same function, whose weights differ by a scale."""
+    weights = model_fingerprint(record.model), model_fingerprint(model)
+    return replace(record, model=model, measurements=record.measurements.with_fingerprint(*weights))
 
 
 def write_history(folder: Path, record: ModelRecord, weights: str | None = None) -> None:

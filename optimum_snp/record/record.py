@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from transformers import BaseImageProcessor
 
+from ..configuration import SNP_LAYOUT
 from ..models import SNPModel
 from ..plan.plan import PruningPlan
 from .measurements import Measurements
@@ -25,6 +26,8 @@ class ModelRecord:
             What was measured of it and of the stages before it. What is measured later can be added.
         origin ([`Origin`]):
             Where it comes from.
+        layout (`str`, *optional*, defaults to `"snp"`):
+            What it is saved as unless the user says otherwise; see [`SNPConfig`].
     """
 
     model: SNPModel
@@ -32,3 +35,4 @@ class ModelRecord:
     plan: PruningPlan | None
     measurements: Measurements
     origin: Origin
+    layout: str = SNP_LAYOUT

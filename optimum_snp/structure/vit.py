@@ -18,12 +18,15 @@ class ViTArchitecture(Architecture):
         """See [`optimum_snp.structure.describe`].
 
         Raises:
-            ValueError: If a norm stands between embeddings and blocks: no stage knows how the width passes it.
+            ValueError: If a norm stands between embeddings and blocks: no stage knows how the width passes it; or if
+                a model without a classifier has its norm behind the pooling.
         """
         base_model = model.base_model
         embeddings = base_model.embeddings
         if base_model.pre_layernorm is not None:
             raise ValueError("Models with a norm before the blocks (use_pre_layernorm) cannot be pruned yet.")
+        if model.config.norm_after_pooling and not isinstance(model, SNPViTForImageClassification):
+            raise ValueError("A model with norm_after_pooling can only be pruned as an image classifier.")
         base = "" if model is base_model else f"{model.base_model_prefix}."
         num_patches = embeddings.grid[0] * embeddings.grid[1]
         num_tokens = num_patches + embeddings.num_extra_tokens
@@ -142,6 +145,8 @@ def _heads(model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone, b
 def _tokens_of_heads(model: SNPViTModel | SNPViTForImageClassification) -> tuple[Tokens, ...]:
     """What a pooler or the classifiers read."""
     config = model.config
+    if config.norm_after_pooling:
+        return (Tokens(),)  # what the norm gets is pooled already
     class_tokens = Tokens(stop=2 if config.use_distillation_token else 1)
     if not isinstance(model, SNPViTForImageClassification) or config.classifier_pooling == "cls":
         return (class_tokens,)

@@ -183,7 +183,9 @@ def test_what_computes_something_else_is_not_written(pruner, pixel_values, tmp_p
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"out holds what was saved there before"):
         pruner.export(tmp_path / "out", format="openvino")
-    pruner.export(tmp_path / "out", format="openvino", overwrite=True)  # takes the place of the earlier one, but not of others' files
+    pruner.export(
+        tmp_path / "out", format="openvino", overwrite=True
+    )  # takes the place of the earlier one, but not of others' files
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "notes.txt", "openvino_model.bin", "openvino_model.xml", "preprocessor_config.json",
         "snp_export.json",

@@ -86,6 +86,7 @@ class Case:
 CASES = [
     case
     for family in families()
+    if family.title != "timm"  # needs packages that are not here, and gives no attentions: test_timm.py
     for class_name in family.source_classes
     for case in (
         Case(class_name),

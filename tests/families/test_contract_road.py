@@ -116,7 +116,7 @@ def test_attention_maps_are_pictures_of_all_that_is_left(case, saved):
         assert maps.maps.shape[:2] == (2, block_sizes(config)[block]["num_attention_heads"])
         assert len(list(heads.values())[position]) == maps.maps.shape[1]
         assert maps.maps.shape[2] <= height and maps.maps.shape[3] <= width
-        assert 0 <= maps.maps.min() and maps.maps.max() <= 1
+        assert maps.maps.min() >= 0 and maps.maps.max() <= 1
         assert (maps.maps.flatten(2).max(-1).values > maps.maps.flatten(2).min(-1).values).all()
 
 

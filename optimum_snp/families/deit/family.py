@@ -1,6 +1,9 @@
 """The DeiT."""
 
-from ...models import SNPViTForImageClassification, SNPViTModel
+import transformers
+from transformers import PreTrainedModel
+
+from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..vit import ViTFamily
 
 
@@ -19,3 +22,9 @@ class DeiTFamily(ViTFamily):
         "deit-small": "facebook/deit-small-patch16-224",
         "deit-base": "facebook/deit-base-patch16-224",
     }
+
+    def native_class(self, config: SNPViTConfig, model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+        """See [`Family.native_class`]; a second classifier makes a class of its own."""
+        if config.use_distillation_head:
+            return transformers.DeiTForImageClassificationWithTeacher
+        return super().native_class(config, model_class)

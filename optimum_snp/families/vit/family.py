@@ -1,5 +1,6 @@
 """The ViT."""
 
+from dataclasses import asdict
 from typing import Any
 
 import transformers
@@ -7,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
-from ..family import Family, Weights, config_fields
+from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields, native_fields, require
 
 
 class ViTFamily(Family):
@@ -21,12 +22,14 @@ class ViTFamily(Family):
         "vit-base": "google/vit-base-patch16-224",
     }
     optional_modules = ("pooler",)
+    native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
         base_model = source.base_model
         return SNPViTConfig(
             **config_fields(source),
+            **blocks_with_head_dim(source, source.config.intermediate_size),
             use_distillation_token=getattr(base_model.embeddings, "distillation_token", None) is not None,
             use_distillation_head=hasattr(source, "distillation_classifier"),
             use_pooler=base_model.pooler is not None,
@@ -38,6 +41,42 @@ class ViTFamily(Family):
         """See [`Family.convert_weights`]; ours has the same names below the base model."""
         # Only masked-image pretraining reads the mask token.
         return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+
+    def native_config(
+        self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
+    ) -> PretrainedConfig:
+        """See [`Family.native_config`]."""
+        is_deit = native_class.__name__.startswith("DeiT")
+        require(
+            config,
+            self,
+            use_cls_token=True,
+            num_register_tokens=0,
+            use_distillation_token=is_deit,
+            use_pre_layernorm=False,
+            use_gated_mlp=False,
+            classifier_pooling="cls",
+            interpolate_pos_encoding=False,
+            interpolation_antialias=False,
+            apply_layernorm=True,
+        )
+        if config.use_pooler:
+            require(config, self, pooler_type="dense")
+        config_class = native_class.config_class
+        return config_class(**{**native_fields(config, config_class), **asdict(sizes)})
+
+    def native_weights(self, weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+        """See [`Family.native_weights`]."""
+        has_two_heads = "distillation_classifier.weight" in weights
+        prefix = native_class.base_model_prefix
+        theirs = {}
+        for name, weight in weights.items():
+            if name.startswith("snp_vit."):
+                name = f"{prefix}.{name.removeprefix('snp_vit.')}"
+            elif name.startswith("classifier.") and has_two_heads:
+                name = f"cls_{name}"
+            theirs[name] = weight
+        return theirs
 
     def title_of(self, config: SNPViTConfig, name: str) -> str:
         """See [`Family.title_of`]; a DeiT without distillation is saved as a ViT."""

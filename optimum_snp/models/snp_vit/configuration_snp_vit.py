@@ -43,6 +43,7 @@ FIXED_FIELDS = (
     "pooler_type",
     "pooler_output_size",
     "classifier_pooling",
+    "norm_after_pooling",
     "stage_depths",
     "stage_names",
     "apply_layernorm",
@@ -60,6 +61,7 @@ FLAGS = (
     "use_cls_token",
     "use_pre_layernorm",
     "use_gated_mlp",
+    "norm_after_pooling",
     "interpolate_pos_encoding",
     "interpolation_antialias",
     "apply_layernorm",
@@ -135,6 +137,9 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             What the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches, without any other
             token; or `"cls_mean"`, both side by side, twice as wide (DINOv2). Defaults to `"cls"`, or to `"mean"`
             without a class token.
+        norm_after_pooling (`bool`, *optional*, defaults to `False`):
+            Whether the final norm is over what the classifier reads, in place of all tokens, which then stay as the
+            last block leaves them.
         interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
             Whether images of every other size are read as well, with position embeddings that are interpolated in
             float32 (DINOv2). Otherwise only the `forward` that is asked to reads them, and interpolates in the dtype
@@ -197,6 +202,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         pooler_output_size=None,
         pooler_act="tanh",
         classifier_pooling=None,
+        norm_after_pooling=False,
         interpolate_pos_encoding=False,
         interpolation_antialias=False,
         norm_type="layer",
@@ -253,6 +259,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         if classifier_pooling is None:
             classifier_pooling = "cls" if use_cls_token else "mean"
         self.classifier_pooling = classifier_pooling
+        self.norm_after_pooling = norm_after_pooling
         self.interpolate_pos_encoding = interpolate_pos_encoding
         self.interpolation_antialias = interpolation_antialias
         self.norm_type = norm_type
@@ -341,6 +348,14 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                     f"classifier_pooling is {self.classifier_pooling!r}, but use_cls_token is False: there is no "
                     "class token to read. Only 'mean' is left."
                 )
+        if self.norm_after_pooling:
+            for name, value in (
+                ("use_pooler", True),
+                ("use_distillation_head", True),
+                ("classifier_pooling", "cls_mean"),
+            ):
+                if getattr(self, name) == value:
+                    raise ValueError(f"{name} is {value!r}, but norm_after_pooling norms one vector of hidden_size.")
         if self.use_pooler and self.pooler_type == "cls" and self.pooler_output_size != self.hidden_size:
             raise ValueError(
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "

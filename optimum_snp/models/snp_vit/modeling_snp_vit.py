@@ -368,7 +368,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
         hidden_states, all_hidden_states, attentions = self.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states
         )
-        last_hidden_state = self.layernorm(hidden_states)
+        last_hidden_state = hidden_states if self.config.norm_after_pooling else self.layernorm(hidden_states)
         pooler_output = None
         if self.pooler is not None:
             pooler_output = self.pooler(last_hidden_state)
@@ -415,6 +415,10 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
 
     def pool(self, last_hidden_state):
         """What the classifier reads of `[batch, tokens, hidden_size]`: one vector per image."""
+        pooled = self._pool_tokens(last_hidden_state)
+        return self.snp_vit.layernorm(pooled.unsqueeze(1)).squeeze(1) if self.config.norm_after_pooling else pooled
+
+    def _pool_tokens(self, last_hidden_state):
         if self.config.classifier_pooling == "cls":
             return last_hidden_state[:, 0]
         mean = last_hidden_state[:, self.snp_vit.embeddings.num_extra_tokens :].mean(dim=1)
