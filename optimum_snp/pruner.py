@@ -37,6 +37,7 @@ from .publishing.recording import record_accuracy, record_latency
 from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
+from .structure import describe
 from .training import (
     DistillationConfig,
     Recipe,
@@ -256,9 +257,9 @@ class SNPPruner:
         """Takes statistics that were saved before, so that another plan costs no second pass.
 
         Raises:
-            ValueError: If the file holds no statistics, or those of another model.
+            ValueError: If the file holds no statistics, those of another model, or values that sums cannot have.
         """
-        statistics = CalibrationStatistics.load(path)
+        statistics = CalibrationStatistics.load(path, describe(self.model))
         if statistics.fingerprint not in (model_fingerprint(self.model), fingerprint_of_version_0_1(self.model)):
             raise ValueError(f"The statistics in {path} are those of another model. Call calibrate with this one.")
         statistics.fingerprint = model_fingerprint(self.model)
