@@ -163,7 +163,9 @@ def test_pixels_are_those_of_timm(settings, size, tmp_path):
     source = transformers.TimmWrapperImageProcessor(settings)
     processor = FAMILY.convert_image_processor(source)
     processor.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["image_processor_type"] == "BitImageProcessor"
+    assert (
+        json.loads((tmp_path / "preprocessor_config.json").read_text())["image_processor_type"] == "BitImageProcessor"
+    )
     noise = np.random.default_rng(0).integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
     expected = create_transform(**data_config, is_training=False)
