@@ -137,4 +137,4 @@ def test_an_error_in_one_process_ends_all(tmp_path):
     (tmp_path / "job.py").write_text(BAD_IMAGE)
     process = torchrun(2, tmp_path / "job.py", timeout=60)
     assert process.returncode != 0
-    assert process.stderr.count("ValueError: Image 0 of the dataset has pixel values that are NaN or infinite") == 1
+    assert process.stderr.count("ItemError: Image 0 of the dataset has pixel values that are NaN or infinite") == 1
