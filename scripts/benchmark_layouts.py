@@ -58,7 +58,9 @@ def main() -> None:
         logger.info(f"{folder.name}: dense {report['dense_accuracy']:.1%}")
         for share in args.shares:
             for variant in task.pruners:
-                report["rows"].append({"share": share, "variant": variant, **measure(task, share, variant, args.reconstruct)})
+                report["rows"].append(
+                    {"share": share, "variant": variant, **measure(task, share, variant, args.reconstruct)}
+                )
                 logger.info(json.dumps(report["rows"][-1]))
                 args.output.write_text(json.dumps(reports, indent=2) + "\n")
 
