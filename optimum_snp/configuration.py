@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 
 from .file_names import CONFIG_NAME
 from .presets import PRESETS
-from .saved_fields import read_fields
+from .saved_fields import read_fields, read_json
 from .version import __version__
 
 
@@ -322,7 +322,11 @@ class SNPConfig:
                 raise ValueError(f"The folder {name_or_path} has no {CONFIG_NAME}.")
         else:
             path = Path(hf_hub_download(str(name_or_path), CONFIG_NAME, **hub_options))
-        return cls.from_dict(json.loads(path.read_text()))
+        values = read_json(path)
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} holds no config that this version can read: {error}") from error
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SNPConfig":

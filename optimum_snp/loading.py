@@ -1,16 +1,22 @@
 """From a name to a model: short names, folders and the Hub."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import transformers
+from huggingface_hub.errors import HTTPError
+from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
 
 from . import models
 from .families import check_supported, class_name_of, family_of_source, short_names
 from .file_names import EXPORT_NAME
+from .folders import recover_folder
+from .saved_fields import read_json
+from .source_files import check_built, check_weights, read_config, saved_file
 
 
 logger = logging.getLogger(__name__)
@@ -50,10 +56,21 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
 
     Raises:
         ValueError: As [`source_class`]; nothing is downloaded then but the config. Also if the checkpoint lacks
-            weights: they would be random.
+            weights (they would be random), or if they are not whole, or not those of the config.
+        ConnectionError, OSError: If the Hub cannot be reached or breaks off.
     """
     model_class = source_class(name_or_path, **options)
-    source, report = model_class.from_pretrained(resolve_name(name_or_path), output_loading_info=True, **options)
+    name = resolve_name(name_or_path)
+    where = f"The config.json of {name_or_path}"
+    stored = check_weights(name, **hub_options(options, "variant"))
+    config = _config(model_class, name, **hub_options(options))
+    if "config" not in options:
+        check_built(config, model_class, stored, where)
+    try:
+        source, report = model_class.from_pretrained(name, output_loading_info=True, use_safetensors=True, **options)
+    except (RuntimeError, SafetensorError) as error:  # sizes that differ, and tensors that are none
+        raise ValueError(f"{where} does not fit its weights: {error}") from error
+    _check_unexpected(source, report["unexpected_keys"], name_or_path)
     missing = sorted(report["missing_keys"])
     family = family_of_source(model_class.__name__)
     for name in family.optional_modules if family else ():
@@ -85,6 +102,7 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     """
     check_path(name_or_path)
     name = resolve_name(name_or_path)
+    recover_folder(name)
     folder = Path(name) / options.get("subfolder", "")
     if Path(name).exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
@@ -93,39 +111,93 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
             f"{name_or_path} holds an exported model, which PyTorch cannot load. Name the "
             "model that it was exported from."
         )
-    # No model that this package can prune needs code from its repository.
-    config, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
+    try:
+        path = saved_file(name, "config.json", **hub_options(options))
+    except (OSError, HTTPError) as error:
+        if Path(name).exists():
+            raise
+        raise OSError(f"There is no folder {name_or_path}, and the Hub gives no such model: {error}") from error
+    if path is None:
+        raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
+    config = read_config(path)
+    architectures = config.get("architectures")
+    if architectures and not (isinstance(architectures, list) and isinstance(architectures[0], str)):
+        raise ValueError(f"{path}: architectures must be a list of names, got {architectures!r}.")
     architecture = class_name_of(config)
     check_supported(architecture)
     family = family_of_source(architecture)
     if family is not None:
         family.check_config(config, architecture)
+    # No model that this package can prune needs code from its repository.
     return getattr(models, architecture, None) or getattr(transformers, architecture)
 
 
-def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageProcessor | None:
-    """The image processor saved with a model, or `None` with a warning when there is none."""
+def _config(model_class: type[PreTrainedModel], name: str, **options: Any) -> PretrainedConfig:
     try:
-        return AutoImageProcessor.from_pretrained(
-            resolve_name(name_or_path), trust_remote_code=False, **hub_options(options)
+        return model_class.config_class.from_pretrained(name, **options)
+    except OSError:
+        raise
+    except Exception as error:  # whatever transformers makes of values that nobody checked
+        raise ValueError(f"The config.json of {name} cannot be read: {error}") from error
+
+
+def _check_unexpected(source: PreTrainedModel, names: Iterable[str], where: str | Path) -> None:
+    """Refuses weights that the config leaves no place for in layers, or lists of layers, that it has.
+
+    A head or a pooler that the class does not have may be left out; a bias or a block may not.
+    """
+    layers = dict(source.named_modules())
+    for name in sorted(names):
+        parent, _, weight = name.rpartition(".")
+        layer = layers.get(parent, nn.Identity())
+        is_of_layer = weight in ("weight", "bias") and not list(layer.children()) and bool(list(layer.parameters()))
+        parts = name.split(".")
+        is_of_list = any(
+            part.isdigit() and isinstance(layers.get(".".join(parts[:index])), nn.ModuleList)
+            for index, part in enumerate(parts)
         )
-    except (OSError, ValueError) as error:
-        logger.warning(f"{name_or_path} has no image processor that can be read; only pixel values work. ({error})")
+        if is_of_layer or is_of_list:
+            raise ValueError(
+                f"The config.json of {where} does not fit its weights: it has no place for {name}, which would be "
+                "left out. Mend the config, or name a checkpoint that is whole."
+            )
+
+
+def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageProcessor | None:
+    """The image processor saved with a model, or `None` with a warning when there is none.
+
+    Raises:
+        ValueError: If there is one, but it cannot be read.
+        ConnectionError: If the Hub does not say whether there is one.
+    """
+    name, options = resolve_name(name_or_path), hub_options(options)
+    files = [saved_file(name, file, **options) for file in ("preprocessor_config.json", "processor_config.json")]
+    if not any(files):
+        logger.warning(f"{name_or_path} has no image processor that can be read; only pixel values work.")
         return None
+    for file in filter(None, files):
+        read_json(file)
+    try:
+        return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # whatever transformers makes of values that nobody checked
+        raise ValueError(
+            f"The preprocessor_config.json of {name_or_path} describes no image processor: {error}. Mend or remove "
+            "it, or pass image_processor=."
+        ) from error
 
 
 def load_saved(kind: type[Saved], file_name: str, name_or_path: str | Path, **options: Any) -> Saved | None:
-    """What was saved with a pruned model as `file_name` and `kind.load` reads, or `None` when there is none."""
-    path = cached_file(
-        resolve_name(name_or_path),
-        file_name,
-        _raise_exceptions_for_missing_entries=False,
-        **hub_options(options),
-    )
+    """What was saved with a pruned model as `file_name` and `kind.load` reads, or `None` when there is none.
+
+    Raises:
+        ValueError: If the file cannot be read.
+        ConnectionError: If the Hub does not say whether there is one.
+    """
+    path = saved_file(resolve_name(name_or_path), file_name, **hub_options(options))
     return kind.load(path) if path else None
 
 
-def hub_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options of `from_pretrained` that say where a file comes from."""
-    names = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+def hub_options(options: dict[str, Any], *further: str) -> dict[str, Any]:
+    """Those of the options of `from_pretrained` that say where a file comes from, and further ones."""
+    names = (*further, "revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
     return {name: options[name] for name in names if name in options}

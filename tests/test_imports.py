@@ -20,6 +20,7 @@ ROOMS = (
     "presets",
     "version",
     "saved_fields",
+    "source_files",
     # what the user asks for
     "configuration",
     # models, and what is known of them
@@ -38,6 +39,7 @@ ROOMS = (
     "losses",
     "methods",
     "reconstruction",
+    "pruning",
     "exporting",
     "benchmarking",
     "planning",

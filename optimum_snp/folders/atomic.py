@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from ..file_names import MEASUREMENTS_NAME
 from .exchange import flush
 from .model_files import MODEL_MARKS, is_model_file
 from .replacing import lock_of, put_in_place, recover, recover_folder
@@ -36,8 +37,8 @@ def check_save_directory(
     """
     folder = writable_folder(save_directory)
     recover_folder(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        return folder
+    if not folder.exists() or not {path.name for path in folder.iterdir()} - {MEASUREMENTS_NAME}:
+        return folder  # measurements alone are what a run leaves that came no further
     if not any(next(folder.glob(mark), None) for mark in marks):
         raise ValueError(
             f"{save_directory} holds files that this library did not write, and no such folder is replaced. Name a "

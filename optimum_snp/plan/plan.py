@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
-from ..saved_fields import read_fields
+from ..saved_fields import check_types, read_fields, read_json
 from ..structure import block_sizes, resized_config, stream_widths
 from .sizes import NEURON_PARTS
 
@@ -16,6 +16,8 @@ from .sizes import NEURON_PARTS
 FORMAT_VERSION = 1
 # In place of kept neurons, where directions are kept that are no neurons.
 PROJECTED = "projected"
+# No model has more; a file that says so only costs memory.
+_MOST_HEADS, _LARGEST_SIZE = 4096, 10**8
 
 
 @dataclass
@@ -203,10 +205,57 @@ class PruningPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningPlan":
-        """Reads what `save` wrote; raises as `from_dict` does."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: If the file holds something else; the message names it.
+        """
+        values = read_json(path)
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} holds no plan that this version can read: {_told(error)}") from error
+
+    def check_result(self, config: PretrainedConfig) -> None:
+        """Tells whether a model is the one that this plan gave.
+
+        Raises:
+            ValueError: If its sizes are others.
+        """
+        found = stream_widths(config), block_sizes(config)
+        if ([width.after for width in self.widths], [block.after for block in self.kept_blocks]) != found:
+            raise ValueError("its sizes after pruning are not those of the model")
 
     def _check(self) -> None:
+        check_types(self, "The plan")
+        if min(self.macs_before, self.macs_after, self.parameters_before, self.parameters_after) < 1:
+            raise ValueError("The plan counts no multiply-accumulates or weights.")
+        if not self.widths or not self.blocks:
+            raise ValueError("The plan has no widths or no blocks.")
+        for index, block in enumerate(self.blocks):
+            check_types(block, f"blocks[{index}]")
+            if not 0 <= block.stage < len(self.widths):
+                raise ValueError(f"blocks[{index}] is of stage {block.stage}, and there are {len(self.widths)}.")
+            _check_sizes(f"blocks[{index}].before", block.before)
+            if block.after is not None:
+                _check_sizes(f"blocks[{index}].after", block.after)
+        for index, width in enumerate(self.widths):
+            check_types(width, f"widths[{index}]")
+        if self.latency is not None:
+            _latency_row(**self.latency)  # whose arguments are its fields
+        if self.previous is not None:
+            self._check_previous(self.previous)
+        self._check_kept_parts()
+
+    def _check_previous(self, previous: "PruningPlan") -> None:
+        """What a step starts from is what the one before it gave."""
+        if ([width.after for width in previous.widths], [block.after for block in previous.kept_blocks]) != (
+            [width.before for width in self.widths],
+            [block.before for block in self.blocks],
+        ):
+            raise ValueError("The plan starts from other sizes than the one before it gave.")
+
+    def _check_kept_parts(self) -> None:
         for index, width in enumerate(self.widths):
             self._check_projected(f"widths[{index}]", width.kept, width.before, width.after)
             if width.kept != PROJECTED:
@@ -295,7 +344,23 @@ def _latency_row(
 
 
 def _all_heads(part: dict[str, Any]) -> list[int]:
-    return list(range(part.get("before", {}).get("num_attention_heads", 0)))
+    heads = part.get("before", {}).get("num_attention_heads", 0)
+    if heads > _MOST_HEADS:
+        raise ValueError(f"A block of the plan has {heads} heads; at most {_MOST_HEADS} can be.")
+    return list(range(heads))
+
+
+def _check_sizes(where: str, sizes: dict[str, Any]) -> None:
+    """Sizes of a block as `block_configs` hold them; a model's config checks the rest."""
+    if not isinstance(sizes, dict):
+        raise ValueError(f"{where} must hold the sizes of a block, got {sizes!r}.")
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LARGEST_SIZE:
+            raise ValueError(f"{where}.{name} must be a number from 0 on, got {value!r}.")
+
+
+def _told(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _check_kept(where: str, kept: list[int], size_before: int, size_after: int, noun: str = "neurons") -> None:

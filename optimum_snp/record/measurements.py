@@ -13,7 +13,7 @@ import torch
 
 from ..calibration import CalibrationStatistics
 from ..plan.plan import PruningPlan
-from ..saved_fields import read_fields
+from ..saved_fields import check_types, read_fields, read_json
 
 
 DENSE, PRUNED, FINE_TUNED = "dense", "pruned", "fine-tuned"
@@ -174,8 +174,8 @@ class Measurements:
             ValueError: If the file holds something else.
         """
         try:
-            values = json.loads(Path(path).read_text())
-            return cls(
+            values = read_json(path)
+            found = cls(
                 stage=read_fields(Stage, values["stage"], f"{path}, stage"),
                 accuracies=_read(Accuracy, values["accuracies"], f"{path}, accuracies"),
                 latencies=_read(Latency, values["latencies"], f"{path}, latencies"),
@@ -183,8 +183,12 @@ class Measurements:
                 calibration_images=values["calibration_images"],
                 pruned_weights=values.get("pruned_weights"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            check_types(found, str(path))
+            check_types(found.stage, f"{path}, stage")
+            _check_spectra(found.spectra)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} holds no measurements that this version can read: {error}") from error
+        return found
 
     @classmethod
     def of_plan(cls, plan: PruningPlan | None) -> "Measurements":
@@ -193,9 +197,20 @@ class Measurements:
 
 
 def _read(kind: type, numbers: list[dict[str, Any]], where: str) -> list[Any]:
-    return [
+    read = [
         read_fields(kind, {**number, "stage": read_fields(Stage, number["stage"], where)}, where) for number in numbers
     ]
+    for number in read:
+        check_types(number, where)
+        check_types(number.stage, where)
+    return read
+
+
+def _check_spectra(spectra: Any) -> None:
+    if spectra is not None and not all(
+        isinstance(value, (int, float)) and 0 <= value <= 1 for block in spectra for head in block for value in head
+    ):
+        raise ValueError("spectra must be shares of the greatest singular value.")
 
 
 def relative_spectra(statistics: CalibrationStatistics) -> list[list[list[float]]]:

@@ -1,16 +1,22 @@
 """Where a model comes from: what the card of its source says."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from transformers.utils import cached_file
 
+from ..file_names import CARD_NAME
 from ..loading import hub_options, resolve_name
+from ..source_files import saved_file
 
+
+logger = logging.getLogger(__name__)
 
 LICENSE_FIELDS = ("license", "license_name", "license_link")
 
@@ -52,11 +58,12 @@ def read_origin(name_or_path: str | Path, **options: Any) -> Origin:
     options = hub_options(options)
     card: dict[str, Any] = {}
     try:
-        path = cached_file(name, "README.md", _raise_exceptions_for_missing_entries=False, **options)
+        path = saved_file(name, CARD_NAME, **options)
         if path:
-            card, _ = split_card(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pass  # no model fails to load over its card
+            card, _ = split_card(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, HTTPError) as error:  # no model fails to load over its card
+        log = logger.debug if options.get("local_files_only") else logger.warning
+        log(f"The card of {name} cannot be read, so that what it says of license and base model is not known: {error}")
     return Origin(
         name=name if _came_from_hub(name, options) else None,
         base_model=card.get("base_model"),

@@ -120,7 +120,7 @@ def test_linear_layers_and_nothing_else_is_int8(pruner, pixel_values, tmp_path):
         ({"dtype": "int8"}, ValueError, "Pass a calibration_dataset"),
         ({"opset": 11}, ValueError, "opset must be from 18 to 2., got 11"),
         ({"opset": "18"}, TypeError, "opset must be an integer"),
-        ({"save_directory": "saved"}, ValueError, "saved holds other files"),
+        ({"save_directory": "saved"}, ValueError, "saved holds files that this library did not write"),
         ({"save_directory": "file"}, ValueError, "is a file"),
         ({"calibration_dataset": torch.zeros(0, 3, 32, 32)}, ValueError, "The dataset is empty"),
         ({"calibration_dataset": torch.zeros(2, 3, 8, 8)}, ValueError, "the model reads"),
@@ -172,7 +172,7 @@ def test_what_computes_something_else_is_not_written(pruner, pixel_values, tmp_p
 
     monkeypatch.setattr(export, "to_onnx", wrong)
     with pytest.raises(ValueError, match="not exported: in fp32 its logits differ from PyTorch's by up to"):
-        pruner.export(tmp_path / "out")
+        pruner.export(tmp_path / "out", overwrite=True)
     monkeypatch.setattr(export, "_INT8_TOLERANCE", 1e-3)
     monkeypatch.setattr(export, "to_onnx", right)
     with pytest.raises(ValueError, match=r"not exported: in int8 .* Calibrate on more images"):
@@ -181,7 +181,11 @@ def test_what_computes_something_else_is_not_written(pruner, pixel_values, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     monkeypatch.undo()
-    pruner.export(tmp_path / "out", format="openvino")  # takes the place of the earlier one, but not of others' files
+    with pytest.raises(ValueError, match=r"out holds what was saved there before"):
+        pruner.export(tmp_path / "out", format="openvino")
+    pruner.export(
+        tmp_path / "out", format="openvino", overwrite=True
+    )  # takes the place of the earlier one, but not of others' files
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "notes.txt", "openvino_model.bin", "openvino_model.xml", "preprocessor_config.json",
         "snp_export.json",

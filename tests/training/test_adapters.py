@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForImageClassification, TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.publishing import claim_folder
 from tests.helpers import build_source
 
 
@@ -79,7 +80,8 @@ def test_the_merged_model_is_saved_whole(adapted, tmp_path):
     pruner, _, folder, pixel_values = adapted
     for name in ("adapter_config.json", "adapter_model.safetensors"):  # left there by a Trainer
         (tmp_path / name).write_bytes((folder / "run" / "checkpoint-4" / name).read_bytes())
-    pruner.save_pretrained(tmp_path)
+    claim_folder(tmp_path)
+    pruner.save_pretrained(tmp_path, overwrite=True)
     assert not list(tmp_path.glob("adapter_*"))
     model = AutoModelForImageClassification.from_pretrained(tmp_path, trust_remote_code=True)
     torch.testing.assert_close(model(pixel_values).logits, pruner.model(pixel_values).logits)

@@ -163,10 +163,9 @@ class DINOv2Family(Family):
         """See [`Family.variants`]: the gated MLP of the giant, and for one backbone what it may put out."""
         if class_name != "Dinov2Backbone":
             return {"gated": {"use_swiglu_ffn": True}} if "WithRegisters" in class_name else {}
-        stages = ["stem", "stage1", "stage3"]
         return {
-            "tokens": {"out_features": stages, "reshape_hidden_states": False},
-            "raw": {"out_features": stages, "apply_layernorm": False},
+            "tokens": {"out_features": ["stem", "stage2"], "reshape_hidden_states": False},  # not of the last block
+            "raw": {"out_features": ["stem", "stage1", "stage3"], "apply_layernorm": False},
         }
 
 
