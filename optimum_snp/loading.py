@@ -9,7 +9,7 @@ import transformers
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 from . import models
 from .families import check_supported, class_name_of, family_of_source, short_names
@@ -63,7 +63,7 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     name = resolve_name(name_or_path)
     where = f"The config.json of {name_or_path}"
     stored = check_weights(name, **hub_options(options, "variant"))
-    config = _config(name, **hub_options(options))
+    config = _config(model_class, name, **hub_options(options))
     if "config" not in options:
         check_built(config, model_class, stored, where)
     try:
@@ -120,21 +120,21 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     if path is None:
         raise ValueError(f"{name_or_path} has no config.json; name the folder of a saved model, or a Hub id.")
     config = read_config(path)
-    architectures = config.get("architectures") or [None]
-    if not isinstance(architectures, list) or not isinstance(architectures[0], str | None):
+    architectures = config.get("architectures")
+    if architectures and not (isinstance(architectures, list) and isinstance(architectures[0], str)):
         raise ValueError(f"{path}: architectures must be a list of names, got {architectures!r}.")
     architecture = class_name_of(config)
     check_supported(architecture)
     family = family_of_source(architecture)
     if family is not None:
         family.check_config(config, architecture)
+    # No model that this package can prune needs code from its repository.
     return getattr(models, architecture, None) or getattr(transformers, architecture)
 
 
-def _config(name: str, **options: Any) -> PretrainedConfig:
+def _config(model_class: type[PreTrainedModel], name: str, **options: Any) -> PretrainedConfig:
     try:
-        # No model that this package can prune needs code from its repository.
-        return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+        return model_class.config_class.from_pretrained(name, **options)
     except OSError:
         raise
     except Exception as error:  # whatever transformers makes of values that nobody checked
@@ -149,7 +149,8 @@ def _check_unexpected(source: PreTrainedModel, names: Iterable[str], where: str 
     layers = dict(source.named_modules())
     for name in sorted(names):
         parent, _, weight = name.rpartition(".")
-        is_of_layer = parent in layers and not list(layers[parent].children()) and weight in ("weight", "bias")
+        layer = layers.get(parent, nn.Identity())
+        is_of_layer = weight in ("weight", "bias") and not list(layer.children()) and bool(list(layer.parameters()))
         parts = name.split(".")
         is_of_list = any(
             part.isdigit() and isinstance(layers.get(".".join(parts[:index])), nn.ModuleList)

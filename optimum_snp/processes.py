@@ -48,7 +48,7 @@ def run_on_main_process(work: Callable[[], Result]) -> Result:
     if state.is_main_process:
         try:
             result = work()
-        except Exception as caught:
+        except BaseException as caught:  # Ctrl-C and SIGTERM, too: nobody may wait for who has left
             error = caught
     failure = f"{type(error).__name__}: {error}" if error else None
     result, failure = broadcast_object_list([result, failure])

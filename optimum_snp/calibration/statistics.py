@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from ..folders import atomic_file
 from ..processes import process_state
+from ..structure import Structure
+from .shapes import Shapes, shapes_of_sums
 
 
 # Counts up when the meaning of the sums changes, so that those of another version are refused.
@@ -90,11 +92,18 @@ class CalibrationStatistics:
             save_file(tensors, str(file), metadata)
 
     @classmethod
-    def load(cls, path: str | Path) -> "CalibrationStatistics":
+    def load(cls, path: str | Path, structure: Structure | None = None) -> "CalibrationStatistics":
         """Reads what `save` wrote.
 
+        Args:
+            path (`str` or `Path`):
+                The file.
+            structure ([`Structure`], *optional*):
+                Of the model that the statistics must be of, so that nothing else is read into memory.
+
         Raises:
-            ValueError: If the file was not written by `save`, or by that of another version.
+            ValueError: If the file was not written by `save`, or by that of another version, or sums are missing, of
+                other shapes than the model's, NaN, infinite or negative where they cannot be. The message names them.
         """
         try:
             file = safe_open(str(path), framework="pt")
@@ -109,14 +118,67 @@ class CalibrationStatistics:
                     f"format_version of the statistics in {path} must be {FORMAT_VERSION}, got "
                     f"{metadata.get('format_version')}. Calibrate again."
                 )
-            blocks: list[dict[str, torch.Tensor]] = [{} for _ in range(int(metadata["num_blocks"]))]
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
+            places = {key: _place(key, path) for key in shapes}
+            numbers = {place for kind, place, _ in places.values() if kind == "blocks"}
+            if not numbers or numbers != {str(number) for number in range(len(numbers))}:
+                raise ValueError(f"The statistics in {path} lack blocks.")
+            if metadata["num_blocks"] != str(len(numbers)) or not metadata["num_images"].isdigit():
+                raise ValueError(
+                    f"The statistics in {path} do not say rightly how many blocks and images they are of."
+                )
+            if structure is not None:
+                _check_shapes(shapes, structure, path)
+            blocks: list[dict[str, torch.Tensor]] = [{} for _ in numbers]
             norms: dict[str, dict[str, torch.Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
-                kind, _, rest = key.partition(".")
-                place, _, name = rest.rpartition(".")
+            for key, (kind, place, name) in places.items():
                 sums = norms.setdefault(place, {}) if kind == "norms" else blocks[int(place)]
-                sums[name] = file.get_tensor(key)
+                sums[name] = _checked(file.get_tensor(key), key, path)
         return cls(blocks, int(metadata["num_images"]), metadata["fingerprint"], norms)
+
+
+def _place(key: str, path: str | Path) -> tuple[str, str, str]:
+    """Of a tensor of a file: whether it is of a block or a norm, which one, and its name there."""
+    kind, _, rest = key.partition(".")
+    place, _, name = rest.rpartition(".")
+    if kind not in ("blocks", "norms") or not place or not name:
+        raise ValueError(f"{path} holds no calibration statistics: {key} is none of theirs.")
+    return kind, place, name
+
+
+def _check_shapes(shapes: Shapes, structure: Structure, path: str | Path) -> None:
+    expected = shapes_of_sums(
+        structure,
+        moments=any(key.startswith("norms.") for key in shapes),
+        sensitivities="blocks.0.sensitivity_images" in shapes,
+    )
+    wrong = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
+    if wrong:
+        key = wrong[0]
+        found, wanted = (f"has shape {list(s[key])}" if key in s else "is not there" for s in (shapes, expected))
+        raise ValueError(
+            f"The statistics in {path} are those of another model, or damaged: {key} {found}, of this model it "
+            f"{wanted}. Call calibrate with this one."
+        )
+
+
+def _checked(tensor: torch.Tensor, key: str, path: str | Path) -> torch.Tensor:
+    """A tensor of a file, if it can be such a sum."""
+    name = key.rpartition(".")[2]
+    if tensor.dtype != torch.float64:
+        fault = f"is {str(tensor.dtype).removeprefix('torch.')}, not float64"
+    elif not torch.isfinite(tensor).all():
+        fault = "has values that are NaN or infinite"
+    elif not name.endswith("sum") and (_squares(tensor, name) < 0).any():
+        fault = "has negative values, which it cannot have"
+    else:
+        return tensor
+    raise ValueError(f"{key} of the statistics in {path} {fault}. Calibrate again.")
+
+
+def _squares(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Of a moment the diagonal, else all of it."""
+    return tensor.diagonal(dim1=-2, dim2=-1) if name.endswith("moment") or name == "query_sensitivity" else tensor
 
 
 # Sums of a block whose first dimension is that of the heads.

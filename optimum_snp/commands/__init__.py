@@ -4,11 +4,14 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 from types import ModuleType
 
+from ..folders import ending_cleanly
 from ..processes import process_state
 from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
+from .errors import is_for_the_user
 
 
 COMMANDS: dict[str, ModuleType] = {
@@ -22,8 +25,6 @@ COMMANDS: dict[str, ModuleType] = {
     "push": push,
     "demo": demo,
 }
-
-logger = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,21 +45,29 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print the result as JSON, for machines")
+        subparser.add_argument("--debug", action="store_true", help="show where an error arose")
         subparser.set_defaults(run=command.run)
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses and runs one command; a user's mistake ends it with a message and exit status 1."""
+    """Parses and runs one command; what is for the user to mend ends it with a message and exit status 1."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("optimum_snp.data").setLevel(logging.INFO)  # says what was read
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # a Trainer prints; stdout is for the result alone
+        # A Trainer prints; stdout is for the result alone. SIGTERM clears away what is half done.
+        with contextlib.redirect_stdout(sys.stderr), ending_cleanly():
             result, text = args.run(args)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        logger.debug("The command failed.", exc_info=True)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if args.debug or not is_for_the_user(error):
+            raise
         sys.exit(f"error: {error}")
     if process_state().is_main_process:
         print(json.dumps(result) if args.json else text)

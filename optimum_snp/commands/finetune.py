@@ -177,6 +177,11 @@ def _distillation(args: argparse.Namespace) -> DistillationConfig | None:
 
 def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> TrainingArguments:
     given = {name: getattr(args, name) for name in (*_SCHEDULE, "max_steps") if getattr(args, name) is not None}
+    for name in ("num_train_epochs", "max_steps"):
+        if given.get(name, 1) <= 0:
+            raise ValueError(
+                f"--{name.removeprefix('num_train_').replace('_', '-')} must be above 0, got {given[name]}."
+            )
     options = {
         **({"lr_scheduler_type": "cosine", **_SCHEDULE} if recipe is None else {}),
         **given,
@@ -192,7 +197,10 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
     }
     # Beside the output, since saving replaces it as a whole.
     checkpoints = str(output.with_name(f"{output.name}-checkpoints"))
-    return (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
+    try:
+        return (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
+    except (ValueError, TypeError) as error:  # of transformers, for values that do not go together
+        raise ValueError(f"These training arguments cannot be used: {error}") from error
 
 
 def _further_arguments(path: str) -> dict[str, Any]:

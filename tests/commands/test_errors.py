@@ -1,0 +1,253 @@
+"""What is for the user to mend is told in one line; a fault of ours, and all with --debug, with its traceback."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.commands import COMMANDS, main
+from tests.helpers import build_source
+
+
+@pytest.fixture
+def model(tmp_path, image_processor):
+    """A dense model of transformers."""
+    folder = tmp_path / "dense"
+    build_source("ViTForImageClassification").save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def small(model, tmp_path, pixel_values):
+    """A model that this library pruned."""
+    pruner = SNPPruner.from_pretrained(model)
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
+    pruner.save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def message_of(*arguments):
+    """What a command says that fails: one line."""
+    with pytest.raises(SystemExit) as failure:
+        main([str(argument) for argument in arguments])
+    assert str(failure.value).startswith("error: ")
+    return str(failure.value)
+
+
+def evaluate(model, images):
+    return message_of("evaluate", model, "--dataset", images)
+
+
+def fail(monkeypatch, error):
+    """Lets `report` run into an error that is none of the package's own."""
+
+    def run(_args):
+        return error()
+
+    monkeypatch.setattr(COMMANDS["report"], "run", run)
+    return ["report", "model", "--output", "out"]
+
+
+@pytest.mark.parametrize(
+    "error", [lambda: None + 1, lambda: int("a"), lambda: {}["a"], lambda: torch.zeros(2) @ torch.zeros(3)]
+)
+def test_faults_of_ours_show_where_they_are(error, monkeypatch):
+    with pytest.raises((TypeError, ValueError, KeyError, RuntimeError)):
+        main(fail(monkeypatch, error))
+
+
+def test_a_value_error_that_arises_in_the_package_is_a_fault_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr("optimum_snp.commands.report.short_names", lambda names: int("a"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["report", "model", "--output", str(tmp_path / "out")])
+
+
+def test_what_the_package_raises_is_for_the_user():
+    assert "from 1 to 16, got 0" in message_of("report", "model", "--output", "out", "--num-images", 0)
+
+
+def test_debug_shows_all():
+    with pytest.raises(ValueError, match="from 1 to 16, got 0"):
+        main(["report", "model", "--output", "out", "--num-images", "0", "--debug"])
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        main(fail(monkeypatch, interrupt))
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_truncated_weights(model, image_folder):
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "model.safetensors is not whole" in evaluate(model, image_folder)
+
+
+def test_a_pointer_of_git_lfs(model, image_folder):
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "is a pointer of Git LFS, not the file that it stands for. Get that with `git lfs pull`" in evaluate(
+        model, image_folder
+    )
+
+
+def test_pickled_weights_alone(model, image_folder):
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    message = evaluate(model, image_folder)
+    assert "holds pickled weights only" in message
+    assert "weights_only" not in message and "safetensors=False" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"hidden_size": 60}, "does not fit its weights"),
+        ({"intermediate_size": 97}, "does not fit its weights"),
+        ({"hidden_act": "gleu"}, "that can be built: KeyError: 'gleu'"),
+        ({"hidden_act": None}, "hidden_act"),
+        ({"hidden_size": "many"}, "dense"),
+        ({"qkv_bias": False}, "has no place for"),
+        ({"num_hidden_layers": 2}, "has no place for"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, which no model has"),
+        ({"num_labels": 10**9}, "num_labels is 1000000000, which no model has"),
+        ({"num_attention_heads": 3 * 10**8}, "num_attention_heads is 300000000, which no model has"),
+        ({"intermediate_size": 10**8}, "describes a model of"),
+        ({"image_size": 10**7}, "describes a model of"),
+        ({"architectures": "ViTModel"}, "architectures must be a list of names"),
+    ],
+)
+def test_configs_that_do_not_fit(change, expected, model, image_folder):
+    path = model / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert expected in evaluate(model, image_folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "pruning_plan.json", "snp_measurements.json", "preprocessor_config.json"]
+)
+@pytest.mark.parametrize("text", ["[]", "null", "", "{", "[" * 100_000, '"a"', b"\xff\xfe"])
+def test_json_files_that_hold_something_else(name, text, small, image_folder):
+    (small / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = evaluate(small, image_folder)
+    assert name in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["pruning_plan.json", "snp_measurements.json"])
+def test_json_files_without_fields(name, small, image_folder):
+    values = json.loads((small / name).read_text())
+    for field in ("widths", "blocks", "config", "stage", "accuracies", "spectra"):
+        if field in values:
+            (small / name).write_text(json.dumps({key: value for key, value in values.items() if key != field}))
+            message = evaluate(small, image_folder)
+            assert name in message and field in message
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "", '{"mlp_sparsity": "half"}', '{"mlp_sparsity": [[[1]]]}'])
+def test_recipes_that_cannot_be_read(text, model, image_folder, tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "snp_config.json").write_text(text)
+    options = ["--dataset", image_folder, "--output", tmp_path / "out", "--config", tmp_path / "recipe"]
+    assert "snp_config.json" in message_of("prune", model, *options)
+
+
+def test_a_plan_of_another_model(small, image_folder):
+    plan = json.loads((small / "pruning_plan.json").read_text())
+    plan["widths"][0] |= {"after": 40, "kept": list(range(40))}
+    (small / "pruning_plan.json").write_text(json.dumps(plan))
+    assert "is that of another model" in evaluate(small, image_folder)
+
+
+def test_a_plan_with_heads_beyond_all_models(small, image_folder):
+    """The heads of plans that do not list them are counted off, which took 8.6 GB for so many."""
+    plan = json.loads((small / "pruning_plan.json").read_text())
+    for block in plan["blocks"]:
+        del block["heads"]
+        block["before"]["num_attention_heads"] = 3 * 10**8
+    (small / "pruning_plan.json").write_text(json.dumps(plan))
+    assert "has 300000000 heads; at most 4096 can be" in evaluate(small, image_folder)
+
+
+def test_a_name_that_is_no_folder(hub, image_folder):
+    message = evaluate("nope", image_folder)
+    assert message.startswith("error: There is no folder nope, and the Hub gives no such model")
+
+
+def test_an_image_beyond_all_sizes(model, image_folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    message = evaluate(model, image_folder)
+    assert "\n" not in message and "pixels" in message
+
+
+def test_a_table_among_the_images(model, image_folder):
+    (image_folder / "metadata.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(model), "--dataset", str(image_folder)])
+        raise SystemExit("error: read")
+    assert str(end.value).startswith("error: ")
+
+
+@pytest.mark.parametrize("option", [("--epochs", 0), ("--epochs", -1), ("--max-steps", 0)])
+def test_trainings_that_train_nothing(option, model, image_folder, tmp_path):
+    where = ["--train-dataset", image_folder, "--output", tmp_path / "out"]
+    assert f"{option[0]} must be above 0, got {option[1]}" in message_of("finetune", model, *where, *option)
+
+
+@pytest.mark.parametrize("command", ["prune", "finetune"])
+def test_the_source_is_not_written_over(command, model, image_folder):
+    before = {path: path.read_bytes() for path in model.iterdir()}
+    images = "--dataset" if command == "prune" else "--train-dataset"
+    options = [images, image_folder, "--output", model, "--overwrite"]
+    options += ["--mlp-sparsity", 0.5] if command == "prune" else []
+    assert "is" in (message := message_of(command, model, *options)) and "itself, which would be lost" in message
+    assert {path: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(model, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(SNPPruner, "calibrate", lambda *_, **__: pytest.fail("calibrated before"))
+    options = ["--dataset", image_folder, "--mlp-sparsity", 0.5]
+    assert "/proc/x cannot be written" in message_of("prune", model, *options, "--output", "/proc/x")
+    where = ["--output", tmp_path / "out", "--save-statistics"]
+    assert "/proc/x cannot be written" in message_of("prune", model, *options, *where, "/proc/x")
+    message = message_of("benchmark", model, "--plot", "/proc/x.png")
+    assert "/proc/x.png cannot be written" in message
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 10}))
+    assert "are needed there, and 0 MB are free" in message_of("prune", model, *options, "--output", tmp_path / "out")
+
+
+def test_what_was_computed_is_kept_when_the_disk_is_full_all_the_same(model, image_folder, tmp_path, monkeypatch):
+    save = SNPPruner.save_pretrained
+    full = tmp_path / "out"
+
+    def save_unless_full(pruner, folder, **options):
+        if str(folder) == str(full):
+            raise OSError(28, "No space left on device")
+        save(pruner, folder, **options)
+
+    monkeypatch.setattr(SNPPruner, "save_pretrained", save_unless_full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    message = message_of("prune", model, "--dataset", image_folder, "--mlp-sparsity", 0.5, "--output", full)
+    assert "No space left on device" in message
+    [rescued] = tmp_path.glob("optimum-snp-rescued-*")
+    assert str(rescued) in message
+    assert SNPPruner.from_pretrained(rescued).pruning_plan is not None
+
+
+def test_statistics_that_cannot_be_written_stop_no_pruning(model, image_folder, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optimum_snp.calibration.statistics.save_file", full)
+    options = ["--dataset", image_folder, "--mlp-sparsity", "0.5", "--output", tmp_path / "out"]
+    main(["prune", *map(str, [model, *options, "--save-statistics", tmp_path / "sums"])])
+    assert "No space left on device. The model is pruned all the same." in caplog.text
+    assert SNPPruner.from_pretrained(tmp_path / "out").pruning_plan is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dense", "images", "out"]
