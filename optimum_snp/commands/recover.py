@@ -7,16 +7,25 @@ Example:
 import argparse
 import dataclasses
 
-from ..folders import check_save_directory
+from ..folders import check_space
 from ..pruner import SNPPruner
-from .common import Result, add_dataset_arguments, add_model_argument, load_named_dataset
+from ..publishing import check_save
+from .common import (
+    Result,
+    add_dataset_arguments,
+    add_model_argument,
+    add_output_argument,
+    check_not_source,
+    load_named_dataset,
+    save_or_rescue,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_model_argument(parser)
     parser.add_argument("--teacher", required=True, metavar="MODEL", help="the model that it was pruned from")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the model is saved")
+    add_output_argument(parser, "the model is saved")
     add_dataset_arguments(parser, "images", "unlabelled images", required=True, split="train")
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     parser.add_argument("--minutes", type=float, default=5.0, metavar="X", help="of training (default: %(default)s)")
@@ -36,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Recovers and saves."""
-    output = check_save_directory(args.output)
+    check_not_source(args.output, args.model, args.teacher)
+    output = check_save(args.output, overwrite=args.overwrite)
     pruner = SNPPruner.from_pretrained(args.model)
+    check_space(args.output, 4 * pruner.model.get_memory_footprint())  # a checkpoint has the optimizer's state, too
     recovery = pruner.recover(
         load_named_dataset(args.images, args.images_split),
         args.minutes,
@@ -52,7 +63,7 @@ def run(args: argparse.Namespace) -> Result:
         resume=args.resume,
         bf16=args.bf16,
     )
-    pruner.save_pretrained(args.output)
+    save_or_rescue(pruner, args.output, overwrite=args.overwrite)
     lines = [f"loss       {recovery.loss_before:.4f} -> {recovery.loss_after:.4f} on held-back images"]
     if recovery.agreement_before is not None:
         lines.append(f"agreement  {recovery.agreement_before:.1%} -> {recovery.agreement_after:.1%}")
