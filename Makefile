@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 # A second environment in which saved models are loaded under transformers 4.57, without this package.
 VENV4 := .venv-transformers-4
+# A third one with timm and torchvision on top of the first: torchvision changes how images are prepared everywhere.
+VENVT := .venv-timm
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # A third one with the oldest transformers that pyproject.toml allows.
@@ -15,8 +17,9 @@ demo: $(VENV)/bin/python  ## the whole road on embedded real images
 	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit --overwrite
 	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite
 
-test: environment $(VENV4)/installed  ## all tests but the slow ones
+test: environment $(VENV4)/installed $(VENVT)/installed  ## all tests but the slow ones
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
+	$(VENVT)/bin/python -m pytest -p tests.torchvision_operators tests/families/test_timm.py
 
 test-slow: environment $(VENV4)/installed  ## the slow tests
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow
@@ -55,5 +58,12 @@ $(VENV_OLDEST)/installed: pyproject.toml constraints.txt
 		--constraint $(VENV_OLDEST)/constraints.txt ".[tests,demo,onnx,plots]"
 	touch $@
 
+$(VENVT)/installed: $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENVT)
+	$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" > "$$($(VENVT)/bin/python -c \
+	    "import site; print(site.getsitepackages()[0])")/packages_of_the_first.pth"
+	$(VENVT)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps timm torchvision
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENV_OLDEST) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(VENV4) $(VENVT) $(VENV_OLDEST) demo-output build dist *.egg-info

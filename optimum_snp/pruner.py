@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
@@ -27,14 +26,13 @@ from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
-from .methods import method_of
-from .models import SNPModel, build_like
+from .models import SNPModel
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
-from .processes import process_state, run_on_main_process, tensors_of_main_process
+from .processes import process_state, run_on_main_process
+from .pruning import build_pruned
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
 from .publishing.recording import record_accuracy, record_latency
-from .reconstruction import reconstruct
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
 from .structure import describe
@@ -327,9 +325,7 @@ class SNPPruner:
             self._check_unchanged()
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
-        pruned = self._reshape(plan)
-        if images:
-            self._reconstruct(pruned, plan, images)
+        pruned = build_pruned(self.model, plan, self.statistics, images)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
@@ -362,31 +358,6 @@ class SNPPruner:
         if images is None and dataset is not None:
             images = self._choose_images(dataset, config.num_calibration_samples, seed=config.seed)
         return images
-
-    def _reconstruct(self, pruned: SNPModel, plan: PruningPlan, images: CalibrationImages) -> None:
-        kept_blocks = [index for index, block in enumerate(plan.blocks) if block.after is not None]
-        method = method_of(plan.config)
-
-        def directions() -> dict[str, torch.Tensor]:
-            found = method.kept_directions(self.model, plan, self.statistics)
-            return {str(stream): directions for stream, directions in found.items()}
-
-        kept_directions = {int(stream): kept for stream, kept in tensors_of_main_process(directions).items()}
-        reconstruct(self.model, pruned, kept_blocks, kept_directions, images.batches())
-
-    def _reshape(self, plan: PruningPlan) -> SNPModel:
-        """One process solves for the weights, all load them."""
-        method, config = method_of(plan.config), plan.pruned_config(self.model.config)
-        requires_grad: dict[str, bool] = {}
-
-        def solve() -> dict[str, torch.Tensor]:
-            pruned = method.reshape(self.model, plan, self.statistics)
-            requires_grad.update({name: weight.requires_grad for name, weight in pruned.named_parameters()})
-            return pruned.state_dict()
-
-        weights = tensors_of_main_process(solve)
-        requires_grad = run_on_main_process(lambda: requires_grad)
-        return build_like(self.model, type(self.model), config, weights, requires_grad)
 
     def recover(
         self,

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.75, 0.5, 0.3], help="of the FLOPs that remain")
     parser.add_argument("--num-calibration-samples", type=int, default=128)
+    parser.add_argument("--reconstruct", action="store_true", help="fit the blocks in sequence afterwards; takes long")
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     reports = []
@@ -57,7 +58,9 @@ def main() -> None:
         logger.info(f"{folder.name}: dense {report['dense_accuracy']:.1%}")
         for share in args.shares:
             for variant in task.pruners:
-                report["rows"].append({"share": share, "variant": variant, **measure(task, share, variant)})
+                report["rows"].append(
+                    {"share": share, "variant": variant, **measure(task, share, variant, args.reconstruct)}
+                )
                 logger.info(json.dumps(report["rows"][-1]))
                 args.output.write_text(json.dumps(reports, indent=2) + "\n")
 
@@ -89,9 +92,9 @@ def accuracy(log_probabilities: torch.Tensor, labels: torch.Tensor) -> float:
     return float((log_probabilities.argmax(-1) == labels).float().mean())
 
 
-def measure(task: Task, share: float, variant: str) -> dict:
-    pruner = task.pruners[variant].copy()
-    plan = pruner.plan(SNPConfig(target_flops=share, layout="snp" if variant == FREE else "native"))
+def measure(task: Task, share: float, variant: str, reconstruct: bool) -> dict:
+    pruner, layout = task.pruners[variant].copy(), "snp" if variant == FREE else "native"
+    plan = pruner.plan(SNPConfig(target_flops=share, layout=layout, reconstruction=reconstruct))
     log_probabilities = classify(pruner.prune(plan), task.images)
     blocks = [block.after for block in plan.blocks]
     return {

@@ -8,53 +8,24 @@ from pathlib import Path
 import torch
 import transformers
 
+from optimum_snp.families import families, family_of_source
 
-SOURCE_CLASSES = (
-    "ViTModel",
-    "ViTForImageClassification",
-    "DeiTModel",
-    "DeiTForImageClassification",
-    "DeiTForImageClassificationWithTeacher",
-)
-SWIN_CLASSES = ("SwinModel", "SwinForImageClassification", "SwinBackbone")
 
-SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
-FAMILIES = {
-    "ViT": (transformers.ViTConfig, SIZES),
-    "DeiT": (transformers.DeiTConfig, SIZES),
-    "Dinov2": (
-        transformers.Dinov2Config,
-        {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 2, "patch_size": 8},
-    ),
-    # 8 x 8 tokens, then 4 x 4: the windows fit neither, so that both stages pad.
-    "Swin": (
-        transformers.SwinConfig,
-        {"embed_dim": 12, "depths": [2, 3], "num_heads": [1, 2], "window_size": 3, "patch_size": 4},
-    ),
-}
+# What tests build of itself; timm's models come with packages of their own (tests/families/test_timm.py).
+CLASSES = tuple(name for family in families() if family.title != "timm" for name in family.source_classes)
+# Those with the names of layers, and one residual stream, that tests of a ViT know; and those of a Swin.
+SOURCE_CLASSES = tuple(name for name in CLASSES if name.startswith(("ViT", "DeiT")))
+SWIN_CLASSES = tuple(name for name in CLASSES if name.startswith("Swin"))
 
 
 def build_source(class_name, **options):
-    """A random model of transformers for images of 32 pixels, with 5 labels.
+    """A random model of transformers for images of 32 pixels, with 5 labels: the example of its family.
 
     ViT and DeiT: 3 blocks, 4 heads of 12, MLP 96, 17 or 18 tokens. Swin: 2 + 3 blocks, 1 and 2 heads of 12, MLP 48
     and 96, 64 and 16 tokens in windows of 9.
     """
-    torch.manual_seed(0)
-    config_class, sizes = next(family for name, family in FAMILIES.items() if class_name.startswith(name))
-    settings = {
-        **sizes,
-        "image_size": 32,
-        "initializer_range": 0.1,
-        **({} if "id2label" in options else {"num_labels": 5}),
-        **options,
-    }
-    model = getattr(transformers, class_name)(config_class(**settings)).eval()
-    with torch.no_grad():  # biases, norms and tokens start as zeros and ones; a mix-up of theirs must not go unseen
-        for parameter in model.parameters():
-            if (parameter == parameter.flatten()[0]).all():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
+    torch.manual_seed(1)  # of what a test draws after it
+    return family_of_source(class_name).example(class_name, **options)
 
 
 # Its name before transformers 5.23.

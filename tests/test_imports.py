@@ -39,6 +39,7 @@ ROOMS = (
     "losses",
     "methods",
     "reconstruction",
+    "pruning",
     "exporting",
     "benchmarking",
     "planning",

@@ -15,7 +15,7 @@ from optimum_snp.calibration import model_fingerprint
 from optimum_snp.families import short_names
 from optimum_snp.file_names import EXPORT_NAME
 from optimum_snp.loading import load_source, resolve_name
-from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source, run_python
+from tests.helpers import build_source, run_python
 from tests.hub_server import HubServer
 
 
@@ -41,12 +41,6 @@ def test_local_folder_comes_before_a_short_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolve_name("deit-small") == "deit-small"
     assert resolve_name("deit-tiny") == short_names()["deit-tiny"]
-
-
-@pytest.mark.parametrize("class_name", [*SOURCE_CLASSES, *SWIN_CLASSES])
-def test_folder_loads_with_the_class_that_its_config_names(class_name, tmp_path):
-    build_source(class_name).save_pretrained(tmp_path)
-    assert type(load_source(tmp_path)) is getattr(transformers, class_name)
 
 
 def test_unsupported_architecture_is_refused_from_its_config(tmp_path):

@@ -9,10 +9,11 @@ import dataclasses
 
 from ..folders import check_space
 from ..pruner import SNPPruner
-from ..publishing import check_save
+from ..publishing import check_save, choose_layout
 from .common import (
     Result,
     add_dataset_arguments,
+    add_layout_argument,
     add_model_argument,
     add_output_argument,
     check_not_source,
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--teacher", required=True, metavar="MODEL", help="the model that it was pruned from")
     add_output_argument(parser, "the model is saved")
+    add_layout_argument(parser)
     add_dataset_arguments(parser, "images", "unlabelled images", required=True, split="train")
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     parser.add_argument("--minutes", type=float, default=5.0, metavar="X", help="of training (default: %(default)s)")
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> Result:
     check_not_source(args.output, args.model, args.teacher)
     output = check_save(args.output, overwrite=args.overwrite)
     pruner = SNPPruner.from_pretrained(args.model)
+    layout = choose_layout(pruner.record, args.layout)
     check_space(args.output, 4 * pruner.model.get_memory_footprint())  # a checkpoint has the optimizer's state, too
     recovery = pruner.recover(
         load_named_dataset(args.images, args.images_split),
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> Result:
         resume=args.resume,
         bf16=args.bf16,
     )
-    save_or_rescue(pruner, args.output, overwrite=args.overwrite)
+    save_or_rescue(pruner, args.output, overwrite=args.overwrite, layout=layout)
     lines = [f"loss       {recovery.loss_before:.4f} -> {recovery.loss_after:.4f} on held-back images"]
     if recovery.agreement_before is not None:
         lines.append(f"agreement  {recovery.agreement_before:.1%} -> {recovery.agreement_after:.1%}")

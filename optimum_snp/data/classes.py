@@ -129,6 +129,8 @@ class ModelClasses:
         """The model's classes that could be meant, by the strictest comparison that finds one."""
         text = normalised(name)
         found = self._exact.get(name) or self._whole.get(text)
+        if not self.named:  # of ImageNet it is by the data set's ids alone
+            return set(found or self._others.get(text, ()))
         ids = imagenet_ids().get(text, frozenset())
         if not found and len(ids) == 1:  # ImageNet tells which class it is: by its id, then by its whole name
             (wordnet_id,) = ids
@@ -142,7 +144,8 @@ class ModelClasses:
         """By what else a class may be called: ImageNet's names, where it is one of its classes."""
         if self._is_imagenet():
             wordnet_id = [*imagenet_classes()][number]
-            return imagenet_names(wordnet_id) | {wordnet_id} | (synonyms(self.names[number]) if self.named else set())
+            own = imagenet_names(wordnet_id) | synonyms(self.names[number]) if self.named else frozenset()
+            return own | {wordnet_id}
         ids = imagenet_ids().get(normalised(self.names[number]), frozenset())
         own = frozenset() if len(ids) != 1 else ids | imagenet_names(*ids)
         return own | {normalised(self.names[number])}

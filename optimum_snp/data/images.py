@@ -82,8 +82,16 @@ class ImageReader:
             check_processor(image_processor, config.num_channels)
             self.usual_range = _range_of(image_processor)
 
-    def pixel_values(self, image: Any, place: str) -> torch.Tensor:
+    def pixel_values(self, image: Any, place: str, mode: str | None = None) -> torch.Tensor:
         """Pixel values `[C, H, W]`, float32, of a PIL image, an array of bytes, or ready pixel values.
+
+        Args:
+            image:
+                The image.
+            place (`str`):
+                Which one it is, for errors, such as `"3 of the dataset"`.
+            mode (`str`, *optional*):
+                A mode of Pillow that its data set has it in, such as grey ones of photographs.
 
         Raises:
             ItemError: If it is none of these, or of the wrong shape.
@@ -91,7 +99,7 @@ class ImageReader:
         """
         image = self.decode(image, place)
         ready = isinstance(image, torch.Tensor)
-        pixel_values = self._ready(image, place) if ready else self._prepared(image, place)
+        pixel_values = self._ready(image, place) if ready else self._prepared(image, place, mode)
         if tuple(pixel_values.shape) != self.expected_shape:
             raise ItemError(
                 f"Image {place} has pixel values of shape {tuple(pixel_values.shape)}; the model reads "
@@ -130,9 +138,11 @@ class ImageReader:
                 f"pixel values: float tensors of shape {self.expected_shape}."
             )
 
-    def _prepared(self, image: Image.Image, place: str) -> torch.Tensor:
+    def _prepared(self, image: Image.Image, place: str, mode: str | None) -> torch.Tensor:
         self.check_images()
-        image = eight_bits(_upright(image), place, image.format).convert("L" if self.expected_shape[0] == 1 else "RGB")
+        image = eight_bits(_upright(image), place, image.format)
+        image = eight_bits(image.convert(mode), place) if mode else image
+        image = image.convert("L" if self.expected_shape[0] == 1 else "RGB")
         if self.transform is not None:
             return self.transform(image)
         return self.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
@@ -143,7 +153,11 @@ class ImageReader:
                 self._warn(
                     "animated", f"Image {place} is animated or has several pages; the first is taken of such images."
                 )
+                here = image.tell()
                 image.seek(0)
+                first = image.copy()
+                image.seek(here)  # the caller's image stays as it was
+                return first
             image.load()  # Pillow decodes a file only now
         except Exception as error:
             raise unreadable(place, error) from error

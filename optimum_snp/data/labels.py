@@ -140,7 +140,14 @@ class LabelReader:
     def _class(self, label: str | int, place: str, original: int | None = None) -> int:
         if isinstance(label, str):
             return self._class_of_name(label, place)
-        number = self._own_number(label) if self.names is None else self._class_of_number(label, place, original)
+        if isinstance(original, str):  # a user's code made a number of a name
+            number = self._class_of_name(original, place)
+            if label != number:
+                raise ItemError(self._untold(label, place, f"is {original!r}"))
+        elif self.names is None:
+            number = self._own_number(label)
+        else:
+            number = self._class_of_number(label, place, original)
         if not 0 <= number < len(self.classes):
             raise ItemError(f"Item {place} has label {number}; the model has {len(self.classes)} labels.")
         return number
@@ -154,13 +161,15 @@ class LabelReader:
         number = None if self.numbers is None else self.numbers[counted]
         # Left as it was, or made the model's: both mean the same class.
         if self.certainty != CERTAIN and (number is None or label not in (original, number)):
-            raise ItemError(
-                f"Item {place} has label {label}, and code of yours handles a dataset whose class {counted} is "
-                f"{self.names[counted]!r}, which is not {label} to the model: whose number it is cannot be told. "
-                "Return names of classes instead of numbers, or give your dataset an attribute `classes`, their names "
-                "in the order of its numbers (a stream: map(…, features=…))."
-            )
+            raise ItemError(self._untold(label, place, f"is class {counted}, {self.names[counted]!r}, of the dataset"))
         return number
+
+    def _untold(self, label: int, place: str, before: str) -> str:
+        return (
+            f"Item {place} has label {label}, and code of yours handles a dataset by which it {before}: whose number "
+            "it is cannot be told. Return names of classes instead of numbers, or give your dataset an attribute "
+            "`classes`, their names in the order of its numbers (a stream: map(…, features=…))."
+        )
 
     def _own_number(self, label: int) -> int:
         """Of a label that nothing names: the model's number, unless `label_map` says otherwise."""

@@ -36,6 +36,7 @@ class Leaf:
         names (`list[str]`, *optional*): The classes that its labels count.
         certainty (`str`): How sure that is; see [`LabelReader`].
         label_lists (`bool`): Whether its labels are lists of classes.
+        image_mode (`str`, *optional*): The mode that its column of images asks for.
         has_images (`bool`): Whether its items surely are encoded images.
         labels (`Sequence`, *optional*): The labels of all items, where they can be had without reading images.
     """
@@ -47,6 +48,7 @@ class Leaf:
         self.names: list[str] | None = None
         self.certainty = CERTAIN
         self.label_lists = False
+        self.image_mode: str | None = None
         self.has_images = False
         self.labels: Sequence[Any] | None = None
         self._originals: Callable[[int], Any] | None = None
@@ -99,7 +101,7 @@ class Leaf:
             return
         self.image_column = find_image_column(features, self.image_column)
         if isinstance(features[self.image_column], datasets.Image):
-            self.has_images = True
+            self.has_images, self.image_mode = True, features[self.image_column].mode
             self.dataset = _undecoded(self.dataset, self.image_column)
         if isinstance(self.dataset, datasets.Dataset):
             self.dataset = self.dataset.with_format(None)
@@ -120,11 +122,13 @@ class Leaf:
         try:
             column = column or find_label_column(features, None)
         except ValueError:
+            several = [feature.names for feature in features.values() if isinstance(feature, datasets.ClassLabel)]
+            self.names, self.certainty = _joined(several), DOUBTFUL
             return
         self.names, self.label_lists = _names_of_feature(features[column])
-        if self.names is not None:
+        labels = _column(self.dataset, column)
+        if self.names is not None or (labels and isinstance(labels[0], str)):
             self.certainty = CHECKED
-            labels = _column(self.dataset, column)
             self._originals = labels.__getitem__
 
     def _read_attributes(self) -> None:

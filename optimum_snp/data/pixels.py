@@ -61,7 +61,7 @@ class ItemReader:
                 "Name the column of images with image_column."
             ) from error
         place = _with_path(place, image)
-        read = {"pixel_values": self.images.pixel_values(image, place)}
+        read = {"pixel_values": self.images.pixel_values(image, place, self.leaf.image_mode)}
         if self.labels is not None:
             read["labels"] = self.labels.read(label, place, original_label)
         return read

@@ -207,6 +207,7 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
         "steps": [
             f"Method `{step.config.method}`, FLOPs from "
             f"{' to '.join(format_counts([step.macs_before, step.macs_after]))}. {_METHODS[step.config.method]}"
+            f"{_reconstruction(step)}"
             for step in plan.steps
         ],
         "calibration_images": measurements.calibration_images,
@@ -214,6 +215,15 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
         "block_heading": block_heading(plan),
         "width": width_change(plan),
     }
+
+
+def _reconstruction(step: PruningPlan) -> str:
+    if step.reconstruction_images is None:
+        return ""
+    return (
+        f" Then every block was refitted, the first one first, to what the pruned network lacked of the dense one on "
+        f"{step.reconstruction_images} unlabelled images."
+    )
 
 
 def _usage(record: ModelRecord, name: str, layout: str) -> str:

@@ -23,6 +23,9 @@ from ..processes import process_state
 # are computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
 _RESOLUTION_BITS = 36
 
+# Relative to the mean square of the inputs; far above the rounding of the sums.
+_LEAST_VARIANCE = 1e-6
+
 
 @dataclass
 class RegressionSums:
@@ -141,5 +144,7 @@ def solve(
         cross = cross - torch.outer(target_mean, input_mean)
     weight = weight.detach().cpu().double()
     missing = cross - weight @ moment
+    # Of inputs that do not vary, such as the class tokens of images all alike, the variance is rounding.
+    moment.diagonal().add_(_LEAST_VARIANCE * sums.moment.diagonal().mean() / sums.weight)
     fitted = weight + torch.cholesky_solve(missing.mT, ridge_cholesky(moment, ridge)).mT
     return fitted, None if bias is None else target_mean - fitted @ input_mean

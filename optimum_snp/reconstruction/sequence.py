@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
-from ..structure import Block, describe
+from ..structure import Block, Norm, describe
 from .regression import RegressionSums, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
 from .token_weights import token_weights
@@ -174,18 +174,26 @@ class _Reconstruction:
         return stream if kept is None else stream @ kept
 
     def _refit_heads(self) -> None:
-        """Refits the layers that read the final norm of the network."""
-        behind = self.pruned_structure.streams[-1].norms[-1]
+        """Refits the layers that read the final norm of the network, if it has one."""
+        if getattr(self.pruned.config, "norm_after_pooling", False):
+            return  # the norm gets pooled tokens, which no stream holds
+        of_blocks = {layer for block in self.pruned_structure.blocks for layer in block.layers}
+        for behind in self.pruned_structure.streams[-1].norms:
+            for name in behind.readers:
+                if name not in of_blocks:
+                    self._refit_head(behind, name)
+
+    def _refit_head(self, behind: Norm, name: str) -> None:
+        """Refits a layer that reads the norm `behind` the last block."""
         dense_norm, norm = (model.get_submodule(behind.name) for model in (self.dense, self.pruned))
-        for name in behind.readers:
-            dense_reader = self.dense.get_submodule(name)
+        dense_reader = self.dense.get_submodule(name)
 
-            def rows(index: int, dense_reader: nn.Module = dense_reader) -> tuple[torch.Tensor, torch.Tensor]:
-                inputs = behind.read(norm(self.pruned_streams[index].to(self.device)))
-                dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
-                return inputs, dense_reader(dense_inputs)
+        def rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            inputs = behind.read(norm(self.pruned_streams[index].to(self.device)))
+            dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
+            return inputs, dense_reader(dense_inputs)
 
-            self._refit(self.pruned.get_submodule(name), rows)
+        self._refit(self.pruned.get_submodule(name), rows)
 
     def _refit(
         self,

@@ -45,7 +45,10 @@ def token_weights(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) ->
                 found = counted_outputs(model(chunk.clone().requires_grad_()), model.config)
                 signs = [torch.randint(0, 2, output.shape, generator=generator) * 2 - 1 for output in found]
                 product = sum((output * sign.to(output)).sum() for output, sign in zip(found, signs, strict=True))
-                gradients = torch.autograd.grad(product, [outputs[name] for name in writers])
+                # A backbone need not put out what its last blocks add.
+                gradients = torch.autograd.grad(
+                    product, [outputs[name] for name in writers], allow_unused=True, materialize_grads=True
+                )
             for name, gradient in zip(writers, gradients, strict=True):
                 energy = gradient.float().square().sum(dim=(0, 2))
                 energies[name] = energies[name] + energy if name in energies else energy

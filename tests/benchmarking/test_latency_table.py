@@ -15,7 +15,7 @@ from optimum_snp.families import convert
 from optimum_snp.plan.sizes import Part
 from optimum_snp.planning.latency_costs import LatencyCosts
 from optimum_snp.structure.costs import count_parameters
-from tests.helpers import build_source
+from tests.helpers import CLASSES, build_source
 from tests.planning.test_budget import resized
 
 
@@ -77,8 +77,11 @@ def measure(model, **options):
     return latency_table(model, **{"backend": "eager", "batch_size": 1, "num_threads": 1, **options})
 
 
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
-@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "DeiTModel", "SwinForImageClassification"])
+@pytest.mark.parametrize(
+    ("class_name", "backend"),
+    [(class_name, "eager") for class_name in CLASSES]
+    + [(name, "onnxruntime") for name in ("ViTForImageClassification", "DeiTModel", "SwinForImageClassification")],
+)
 def test_the_table_adds_up_to_whole_models(class_name, backend, stopwatch):
     """What is linear in every size, as the number of parameters, is right for sizes that were not measured, too."""
     model = convert(build_source(class_name, qkv_bias=True))

@@ -49,6 +49,7 @@ def test_classes_are_matched_by_name(names, model, expected):
         (["0", "5"], ["cat", "dog"], "does not know '0', '5'"),
         (["cat"], ["cat", "cat"], r"could be the model's 0 \('cat'\) and 1 \('cat'\)"),
         (["cat", "Cat"], ["cat", "dog"], "'cat', 'Cat' of the dataset would all be the model's 'cat'"),
+        (["tench", "goldfish"], [f"LABEL_{n}" for n in range(1000)], "has 1000 without names"),
         (["crane"], IMAGENET, r"134 \('crane'\) and 517 \('crane'\)"),
         (["red, round"], ["red, square", "blue, round"], "does not know 'red, round'"),
     ],

@@ -132,6 +132,7 @@ def test_of_animated_images_the_first_is_taken_and_that_is_said(caplog):
         image.seek(1)  # where code before may have left it
         caplog.clear()
         np.testing.assert_allclose(values_of(image), RED, atol=2)
+        assert image.tell() == 1  # as it was given
         assert "Image 0 of the dataset is animated or has several pages; the first is taken" in caplog.text
 
 
@@ -159,6 +160,13 @@ def test_images_stand_upright(orientation, wrap, tmp_path):
     pixels = pixel_dataset(dataset, perfect.model().config, perfect.processor())[0]["pixel_values"]
     means = ((pixels + 1) * 127.5).unflatten(1, (2, 8)).mean(dim=(2, 3)).T.numpy()
     np.testing.assert_allclose(means, [perfect.COLOURS["red"], perfect.COLOURS["blue"]], atol=2)
+
+
+def test_the_mode_that_a_column_asks_for_is_kept():
+    features = datasets.Features(image=datasets.Image(mode="L"))
+    dataset = datasets.Dataset.from_dict({"image": [plain()]}, features=features)
+    pixels = pixel_dataset(dataset, perfect.model().config, perfect.processor())[0]["pixel_values"]
+    np.testing.assert_allclose(((pixels + 1) * 127.5).mean(dim=(1, 2)), 87, atol=1)
 
 
 def test_exif_data_that_cannot_be_read_are_none():

@@ -96,6 +96,13 @@ def models_number(label):
     return perfect.NAMES.index(colour_of(OTHER_NAMES[label]))
 
 
+def names_in_a_column():
+    images, labels = columns()
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("string"))
+    names = [OTHER_NAMES[label] for label in labels]
+    return datasets.Dataset.from_dict({"image": images, "label": names}, features=features)
+
+
 def with_features(stream):
     return stream.map(lambda row: row, features=stream.features)
 
@@ -134,12 +141,22 @@ WRAPPERS = {
     "own wrapper of the model's order": lambda: Wrapped(hf_dataset(perfect.NAMES)),
     "own wrapper that gives names": lambda: Wrapped(hf_dataset(), lambda label: OTHER_NAMES[label]),
     "pairs of the model's numbers": lambda: [(image, models_number(label)) for image, label in Folder()],
-    "names in a column": lambda: hf_dataset().cast_column("label", datasets.Value("string")).map(
-        lambda row: {"label": OTHER_NAMES[int(row["label"])]}
+    "names in a column": lambda: names_in_a_column(),
+    "names in a column, transformed": lambda: names_in_a_column().with_transform(
+        lambda batch: {"image": batch["image"], "label": [perfect.NAMES.index(colour_of(n)) for n in batch["label"]]}
     ),
 }  # fmt: skip
 
 REFUSED = {
+    "with_transform of two columns of classes": lambda: (
+        hf_dataset()
+        .add_column("coarse", [0] * 12)
+        .cast_column("coarse", datasets.ClassLabel(names=["colour"]))
+        .with_transform(renamed)
+    ),
+    "with_transform that counts names": lambda: names_in_a_column().with_transform(
+        lambda batch: {"image": batch["image"], "label": [OTHER_NAMES.index(name) for name in batch["label"]]}
+    ),
     "stream, mapped": lambda: hf_dataset().to_iterable_dataset().map(lambda row: row),
     "own wrapper": lambda: Wrapped(hf_dataset()),
     "own wrapper of a wrapper": lambda: Wrapped(torch_data.Subset(hf_dataset(), range(4))),

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from optimum_snp import SNPPruner
-from optimum_snp.families import families
+from optimum_snp.families import family_of_source
 from optimum_snp.models import SNPModel
 from optimum_snp.structure import block_sizes, stream_widths
+from tests.helpers import CLASSES
 
 
 IMAGES = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -29,7 +30,7 @@ class Case:
     @property
     def family(self):
         """Its family, which builds it."""
-        return next(family for family in families() if self.class_name in family.source_classes)
+        return family_of_source(self.class_name)
 
     def source(self, **options):
         """A model of transformers."""
@@ -85,12 +86,13 @@ class Case:
 
 CASES = [
     case
-    for family in families()
-    if family.title != "timm"  # needs packages that are not here, and gives no attentions: test_timm.py
-    for class_name in family.source_classes
+    for class_name in CLASSES
     for case in (
         Case(class_name),
-        *(Case(class_name, name, options) for name, options in family.variants(class_name).items()),
+        *(
+            Case(class_name, name, options)
+            for name, options in family_of_source(class_name).variants(class_name).items()
+        ),
     )
 ]
 SHARES = ("queries and keys", "values", "MLP", "width", "last width", "heads", "blocks", "whole", "uneven")

@@ -138,5 +138,5 @@ def test_budgets_are_kept_and_used(case, method, budget):
 def test_heads_and_blocks_go_within_a_budget(case):
     pruner = case.calibrated.copy()
     pruner.prune(SNPConfig(target_flops=0.4, head_sparsity="auto", dropped_blocks="auto"))
-    assert 0.3 < count_macs(pruner.model) / count_macs(case.model) <= 0.4
+    assert 0.25 < count_macs(pruner.model) / count_macs(case.model) <= 0.4
     assert all(torch.isfinite(value).all() for value in outputs_of(pruner.model, IMAGES).values())

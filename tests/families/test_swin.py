@@ -1,4 +1,4 @@
-"""Conversion of Swin gives the same function for every class and input size, and refuses Swin v2 with the reason."""
+"""What is special in the conversion of Swin; the rest is in the contract of all families."""
 
 import copy
 
@@ -13,7 +13,6 @@ from tests.helpers import SWIN_CLASSES, build_source
 
 ALL_MAPS = {"out_indices": [0, 1, 2]}
 OPTIONS = [
-    {},
     {"qkv_bias": False},
     {"layer_norm_eps": 1e-2, "hidden_act": "relu"},
     {"window_size": 2},
@@ -64,16 +63,6 @@ def test_same_function_on_other_image_sizes(class_name, options, size):
 def test_same_function_with_interpolated_positions(class_name, size):
     source = build_source(class_name, attn_implementation="eager", use_absolute_embeddings=True)
     assert_same_outputs(*run_both(source, torch.randn(2, 3, *size), interpolate_pos_encoding=True))
-
-
-@pytest.mark.parametrize("class_name", SWIN_CLASSES)
-def test_same_function_with_fused_attention(class_name, pixel_values):
-    source = build_source(class_name, attn_implementation="sdpa")
-    converted = convert(source)
-    assert converted.config._attn_implementation == "sdpa"
-    with torch.inference_mode():
-        expected, actual = source(pixel_values), converted(pixel_values)
-    assert_same_outputs(expected, actual)
 
 
 def test_map_smaller_than_a_window_reads_the_part_of_the_table_that_fits():
@@ -175,4 +164,4 @@ def test_second_version_is_refused_with_the_reason(class_name):
 
 def test_masked_image_modeling_is_refused_with_the_list():
     with pytest.raises(ValueError, match=r"SwinForMaskedImageModeling cannot be pruned. Supported are .*SwinBackbone"):
-        convert(build_source("SwinForMaskedImageModeling"))
+        convert(transformers.SwinForMaskedImageModeling(build_source("SwinModel").config))

@@ -1,4 +1,4 @@
-"""Conversion gives the same function for every supported class, and refuses the rest."""
+"""What is special in the conversion of ViT and DeiT; the rest is in the contract of all families."""
 
 import copy
 
@@ -25,7 +25,7 @@ def assert_same_outputs(one, other):
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"qkv_bias": False}, {"layer_norm_eps": 1e-3, "hidden_act": "relu"}])
+@pytest.mark.parametrize("options", [{"layer_norm_eps": 1e-3, "hidden_act": "relu"}])
 @pytest.mark.parametrize("class_name", SOURCE_CLASSES)
 def test_same_function(class_name, options, pixel_values):
     source = build_source(class_name, attn_implementation="eager", **options)
@@ -33,24 +33,6 @@ def test_same_function(class_name, options, pixel_values):
     wanted = {"output_hidden_states": True, "output_attentions": True}
     with torch.inference_mode():
         assert_same_outputs(source(pixel_values, **wanted), converted(pixel_values, **wanted))
-
-
-@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
-def test_same_function_with_fused_attention(class_name, pixel_values):
-    source = build_source(class_name, attn_implementation="sdpa")
-    converted = convert(source)
-    assert converted.config._attn_implementation == "sdpa"
-    with torch.inference_mode():
-        torch.testing.assert_close(converted(pixel_values)[0], source(pixel_values)[0], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"])
-def test_same_function_on_other_image_sizes(class_name):
-    source = build_source(class_name)
-    images = torch.randn(2, 3, 48, 64)
-    with torch.inference_mode():
-        expected = source(images, interpolate_pos_encoding=True).logits
-        torch.testing.assert_close(convert(source)(images, interpolate_pos_encoding=True).logits, expected)
 
 
 def test_without_pooler(pixel_values):

@@ -17,7 +17,7 @@ from optimum_snp.planning.removal import keep_highest
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.helpers import SOURCE_CLASSES, build_source
+from tests.helpers import CLASSES, build_source
 
 
 PUBLISHED = {
@@ -58,7 +58,7 @@ def test_presets_reach_the_published_sizes(preset):
     assert plan.parameters_after / 1e6 == pytest.approx(pruned_parameters, rel=0.005)
 
 
-@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
+@pytest.mark.parametrize("class_name", CLASSES)
 def test_macs_are_those_that_torch_counts(class_name, pixel_values):
     model = convert(build_source(class_name, attn_implementation="eager"))
     plan = SNPPruner.from_pretrained(model)

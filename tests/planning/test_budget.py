@@ -16,15 +16,9 @@ from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, resized_config
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.helpers import accuracy, build_source
+from tests.helpers import CLASSES, accuracy, build_source
 
 
-CLASSES = (
-    "ViTForImageClassification",
-    "DeiTForImageClassificationWithTeacher",
-    "ViTModel",
-    "SwinForImageClassification",
-)
 COUNTS = {"macs": count_macs, "parameters": count_parameters}
 
 

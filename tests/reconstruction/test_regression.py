@@ -102,3 +102,12 @@ def test_sums_are_in_float32_where_networks_are_not():
     with torch.autocast("cpu", torch.bfloat16):
         found = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
     assert torch.equal(found.moment, expected.moment) and torch.equal(found.cross, expected.cross)
+
+
+def test_inputs_that_do_not_vary_change_the_bias_alone():
+    _, _, weight = rows(1, 8, 3)
+    inputs, targets = torch.full((7, 8), 3.3), torch.linspace(1, 2, 3).expand(7, 3)
+    sums = RegressionSums.of_chunks(zip(inputs.split(2), targets.split(2), strict=True), 8, 3)
+    found_weight, found_bias = solve(sums, weight, torch.zeros(3), 0.1)
+    torch.testing.assert_close(found_weight, weight.double(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(inputs[0].double() @ found_weight.T + found_bias, targets[0].double())

@@ -12,7 +12,7 @@ from optimum_snp.families import convert
 from optimum_snp.methods import method_of
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
-from tests.helpers import SOURCE_CLASSES, accuracy, build_source
+from tests.helpers import accuracy, build_source
 
 
 METHODS = ("snp-refit", "projection")
@@ -110,15 +110,6 @@ def test_readers_are_least_squares_on_raw_activations(trained, digits, reader, s
     if reader == "attention.o_proj":
         kept = [head * head_dim + neuron for head, neurons in enumerate(plan.blocks[0].value) for neuron in neurons]
     check_least_squares(rows, kept, linear, fitted)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("class_name", SOURCE_CLASSES)
-def test_zero_sparsity_is_the_dense_model(class_name, method, pixel_values):
-    source = build_source(class_name)
-    pruned = prune(source, pixel_values, method)
-    torch.testing.assert_close(outputs_of(pruned, pixel_values), outputs_of(source, pixel_values), rtol=0, atol=1e-5)
-    assert pruned.config.norm_type == "layer"
 
 
 @pytest.mark.parametrize("method", METHODS)

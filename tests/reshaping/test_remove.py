@@ -11,7 +11,7 @@ from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
 from optimum_snp.reshaping.remove import remove
 from optimum_snp.structure import describe
-from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, accuracy, build_source
+from tests.helpers import CLASSES, accuracy, build_source
 from tests.reshaping.test_refit import check_least_squares, inputs_of
 
 
@@ -64,7 +64,7 @@ def test_keeps_accuracy_on_held_out_digits(trained, digits, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("class_name", [*SOURCE_CLASSES, *SWIN_CLASSES])
+@pytest.mark.parametrize("class_name", CLASSES)
 def test_what_is_left_keeps_its_weights_and_names(class_name, method, pixel_values):
     model = convert(build_source(class_name))
     statistics = collect_statistics(model, pixel_values, num_samples=6)

@@ -1,143 +1,20 @@
 """The pruned model is the dense one with the other neurons masked."""
 
-import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.methods import METHODS, method_of
-from optimum_snp.structure import describe
-from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
-
-
-def masked(model, plan):
-    """A dense model in which every neuron that the plan drops is zeroed by a hook; norms see kept channels."""
-
-    def zero_but(kept, size):
-        mask = torch.zeros(size)
-        mask[kept] = 1
-        return mask
-
-    def hook(module, mask):
-        module.register_forward_hook(lambda _module, _inputs, output: output * mask)
-
-    structure = describe(model)
-    for layer, block in zip((block.module for block in structure.blocks), plan.blocks, strict=True):
-        if block.after is None:
-            layer.register_forward_hook(lambda _module, inputs, outputs: (inputs[0], *outputs[1:]))
-            continue
-        before = block.before
-        for names, heads, size in (
-            (("q_proj", "k_proj"), block.query_key, before["qk_head_dim"]),
-            (("v_proj",), block.value, before["v_head_dim"]),
-        ):
-            neurons = dict(zip(block.heads, heads, strict=True))
-            mask = torch.cat([zero_but(neurons.get(h, []), size) for h in range(before["num_attention_heads"])])
-            for name in names:
-                hook(getattr(layer.attention, name), mask)
-        hook(layer.mlp.activation_fn, zero_but(block.mlp, before["intermediate_size"]))
-    for stream, width in zip(structure.streams, plan.widths, strict=True):
-        if width.after < width.before:
-            for name, repeats in [(name, 1) for name in stream.scales] + [(n.name, n.repeats) for n in stream.norms]:
-                model.get_submodule(name).register_forward_hook(norm_over(width.kept, repeats))
-    return model
-
-
-def norm_over(kept, repeats):
-    """Layer norm over the kept channels, of tokens that lie side by side; what reads it sees zeros elsewhere."""
-
-    def channels_of(tensor):
-        return tensor.unflatten(-1, (repeats, -1))[..., kept]
-
-    def replace(module, inputs, _output):
-        states, weight, bias = (channels_of(tensor) for tensor in (inputs[0], module.weight, module.bias))
-        output = torch.zeros_like(inputs[0])
-        normed = F.layer_norm(states, states.shape[-2:], weight, bias, module.eps)
-        output.unflatten(-1, (repeats, -1))[..., kept] = normed
-        return output
-
-    return replace
-
-
-def assert_same_outputs(actual, expected, plan):
-    """The masked model's streams keep their widths, so its features are compared on the kept channels."""
-    kept = [width.kept for width in plan.widths]
-    swin = len(kept) > 1
-
-    def close(one, other):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-    if "logits" in actual:
-        close(actual.logits, expected.logits)
-    elif "feature_maps" in actual:  # the stem's belongs to the first stage
-        for one, other, channels in zip(actual.feature_maps, expected.feature_maps, [kept[0], *kept], strict=True):
-            close(one, other[:, channels])
-    else:
-        close(actual.last_hidden_state, expected.last_hidden_state[..., kept[-1]])
-        # The pooler of a Swin is a mean.
-        close(actual.pooler_output, expected.pooler_output[..., kept[-1]] if swin else expected.pooler_output)
-    if actual.attentions:
-        blocks = plan.blocks
-        if swin:  # gives away the maps of the last block of every stage
-            blocks = [[block for block in blocks if block.stage == stage][-1] for stage in range(len(plan.widths))]
-        pairs = zip(expected.attentions, blocks, strict=True)
-        maps = [None if block.after is None else other[:, block.heads] for other, block in pairs]
-        if not swin:
-            maps = [other for other in maps if other is not None]
-        for one, other in zip(actual.attentions, maps, strict=True):
-            if other is not None:
-                close(one, other)
+from tests.helpers import build_source
+from tests.masked import assert_same_outputs, masked
 
 
 def plan_for(model, pixel_values, **shares):
     pruner = SNPPruner.from_pretrained(model)
     pruner.calibrate(pixel_values, num_samples=len(pixel_values))
     return pruner.plan(SNPConfig(method="snp", **shares))
-
-
-EACH_PART = [
-    {"qk_sparsity": 0.5},
-    {"v_sparsity": 0.3},
-    {"mlp_sparsity": 0.7},
-    {"hidden_sparsity": 0.25},
-]
-WHOLE = [
-    {"head_sparsity": 0.5},
-    {"dropped_blocks": 2},
-    {"head_sparsity": 0.3, "dropped_blocks": [0], "qk_sparsity": 0.5, "v_sparsity": 0.3, "hidden_sparsity": 0.25},
-]
-UNEVEN = {"qk_sparsity": [0.9, 0.0, 0.4], "v_sparsity": [0.0, 0.99, 0.5], "mlp_sparsity": 0.5, "hidden_sparsity": 0.5}
-SECOND_STAGE = {"hidden_sparsity": [0.0, 0.9]}
-UNEVEN_STAGES = {
-    "qk_sparsity": [[0.9, 0.0], [0.4, 0.99, 0.2]],
-    "v_sparsity": [0.0, 0.99, 0.5, 0.1, 0.3],
-    "mlp_sparsity": [[0.5, 0.99], [0.0, 0.3, 0.7]],
-    "hidden_sparsity": [0.5, 0.3],
-}
-
-
-@pytest.mark.parametrize(
-    ("class_name", "shares"),
-    [(name, shares) for name in SOURCE_CLASSES for shares in (*EACH_PART, *WHOLE, UNEVEN)]
-    + [
-        (name, shares)
-        for name in SWIN_CLASSES
-        for shares in (*EACH_PART, *WHOLE, {"hidden_sparsity": [0, 0.9]}, UNEVEN_STAGES)
-    ],
-)
-def test_equals_the_masked_dense_model(class_name, shares, pixel_values):
-    options = {"out_features": ["stem", "stage1", "stage2"]} if class_name == "SwinBackbone" else {}
-    model = convert(build_source(class_name, attn_implementation="eager", **options))
-    plan = plan_for(model, pixel_values, **shares)
-    pruned = method_of(plan.config).reshape(model, plan)
-    with torch.inference_mode():
-        actual = pruned(pixel_values, output_attentions=True)
-        expected = masked(model, plan)(pixel_values, output_attentions=True)
-    assert actual.attentions
-    assert_same_outputs(actual, expected, plan)
 
 
 shares = st.floats(0, 0.99)
@@ -211,7 +88,7 @@ def test_any_swin_equals_the_masked_dense_model(swin):
     with torch.inference_mode():
         actual = method_of(plan.config).reshape(model, plan)(images, interpolate_pos_encoding=True)
         expected = masked(model, plan)(images, interpolate_pos_encoding=True)
-    assert_same_outputs(actual, expected, plan)
+    assert_same_outputs(actual, expected, plan, model)
 
 
 def test_nothing_to_prune_gives_the_same_model(source, pixel_values):

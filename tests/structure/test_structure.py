@@ -8,10 +8,7 @@ from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinConfig, SNPSwinForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_macs
-from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
-
-
-CLASSES = [*SOURCE_CLASSES, *SWIN_CLASSES]
+from tests.helpers import CLASSES, build_source
 
 
 def build(class_name, **options):
@@ -44,7 +41,7 @@ def test_rows_and_maps_are_those_of_a_forward_pass(class_name, image_size):
         outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
         assert rows * outputs == torch.Size(shapes[name]).numel(), name
     for block in structure.blocks:
-        assert shapes[f"{block.name}.attention.q_proj"][:2] == (block.num_maps, block.map_tokens)
+        assert shapes[block.query][:2] == (block.num_maps, block.map_tokens)
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
@@ -58,7 +55,7 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
     assert sorted(norms) == sorted(name for name, module in modules.items() if isinstance(module, nn.LayerNorm))
     writers = [writer for stream in streams for writer in stream.writers]
     readers = [reader for stream in streams for norm in stream.norms for reader in norm.readers]
-    within = [f"{block.name}.{part}" for block in describe(model).blocks for part in ("attention.o_proj", "mlp.fc2")]
+    within = [layer for block in describe(model).blocks for layer in (block.output, block.down)]
     assert sorted({*writers, *readers}) == sorted(
         name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d))
     )
@@ -74,7 +71,8 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
         for norm in stream.norms:
             rows = stream.width * norm.repeats
             assert model.get_submodule(norm.name).normalized_shape == (rows,)
-            assert all(model.get_submodule(reader).in_features == rows for reader in norm.readers)
+            inputs = stream.width * norm.chunks
+            assert all(model.get_submodule(reader).in_features == inputs for reader in norm.readers)
 
 
 def test_a_first_stage_may_have_shifted_windows_alone():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import transformers
+from packaging import version
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
@@ -32,6 +33,14 @@ class DINOv2Family(Family):
     }
 
     native_version = "5.18"
+
+    def check_installed(self) -> None:
+        """See [`Family.check_installed`]; older versions of transformers have other names for the layers."""
+        if version.parse(transformers.__version__) < version.parse(self.native_version):
+            raise ImportError(
+                f"DINOv2 can be pruned with transformers >= {self.native_version}; installed is "
+                f"{transformers.__version__}. Upgrade with: pip install -U transformers."
+            )
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
@@ -154,10 +163,9 @@ class DINOv2Family(Family):
         """See [`Family.variants`]: the gated MLP of the giant, and for one backbone what it may put out."""
         if class_name != "Dinov2Backbone":
             return {"gated": {"use_swiglu_ffn": True}} if "WithRegisters" in class_name else {}
-        stages = ["stem", "stage1", "stage3"]
         return {
-            "tokens": {"out_features": stages, "reshape_hidden_states": False},
-            "raw": {"out_features": stages, "apply_layernorm": False},
+            "tokens": {"out_features": ["stem", "stage2"], "reshape_hidden_states": False},  # not of the last block
+            "raw": {"out_features": ["stem", "stage1", "stage3"], "apply_layernorm": False},
         }
 
 

@@ -85,8 +85,14 @@ class ViTFamily(Family):
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 12, MLP 96, 17 or 18 tokens."""
         config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
-        sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
-        return random_example(class_name, config_class, hidden_size=48, **{**sizes, **options})
+        sizes = {
+            "hidden_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 96,
+            "patch_size": 8,
+        }
+        return random_example(class_name, config_class, **{**sizes, **options})
 
     def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
         """See [`Family.variants`]."""
