@@ -5,14 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import transformers
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
-from . import models
-from .families import check_supported, class_name_of, family_of_source, short_names
+from .families import check_supported, class_name_of, family_of_source, our_classes, short_names
 from .file_names import EXPORT_NAME
 from .folders import recover_folder
 from .saved_fields import read_json
@@ -129,7 +127,7 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
     if family is not None:
         family.check_config(config, architecture)
     # No model that this package can prune needs code from its repository.
-    return getattr(models, architecture, None) or getattr(transformers, architecture)
+    return family.source_class(architecture) if family else our_classes()[architecture]
 
 
 def _config(model_class: type[PreTrainedModel], name: str, **options: Any) -> PretrainedConfig:

@@ -425,19 +425,23 @@ class SNPPruner:
         )
         if self._shares_model:
             self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
-        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        recovery = recover(
-            self.model,
-            dense,
-            chosen,
-            minutes=minutes,
-            output_dir=output_dir,
-            learning_rate=learning_rate,
-            seed=seed,
-            resume=resume,
-            write_history=lambda folder: write_history(folder, self.record),
-            **training_options,
-        )
+        before, weights = self.measurements, model_fingerprint(self.model)
+        self.measurements = before.after_training(weights)  # for the checkpoints
+        with put_back(self.model):
+            recovery = recover(
+                self.model,
+                dense,
+                chosen,
+                minutes=minutes,
+                output_dir=output_dir,
+                learning_rate=learning_rate,
+                seed=seed,
+                resume=resume,
+                write_history=lambda folder: write_history(folder, self.record),
+                **training_options,
+            )
+        if model_fingerprint(self.model) == weights:
+            self.measurements = before
         self.statistics = self.calibration_images = None  # of the weights before training
         return recovery
 

@@ -84,7 +84,7 @@ def untrained(model: SNPModel) -> SNPModel:
     """The same shape with random weights, started as the dense models of the demo were."""
     set_seed(0)
     model = type(model)(model.config)
-    if model.config.model_type == "snp_vit":
+    if model.base_model.embeddings.position_embeddings is not None:
         start_positions(model)
     return model.eval()
 

@@ -76,6 +76,10 @@ class Family(ABC):
         """
         return None
 
+    def source_class(self, class_name: str) -> type[PreTrainedModel]:
+        """The class of the sources of that name, one of `source_classes`; by default that of transformers."""
+        return getattr(transformers, class_name)
+
     def target_class(self, source: PreTrainedModel) -> type[PreTrainedModel]:
         """The class of ours that a source is converted to."""
         return self.source_classes[type(source).__name__]
@@ -165,7 +169,7 @@ class Family(ABC):
             ValueError: If there is none.
         """
         for name, ours in self.source_classes.items():
-            native = getattr(transformers, name)
+            native = self.source_class(name)
             if ours is model_class and native.config_class.model_type == native_model_type(self, config):
                 return native
         raise ValueError(f"transformers has no class for a {model_class.__name__} of the family {self.title}.")

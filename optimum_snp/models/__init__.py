@@ -51,6 +51,11 @@ SNPModel: TypeAlias = (
 )
 
 
+def has_classifier(model: PreTrainedModel) -> bool:
+    """Whether a model is one of ours that classifies images."""
+    return model._auto_class == "AutoModelForImageClassification"
+
+
 def build_like(
     source: PreTrainedModel,
     model_class: type,
@@ -103,4 +108,5 @@ __all__ = [
     "SNPViTForImageClassification",
     "SNPViTModel",
     "build_like",
+    "has_classifier",
 ]

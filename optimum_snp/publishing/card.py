@@ -18,6 +18,7 @@ from ..configuration import NATIVE_LAYOUT, SNP_LAYOUT
 from ..drawing import can_draw
 from ..families import family_of_model
 from ..file_names import CARD_NAME
+from ..models import has_classifier
 from ..plan.plan import PROJECTED, PruningPlan
 from ..record import ModelRecord
 from ..record.measurements import FINE_TUNED, Accuracy, Measurements
@@ -97,6 +98,7 @@ def write_card(
     layout: str = SNP_LAYOUT,
     repo_id: str | None = None,
     previous: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Writes `README.md` and `pictures/*.png` into the folder of a saved model.
 
@@ -114,10 +116,12 @@ def write_card(
         previous (`str`, *optional*):
             The card that this one replaces. What a person wrote around the generated part stays, and so do
             the fields of the metadata that a person may set, such as `license`, `language` and further tags.
+        weights (`str`, *optional*):
+            [`~optimum_snp.calibration.model_fingerprint`] of the model, where that is known already.
     """
     folder = Path(folder)
     plan = record.plan
-    weights = model_fingerprint(record.model)
+    weights = weights or model_fingerprint(record.model)
     measurements = record.measurements.of_weights(weights)
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
     title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(record)}" if plan else _family(record)
@@ -147,7 +151,7 @@ def write_card(
 
 
 def _metadata(record: ModelRecord, present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
-    task = "image-classification" if _has_classifier(record) else "image-feature-extraction"
+    task = "image-classification" if has_classifier(record.model) else "image-feature-extraction"
     results = [
         EvalResult(
             task_type=task,
@@ -179,10 +183,6 @@ def _family(record: ModelRecord) -> str:
     config = record.model.config
     names = f"{config._name_or_path} {record.origin.name} {record.origin.base_model}"
     return family_of_model(config).title_of(config, names)
-
-
-def _has_classifier(record: ModelRecord) -> bool:
-    return record.model._auto_class == "AutoModelForImageClassification"
 
 
 def _source(record: ModelRecord, repo_id: str | None) -> str:
@@ -240,7 +240,7 @@ def _usage(record: ModelRecord, name: str, layout: str) -> str:
 def _limits(record: ModelRecord, measurements: Measurements, present: list[Accuracy], weights: str) -> list[str]:
     plan = record.plan
     limits = []
-    if not present and _has_classifier(record):
+    if not present and has_classifier(record.model):
         limits.append(
             "The accuracy of these weights was not measured. Measure it on your own data before you rely on it."
         )
@@ -253,7 +253,7 @@ def _limits(record: ModelRecord, measurements: Measurements, present: list[Accur
         )
     if (
         plan
-        and not _has_classifier(record)
+        and not has_classifier(record.model)
         and any(width.kept == PROJECTED for step in plan.steps for width in step.widths)
     ):
         limits.append("`last_hidden_state` is rotated against that of the source model, and so are all hidden states.")

@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from ..data import SINGLE_LABEL, LabelMap, PixelStream, problem_type
 from ..devices import put_back
 from ..metrics import METRIC_NAMES, metric_of
-from ..models import SNPSwinForImageClassification, SNPViTForImageClassification
+from ..models import SNPModel, has_classifier
 from ..processes import process_state
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
@@ -37,7 +37,7 @@ class _UnsavedToken(str):
 
 
 def build_trainer(
-    model: SNPViTForImageClassification | SNPSwinForImageClassification,
+    model: SNPModel,
     args: TrainingArguments,
     train_dataset: Any = None,
     eval_dataset: Any = None,
@@ -58,7 +58,7 @@ def build_trainer(
     """Makes a Trainer for an image classifier.
 
     Args:
-        model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
+        model:
             The model to train or evaluate; the Trainer works on it in place.
         args (`TrainingArguments`):
             As for [`~transformers.Trainer`]; they stay as they are.
@@ -83,12 +83,18 @@ def build_trainer(
         ValueError: For a dataset or a teacher that cannot be used, a stream to train on of unknown length, or
             arguments that do not know the processes of this job.
     """
-    if not isinstance(model, (SNPViTForImageClassification, SNPSwinForImageClassification)):
+    if not has_classifier(model):
         raise TypeError(
             f"{type(model).__name__} has no classifier to train or evaluate. Start from a model with one, for example "
             "ViTForImageClassification."
         )
 
+    plugin = getattr(args, "deepspeed_plugin", None)
+    if plugin is not None and plugin.zero_stage == 3:
+        raise ValueError(
+            "DeepSpeed's ZeRO-3 leaves every process a part of the weights, and the model that it leaves behind would "
+            "be empty. Use ZeRO-2, or FSDP (docs/distributed.md)."
+        )
     process_state()  # raises if the arguments let the processes of this job lose each other
 
     # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.
@@ -219,7 +225,7 @@ def steps_of_stream(stream: Any, args: TrainingArguments) -> int:
 
 
 def evaluate_accuracy(
-    model: SNPViTForImageClassification | SNPSwinForImageClassification,
+    model: SNPModel,
     eval_dataset: Any,
     *,
     batch_size: int = 32,
@@ -228,7 +234,7 @@ def evaluate_accuracy(
     """The metrics of a model on a labelled dataset: top-1 and top-5 accuracy, where images have one class each.
 
     Args:
-        model ([`SNPViTForImageClassification`] or [`SNPSwinForImageClassification`]):
+        model:
             The model to evaluate.
         eval_dataset:
             A labelled dataset of any kind that [`optimum_snp.data.pixels`] lists.

@@ -190,7 +190,7 @@ def test_sizes_that_an_integer_mlp_ratio_cannot_give():
 
 def test_families_and_classes_without_a_plain_form():
     swin = convert(next(family for family in families() if family.title == "Swin").example("SwinModel"))
-    with pytest.raises(ValueError, match="Swin cannot be saved as a plain checkpoint .* Those of ViT, DeiT, DINOv2"):
+    with pytest.raises(ValueError, match=r"Swin cannot be saved as a plain checkpoint .* Those of ViT, DeiT, DINOv2"):
         native_config(swin.config, type(swin))
     backbone = pruned("Dinov2Backbone").model
     config = type(backbone.config).from_dict({**backbone.config.to_dict(), "stage_depths": [1, 1, 0, 1]})

@@ -17,8 +17,8 @@ from optimum_snp.families.timm.image_processor import build_image_processor
 
 if importlib.util.find_spec("timm") is None:
     pytest.skip("timm is not installed; `make test` runs this in an environment of its own", allow_module_level=True)
-import timm  # noqa: E402
-from timm.data import create_transform, resolve_data_config  # noqa: E402
+import timm
+from timm.data import create_transform, resolve_data_config
 
 
 FAMILY = next(family for family in families() if family.title == "timm")
@@ -65,7 +65,7 @@ def build(class_name=CLASSIFIER, **options):
     model = getattr(transformers, class_name)(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("gamma") or "norm" in name and name.endswith("weight"):
+            if name.endswith("gamma") or ("norm" in name and name.endswith("weight")):
                 parameter.copy_(1 + 0.2 * torch.randn_like(parameter))
             elif parameter.dim() < 2 or any(part in name for part in ("token", "pos_embed", "bias_table")):
                 parameter.copy_(0.2 * torch.randn_like(parameter))
@@ -199,7 +199,7 @@ def test_transforms_that_cannot_be_expressed(settings, message):
 
 def test_an_interpolation_that_is_drawn_by_chance():
     settings = resolve_data_config({"input_size": (3, 224, 224)}) | {"interpolation": "random"}
-    with pytest.raises(ValueError, match="interpolation of timm's eval transform is 'random', but .* 'bicubic'"):
+    with pytest.raises(ValueError, match=r"interpolation of timm's eval transform is 'random', but .* 'bicubic'"):
         build_image_processor(settings)
 
 

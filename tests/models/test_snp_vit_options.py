@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
 from optimum_snp import models
-from optimum_snp.models import SNPSwinConfig, SNPViTConfig, SNPViTModel
+from optimum_snp.models import SNPSwinConfig, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from optimum_snp.structure import describe
 
 from .comparison import VISION_SIZES, assert_same, images_of
 
@@ -35,6 +36,34 @@ def test_registers_follow_the_distillation_token():
     )
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_norm_behind_the_pooling(pooling):
+    """Computed anew from the tokens, which stay as the last block leaves them."""
+    torch.manual_seed(0)
+    options = {"num_labels": 3, "classifier_pooling": pooling}
+    model = SNPViTForImageClassification(SNPViTConfig(**VISION_SIZES, **options, norm_after_pooling=True)).eval()
+    torch.nn.init.normal_(model.snp_vit.layernorm.weight)
+    torch.nn.init.normal_(model.snp_vit.layernorm.bias)
+    images = images_of(24, 24)
+    outputs = model(images, output_hidden_states=True)
+    tokens = model.snp_vit(images).last_hidden_state
+    torch.testing.assert_close(tokens, outputs.hidden_states[-1])
+    pooled = tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(dim=1)
+    norm = model.snp_vit.layernorm
+    normed = F.layer_norm(pooled, pooled.shape[1:], norm.weight, norm.bias, norm.eps)
+    torch.testing.assert_close(outputs.logits, F.linear(normed, model.classifier.weight, model.classifier.bias))
+    usual = SNPViTForImageClassification(SNPViTConfig(**VISION_SIZES, **options)).eval()
+    usual.load_state_dict(model.state_dict())
+    same = torch.allclose(usual(images).logits, outputs.logits, atol=1e-6)
+    assert same == (pooling == "cls")  # of one token it makes no difference
+
+
+def test_a_norm_behind_the_pooling_is_pruned_with_a_classifier_only():
+    model = SNPViTModel(SNPViTConfig(**VISION_SIZES, norm_after_pooling=True))
+    with pytest.raises(ValueError, match="can only be pruned as an image classifier"):
+        describe(model)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -55,6 +84,12 @@ def test_registers_follow_the_distillation_token():
         ({"use_gated_mlp": None}, "use_gated_mlp must be True or False, got None"),
         ({"key_bias": "yes"}, "key_bias must be True, False or None, got 'yes'"),
         ({"classifier_pooling": "max"}, "classifier_pooling must be 'cls' or 'mean' or 'cls_mean', got 'max'"),
+        ({"norm_after_pooling": 1}, "norm_after_pooling must be True or False, got 1"),
+        ({"norm_after_pooling": True, "use_pooler": True}, "use_pooler is True, but norm_after_pooling norms one"),
+        (
+            {"norm_after_pooling": True, "classifier_pooling": "cls_mean"},
+            "classifier_pooling is 'cls_mean', but norm_after_pooling norms one vector",
+        ),
         ({"pooler_type": "mean"}, "pooler_type must be 'dense' or 'cls', got 'mean'"),
         (
             {"use_pooler": True, "pooler_type": "cls", "pooler_output_size": 7},

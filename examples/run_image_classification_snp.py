@@ -3,15 +3,15 @@ r"""Prunes an image classifier and fine-tunes it, in the manner of the examples 
 From a model to a smaller one that is saved, and pushed if asked: calibrate, plan, prune, fine-tune, evaluate. On a
 folder of images:
 
-    python scripts/run_image_classification_snp.py --model_name_or_path my/classifier \
+    python examples/run_image_classification_snp.py --model_name_or_path my/classifier \
         --train_dir my/images/train --validation_dir my/images/val --target_flops 0.5 --distill \
         --do_train --do_eval --num_train_epochs 20 --output_dir small
 
 The model knows the classes of the images; one for other classes gets a new classifier by --ignore_mismatched_sizes.
 
-The paper's setting on eight GPUs is scripts/slurm_8gpu.sh. All options of `transformers.TrainingArguments` are options
-of this script; with `--recipe` those that are not given come from the recipe. `--resume_from_checkpoint True` goes on
-from the last checkpoint of `--output_dir`, or starts where there is none.
+The paper's setting on eight GPUs is examples/slurm_8gpu.sh. All options of `transformers.TrainingArguments` are
+options of this script; with `--recipe` those that are not given come from the recipe. `--resume_from_checkpoint True`
+goes on from the last checkpoint of `--output_dir`, or starts where there is none.
 """
 
 import json

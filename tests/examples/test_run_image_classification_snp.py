@@ -15,16 +15,16 @@ from optimum_snp import SNPPruner
 from tests.helpers import build_source
 
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(SCRIPTS))
+    sys.path.insert(0, str(EXAMPLES))
     import run_image_classification_snp
 
     yield run_image_classification_snp
-    sys.path.remove(str(SCRIPTS))
+    sys.path.remove(str(EXAMPLES))
 
 
 @pytest.fixture

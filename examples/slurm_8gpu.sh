@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The paper's setting on eight GPUs: DeiT-Small on ImageNet, pruned once, 300 epochs, 2,048 images per step, no teacher.
 #
-#     sbatch scripts/slurm_8gpu.sh                                    # from the root of this repository
-#     RECIPE=deit-20 EXTRA="--distill" sbatch scripts/slurm_8gpu.sh   # the short one, with a teacher
+#     sbatch examples/slurm_8gpu.sh                                    # from the root of this repository
+#     RECIPE=deit-20 EXTRA="--distill" sbatch examples/slurm_8gpu.sh   # the short one, with a teacher
 #
 # ImageNet is gated: accept its terms on the Hub and log in (hf auth login), or name your own folders of its synsets:
 #
-#     EXTRA="--train_dir imagenet/train --validation_dir imagenet/val" DATASET= sbatch scripts/slurm_8gpu.sh
+#     EXTRA="--train_dir imagenet/train --validation_dir imagenet/val" DATASET= sbatch examples/slurm_8gpu.sh
 #
 # A job that is started again goes on from its last checkpoint.
 #SBATCH --job-name=optimum-snp
@@ -30,7 +30,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
 
 # Said again, since the srun of newer versions of Slurm does not take it from the job.
 # shellcheck disable=SC2086  # EXTRA is several words
-srun --cpus-per-task "$SLURM_CPUS_PER_TASK" accelerate launch --config_file scripts/accelerate_8gpu.yaml scripts/run_image_classification_snp.py \
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" accelerate launch --config_file examples/accelerate_8gpu.yaml examples/run_image_classification_snp.py \
     --model_name_or_path "$MODEL" \
     ${DATASET:+--dataset_name "$DATASET"} \
     --preset "$PRESET" \
