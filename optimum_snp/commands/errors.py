@@ -5,6 +5,8 @@ from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
+from ..data import ItemError
+
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -15,7 +17,7 @@ def is_for_the_user(error: BaseException) -> bool:
     That holds for what this package raises on purpose, by a `raise` of its own, and for files, disks and networks that
     fail, whoever says so. The same `ValueError` that arises in an expression, here or elsewhere, is a fault of ours.
     """
-    if isinstance(error, (OSError, HTTPError)):
+    if isinstance(error, (OSError, HTTPError, ItemError)):  # the last also of a worker, for which PyTorch raises it
         return True
     return isinstance(error, (ValueError, TypeError, ImportError, RuntimeError)) and _is_raised_here(error)
 
