@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
-from .families import check_supported, class_name_of, family_of_source, our_classes, short_names
+from .families import Family, check_supported, class_name_of, family_of_source, our_classes, short_names
 from .file_names import EXPORT_NAME
 from .folders import recover_folder
 from .saved_fields import read_json
@@ -169,7 +169,7 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
         ConnectionError: If the Hub does not say whether there is one.
     """
     name, options = resolve_name(name_or_path), hub_options(options)
-    files = [saved_file(name, file, **options) for file in ("preprocessor_config.json", "processor_config.json")]
+    files = [saved_file(name, file, **options) for file in _image_processor_files(name, **options)]
     if not any(files):
         logger.warning(f"{name_or_path} has no image processor that can be read; only pixel values work.")
         return None
@@ -182,6 +182,13 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
             f"The preprocessor_config.json of {name_or_path} describes no image processor: {error}. Mend or remove "
             "it, or pass image_processor=."
         ) from error
+
+
+def _image_processor_files(name: str, **options: Any) -> tuple[str, ...]:
+    """The files that may say how images are prepared."""
+    path = saved_file(name, "config.json", **options)
+    family = family_of_source(class_name_of(read_config(path))) if path else None
+    return family.image_processor_files if family else Family.image_processor_files
 
 
 def load_saved(kind: type[Saved], file_name: str, name_or_path: str | Path, **options: Any) -> Saved | None:

@@ -120,7 +120,7 @@ class SNPPruner:
         image_processor: BaseImageProcessor | None = None,
         **options: Any,
     ) -> "SNPPruner":
-        """Loads a model of a registered family (ViT, DeiT, Swin, DINOv2), or a model pruned before.
+        """Loads a model of a registered family (ViT, DeiT, Swin, DINOv2, timm), or a model pruned before.
 
         Args:
             model_name_or_path (`str`, `Path` or `PreTrainedModel`):
@@ -135,6 +135,7 @@ class SNPPruner:
             TypeError: If the object is no `PreTrainedModel`, or comes with options that only a name can use.
             ValueError: If the architecture is not supported (the message lists what is), a folder has no config.json,
                 a checkpoint lacks weights, or weights cannot be read: NaN, quantised, offloaded, or with adapters.
+            ImportError: If a package is missing that the model needs: timm for models of timm.
             OSError: If the Hub or the repository cannot be reached; from transformers.
         """
         if not isinstance(model_name_or_path, (str, Path)):
@@ -425,19 +426,23 @@ class SNPPruner:
         )
         if self._shares_model:
             self.model, self._shares_model = copy.deepcopy(self.model), False  # training changes it in place
-        self.measurements = self.measurements.after_training(model_fingerprint(self.model))
-        recovery = recover(
-            self.model,
-            dense,
-            chosen,
-            minutes=minutes,
-            output_dir=output_dir,
-            learning_rate=learning_rate,
-            seed=seed,
-            resume=resume,
-            write_history=lambda folder: write_history(folder, self.record),
-            **training_options,
-        )
+        before, weights = self.measurements, model_fingerprint(self.model)
+        self.measurements = before.after_training(weights)  # for the checkpoints
+        with put_back(self.model):
+            recovery = recover(
+                self.model,
+                dense,
+                chosen,
+                minutes=minutes,
+                output_dir=output_dir,
+                learning_rate=learning_rate,
+                seed=seed,
+                resume=resume,
+                write_history=lambda folder: write_history(folder, self.record),
+                **training_options,
+            )
+        if model_fingerprint(self.model) == weights:
+            self.measurements = before
         self.statistics = self.calibration_images = None  # of the weights before training
         return recovery
 

@@ -47,12 +47,13 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.75, 0.5, 0.3], help="of the FLOPs that remain")
     parser.add_argument("--num-calibration-samples", type=int, default=128)
+    parser.add_argument("--num-test-images", type=int, help="chosen at random (default: all)")
     parser.add_argument("--reconstruct", action="store_true", help="fit the blocks in sequence afterwards; takes long")
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     reports = []
     for folder in args.folders:
-        task = load_task(folder, args.num_calibration_samples)
+        task = load_task(folder, args.num_calibration_samples, args.num_test_images)
         report = {"task": folder.name, "dense_accuracy": accuracy(task.log_probabilities, task.labels), "rows": []}
         reports.append(report)
         logger.info(f"{folder.name}: dense {report['dense_accuracy']:.1%}")
@@ -65,8 +66,10 @@ def main() -> None:
                 args.output.write_text(json.dumps(reports, indent=2) + "\n")
 
 
-def load_task(folder: Path, num_samples: int) -> Task:
+def load_task(folder: Path, num_samples: int, num_test_images: int | None) -> Task:
     data = torch.load(folder / "data.pt", weights_only=True)
+    chosen = torch.randperm(len(data["x"]), generator=torch.Generator().manual_seed(0))[:num_test_images]
+    data |= {name: data[name][chosen] for name in ("x", "y")}
     pruner = SNPPruner.from_pretrained(folder / "model")
     images = {name: pixel_values(data[name], pruner) for name in ("calibration", "x")}
     whole_ratio = SNPPruner(as_dinov2(pruner.model))

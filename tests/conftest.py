@@ -42,6 +42,15 @@ def hub(monkeypatch, tmp_path):
         yield server
 
 
+DEVICES = {"cpu": lambda: True, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+
+
+@pytest.fixture(params=[name for name, is_there in DEVICES.items() if is_there()])
+def device(request):
+    """Each kind of device that the machine has."""
+    return request.param
+
+
 @pytest.fixture
 def source():
     """A random ViT classifier of transformers: 3 blocks, 4 heads, 17 tokens."""

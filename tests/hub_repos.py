@@ -139,7 +139,9 @@ class Repo:
         """What `HfApi.model_info` reads, with the sizes and ids of the files if `blobs` is set."""
         sha = self.resolve(revision)
         files = self.commits[sha].files
-        card = re.match(r"---\n(.*?\n)---", files["README.md"].data.decode() if "README.md" in files else "", re.S)
+        card = re.match(
+            r"---\n(.*?\n)---", files["README.md"].data.decode(errors="replace") if "README.md" in files else "", re.S
+        )
         header = card[1] if card else ""
         tags = re.search(r"^tags:\n((?: *- .*\n)+)", header, re.MULTILINE)
         return {

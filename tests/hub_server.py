@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,10 +41,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers a request of any method; a HEAD without the body."""
         hub, url = self.server.hub, urlsplit(self.path)
         size = int(self.headers.get("Content-Length", 0))
-        if hub.breaks_off(f"{self.command} {url.path}"):
+        fault = hub.fault(f"{self.command} {url.path}")
+        if fault == "break":
             self.rfile.read(size // 2)
             self.close_connection = True
             return
+        if fault is not None:
+            self.rfile.read(size)
+            return self.answer_wrongly(fault)
         self.body = self.rfile.read(size)
         self.query = {key: values[-1].lower() for key, values in parse_qs(url.query).items()}
         method = "GET" if self.command == "HEAD" else self.command
@@ -55,6 +60,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubError(HTTPStatus.NOT_FOUND, "Sorry, we can't find the page you are looking for.")
         except HubError as error:
             self.send(error.status, json.dumps({"error": str(error), **error.details}).encode(), JSON, error.headers)
+
+    def answer_wrongly(self, fault: str | int) -> None:
+        """Answers as what stands between a client and the Hub may."""
+        if fault == "slow":
+            time.sleep(self.server.hub.patience)
+            self.close_connection = True
+        elif fault == "html":
+            self.send(HTTPStatus.OK, b"<html><body>Sign in to this network</body></html>", "text/html")
+        else:
+            self.send(HTTPStatus(fault), b"<html>out of order</html>", "text/html")
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (the names that http.server looks for)
 
@@ -232,6 +247,7 @@ class HubServer:
         uploads: Large files that were uploaded, by the SHA-256 of their content.
         requests: The method and the path, with the query, of every request answered so far.
         url: The address of the server, for `HF_ENDPOINT`.
+        patience: Seconds after which an answer that is slow breaks off.
     """
 
     def __init__(
@@ -252,7 +268,8 @@ class HubServer:
         self.uploads: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.url = ""
-        self._broken, self._times = "", 0
+        self.patience = 1.0
+        self._faults: list[tuple[str, str | int]] = []
 
     def __enter__(self) -> "HubServer":
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -285,14 +302,29 @@ class HubServer:
 
     def break_off(self, request: str, times: int = 1) -> None:
         """Lets the server die in the middle of the next requests whose method and path match a pattern."""
-        self._broken, self._times = request, times
+        self.answer_with("break", request, times)
 
-    def breaks_off(self, request: str) -> bool:
-        """Whether the server dies in the middle of this request."""
-        if self._times and re.search(self._broken, request):
-            self._times -= 1
-            return True
-        return False
+    def answer_with(self, fault: str | int, request: str, times: int = 1) -> None:
+        """Lets something else answer the next requests whose method and path match a pattern.
+
+        Args:
+            fault (`str` or `int`):
+                `"break"`: nothing, in the middle of the request. `"slow"`: nothing in time. `"html"`: a page, as of a
+                network that wants one to sign in. A number: an error of that status.
+            request (`str`):
+                The pattern.
+            times (`int`):
+                How many; instead of all that were asked for before.
+        """
+        self._faults = [(request, fault)] * times
+
+    def fault(self, request: str) -> str | int | None:
+        """How this request is to fail, if it is."""
+        for index, (pattern, fault) in enumerate(self._faults):
+            if re.search(pattern, request):
+                del self._faults[index]
+                return fault
+        return None
 
     def user(self, authorization: str) -> User | None:
         """Whom the `Authorization` header of a request names.

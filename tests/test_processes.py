@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from optimum_snp import SNPPruner
+from optimum_snp import SNPPruner, processes
 from optimum_snp.calibration import model_fingerprint
 from optimum_snp.families import convert
 from optimum_snp.processes import process_state, run_on_main_process, tensors_of_main_process
@@ -19,6 +19,20 @@ def test_one_process_gives_the_result_and_raises_the_error():
     assert run_on_main_process(lambda: {"a": [1]}) == {"a": [1]}
     with pytest.raises(KeyError, match="b"):
         run_on_main_process(lambda: {"a": [1]}["b"])
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_whoever_leaves_tells_the_others(end, monkeypatch):
+    """Ctrl-C on the main process would leave the others waiting for half an hour."""
+    sent = []
+    monkeypatch.setattr(processes, "broadcast_object_list", lambda values: sent.append(values) or values)
+
+    def leave():
+        raise end("by Ctrl-C")
+
+    with pytest.raises(end):
+        run_on_main_process(leave)
+    assert sent == [[None, f"{end.__name__}: by Ctrl-C"]]
 
 
 def test_processes_that_do_not_know_each_other_are_refused(monkeypatch):

@@ -12,10 +12,12 @@ _PACKAGE = Path(__file__).parents[1]
 def is_for_the_user(error: BaseException) -> bool:
     """Whether the message of an error says all that its reader needs.
 
-    That holds for what this package raises on purpose, by a `raise` of its own, and for files, disks and networks that
-    fail, whoever says so. The same `ValueError` that arises in an expression, here or elsewhere, is a fault of ours.
+    That holds for what this package raises on purpose, by a `raise` or an error of its own, and for files, disks and
+    networks that fail, whoever says so. The same `ValueError` that arises in an expression, here or elsewhere, is a
+    fault of ours.
     """
-    if isinstance(error, (OSError, HTTPError)):
+    # Errors of this package's own kinds also come from a worker, for which PyTorch raises them.
+    if isinstance(error, (OSError, HTTPError)) or type(error).__module__.startswith(f"{_PACKAGE.name}."):
         return True
     return isinstance(error, (ValueError, TypeError, ImportError, RuntimeError)) and _is_raised_here(error)
 

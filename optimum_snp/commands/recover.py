@@ -7,6 +7,7 @@ Example:
 import argparse
 import dataclasses
 
+from ..folders import check_space
 from ..pruner import SNPPruner
 from ..publishing import check_save, choose_layout
 from .common import (
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> Result:
     output = check_save(args.output, overwrite=args.overwrite)
     pruner = SNPPruner.from_pretrained(args.model)
     layout = choose_layout(pruner.record, args.layout)
+    check_space(args.output, 4 * pruner.model.get_memory_footprint())  # a checkpoint has the optimizer's state, too
     recovery = pruner.recover(
         load_named_dataset(args.images, args.images_split),
         args.minutes,

@@ -37,6 +37,7 @@ class Family(ABC):
         short_names (`dict[str, str]`): Short names of well-known checkpoints, with their ids on the Hub.
         optional_modules (`tuple[str, ...]`): Modules of the base model that are left out (`None`) where a checkpoint
             has no weights for them.
+        image_processor_files (`tuple[str, ...]`): Files of a checkpoint that may say how images are prepared.
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
             pruned, with the reason.
         native_version (`str`, *optional*): The first version of transformers whose classes of this family read the
@@ -48,6 +49,7 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]]
     short_names: ClassVar[dict[str, str]] = {}
     optional_modules: ClassVar[tuple[str, ...]] = ()
+    image_processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
 

@@ -98,6 +98,7 @@ def write_card(
     layout: str = SNP_LAYOUT,
     repo_id: str | None = None,
     previous: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Writes `README.md` and `pictures/*.png` into the folder of a saved model.
 
@@ -115,10 +116,12 @@ def write_card(
         previous (`str`, *optional*):
             The card that this one replaces. What a person wrote around the generated part stays, and so do
             the fields of the metadata that a person may set, such as `license`, `language` and further tags.
+        weights (`str`, *optional*):
+            [`~optimum_snp.calibration.model_fingerprint`] of the model, where that is known already.
     """
     folder = Path(folder)
     plan = record.plan
-    weights = model_fingerprint(record.model)
+    weights = weights or model_fingerprint(record.model)
     measurements = record.measurements.of_weights(weights)
     present = [number for number in measurements.accuracies if number.stage == measurements.stage]
     title = repo_id.split("/")[-1] if repo_id else f"Pruned {_family(record)}" if plan else _family(record)

@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from ..file_names import CARD_NAME
-from ..folders import is_model_file
+from ..file_names import CARD_NAME, MEASUREMENTS_NAME
+from ..folders import is_model_file, scratch_folder
 from ..processes import run_on_main_process
 from ..record import ModelRecord
-from .model_folder import choose_layout, write_model
+from .model_folder import choose_layout, read_card, write_model
 
 
 logger = logging.getLogger(__name__)
@@ -160,8 +160,8 @@ def push_model(
     layout = choose_layout(record, layout)
     repo_id = check_push(repo_id, private=private, token=token, revision=revision, create_pr=create_pr, tags=tags)
     api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "model")
+    with scratch_folder() as temporary:
+        folder = temporary / "model"
         folder.mkdir()
         with _explained(repo_id):
             parent, theirs = _head(api, repo_id, revision)
@@ -172,7 +172,7 @@ def push_model(
             _add_tags(folder / CARD_NAME, tags)
         if not create_pr:
             make_branch(repo_id, private=private, token=token, revision=revision)
-        with _explained(repo_id, made=parent is None):
+        with _explained(repo_id, made=parent is None, outcome=lambda: _outcome(api, repo_id, revision, parent)):
             ours = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
             stale = [name for name in theirs if is_model_file(name) and name not in ours]
             commit = api.create_commit(
@@ -202,8 +202,19 @@ def _head(api: HfApi, repo_id: str, revision: str | None) -> tuple[str | None, l
     return commit, api.list_repo_files(repo_id, revision=commit)
 
 
-def _read_card(api: HfApi, repo_id: str, commit: str, folder: str) -> str:
-    return Path(api.hf_hub_download(repo_id, CARD_NAME, revision=commit, local_dir=folder)).read_text(encoding="utf-8")
+def _outcome(api: HfApi, repo_id: str, revision: str | None, parent: str | None) -> str:
+    """What became of a commit that nobody confirmed, as far as the Hub can tell."""
+    try:
+        commit, files = _head(api, repo_id, revision)
+    except (HTTPError, OSError, ValueError):
+        return f"Whether it arrived cannot be told: a push is one commit, so look at {api.endpoint}/{repo_id}."
+    if commit == parent or MEASUREMENTS_NAME not in files:
+        return "Nothing was pushed."
+    return f"{repo_id} has a new commit, {commit[:7]}, so that the push seems to have arrived."
+
+
+def _read_card(api: HfApi, repo_id: str, commit: str, folder: Path) -> str | None:
+    return read_card(Path(api.hf_hub_download(repo_id, CARD_NAME, revision=commit, local_dir=folder)))
 
 
 def _add_tags(path: Path, tags: list[str]) -> None:
@@ -213,7 +224,9 @@ def _add_tags(path: Path, tags: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
+def _explained(
+    repo_id: str, *, made: bool = False, outcome: Callable[[], str] = lambda: "Nothing was pushed."
+) -> Iterator[None]:
     """Turns the errors of the Hub's client into built-in ones that name the remedy.
 
     Args:
@@ -221,6 +234,8 @@ def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
             The repository.
         made (`bool`, *optional*, defaults to `False`):
             Whether it had to be made for this push. It is left there: what failed to push may fail to delete.
+        outcome (`Callable`, *optional*):
+            Tells what became of the push, where an error does not.
     """
     stays = f" The repository {repo_id} was made for this push and stays; pushing again fills it." if made else ""
     try:
@@ -238,10 +253,16 @@ def _explained(repo_id: str, *, made: bool = False) -> Iterator[None]:
             412: f"{repo_id} was changed by somebody else meanwhile. Push again.",
         }.get(status := error.response.status_code, f"The Hub refused the push to {repo_id}.")
         kind = PermissionError if status in (401, 403) else OSError
-        raise kind(f"{message} Nothing was pushed.{stays} ({error})") from error
+        became = outcome() if status >= 500 else "Nothing was pushed."
+        raise kind(f"{message} {became}{stays} ({error})") from error
+    except JSONDecodeError as error:
+        raise ConnectionError(
+            "What answered is not the Hub: a network that wants you to sign in first, or a proxy. Open a page in a "
+            f"browser, and check HF_ENDPOINT, then push again. {outcome()}{stays}"
+        ) from error
     # A RuntimeError is what uploads of large files end in, whatever stopped them.
     except (HTTPError, LocalEntryNotFoundError, RuntimeError) as error:
         raise ConnectionError(
             "The Hub cannot be reached, or broke off. Check the network and HF_ENDPOINT, then push again. A push is "
-            f"one commit: it arrived whole or not at all.{stays} ({type(error).__name__}: {error})"
+            f"one commit: it arrived whole or not at all. {outcome()}{stays} ({type(error).__name__}: {error})"
         ) from error

@@ -130,8 +130,9 @@ def write_model(
         record.model.save_pretrained(folder, **options)
     if record.image_processor is not None:
         record.image_processor.save_pretrained(folder)
-    write_history(folder, record, model_fingerprint(record.model))
-    write_card(folder, record, layout=layout, repo_id=repo_id, previous=previous_card)
+    weights = model_fingerprint(record.model)
+    write_history(folder, record, weights)
+    write_card(folder, record, layout=layout, repo_id=repo_id, previous=previous_card, weights=weights)
 
 
 def _loaded_again(record: ModelRecord, model: SNPModel) -> ModelRecord:

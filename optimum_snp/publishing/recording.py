@@ -14,6 +14,7 @@ from ..calibration import model_fingerprint
 from ..data import SINGLE_LABEL, problem_type
 from ..families import convert
 from ..loading import load_source
+from ..processes import run_on_main_process
 from ..random_images import random_images
 from ..record import ModelRecord
 from ..record.measurements import Accuracy, Latency, Stage
@@ -79,15 +80,27 @@ def record_accuracy(
 def record_latency(
     record: ModelRecord, original: str | Path | PreTrainedModel | None, *, batch_size: int, num_runs: int
 ) -> dict[str, float]:
-    """Measures a model and, in turn with it, the one that it was pruned from; see [`SNPPruner.measure_latency`]."""
+    """Measures a model and, in turn with it, the one that it was pruned from; see [`SNPPruner.measure_latency`].
+
+    One process measures while the others wait: they share the machine, and would slow each other down.
+    """
+    latencies = run_on_main_process(lambda: _measure(record, original, batch_size=batch_size, num_runs=num_runs))
+    for latency in latencies.values():
+        record.measurements.add(latency)
+    return {name: latency.seconds for name, latency in latencies.items()}
+
+
+def _measure(
+    record: ModelRecord, original: str | Path | PreTrainedModel | None, *, batch_size: int, num_runs: int
+) -> dict[str, Latency]:
     stages = {"model": record.measurements.stage}
     models = {"model": record.model}
     if original is not None:
         stages["original"], models["original"] = Stage(), _copy_of_original(original, record)
     seconds = measure_latency(models, random_images(record.model, batch_size), num_runs=num_runs)
     device = record.model.device
-    for name, stage in stages.items():
-        latency = Latency(
+    return {
+        name: Latency(
             stage=stage,
             weights=model_fingerprint(record.model) if name == "model" else "",
             seconds=seconds[name],
@@ -97,8 +110,8 @@ def record_latency(
             dtype=str(record.model.dtype).removeprefix("torch."),
             torch=torch.__version__,
         )
-        record.measurements.add(latency)
-    return seconds
+        for name, stage in stages.items()
+    }
 
 
 def _copy_of_original(original: str | Path | PreTrainedModel, record: ModelRecord) -> PreTrainedModel:

@@ -23,7 +23,7 @@ from transformers import TrainingArguments
 from ..calibration import CalibrationImages
 from ..models import SNPModel
 from ..processes import process_state, run_on_main_process
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.checkpoints import DivergedError, checkpoint_to_resume
 from .targets import with_targets
 from .trainer import RecoveryTrainer
 
@@ -172,8 +172,12 @@ def recover(
         metric_for_best_model="eval_loss",
         greater_is_better=False,
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    after = _evaluate(trainer)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        after = _evaluate(trainer)
+    except DivergedError as error:
+        logger.warning("%s", error)
+        after = {"loss": math.nan}
     if not after["loss"] < before["loss"]:
         logger.warning("No state of the training was closer to the dense model than its start, which is kept.")
         pruned.load_state_dict(weights)

@@ -23,6 +23,10 @@ from .whole import RNG_STATES, fault_of_checkpoint
 logger = logging.getLogger(__name__)
 
 
+class DivergedError(ValueError):
+    """A training whose weights have become NaN or infinite."""
+
+
 class CheckpointingTrainer(Trainer):
     """A [`~transformers.Trainer`] with plan and history in every checkpoint, and the state of the training last.
 
@@ -61,7 +65,7 @@ class CheckpointingTrainer(Trainer):
         """Saves the model, as in [`~transformers.Trainer`], and its history.
 
         Raises:
-            ValueError: As [`check_weights`].
+            DivergedError: As [`check_weights`].
         """
         self.check_weights()
         folder = Path(output_dir or self.args.output_dir)
@@ -76,14 +80,14 @@ class CheckpointingTrainer(Trainer):
         """Tells whether the training diverged.
 
         Raises:
-            ValueError: If a weight is NaN or infinite, on any process.
+            DivergedError: If a weight is NaN or infinite, on any process.
         """
         name = weight_not_finite(self.model)
         if not any_process(name is not None):
             return
         last = last_whole_checkpoint(self.args.output_dir)
         remedy = f"{last} is the last checkpoint before that" if last else "there is no checkpoint before that"
-        raise ValueError(
+        raise DivergedError(
             f"The training diverged: after {self.state.global_step} steps {name or 'a weight of another process'} is "
             f"NaN or infinite. Nothing of it is saved, and {remedy}. Train with a lower learning rate, or in float32."
         )

@@ -89,6 +89,12 @@ def build_trainer(
             "ViTForImageClassification."
         )
 
+    plugin = getattr(args, "deepspeed_plugin", None)
+    if plugin is not None and plugin.zero_stage == 3:
+        raise ValueError(
+            "DeepSpeed's ZeRO-3 leaves every process a part of the weights, and the model that it leaves behind would "
+            "be empty. Use ZeRO-2, or FSDP (docs/distributed.md)."
+        )
     process_state()  # raises if the arguments let the processes of this job lose each other
 
     # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.

@@ -1,6 +1,7 @@
 """Trainings that diverge, train nothing, or are resumed from checkpoints that are not whole."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainingArguments
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.training import checkpoint_to_resume
+from optimum_snp.training import build_trainer, checkpoint_to_resume
 
 
 def arguments(folder, **options):
@@ -133,3 +134,11 @@ def test_another_number_of_processes_is_said(run, tmp_path, caplog):
     (two / "rng_state.pth").rename(two / "rng_state_0.pth")
     assert checkpoint_to_resume(two.parent, True) == str(two)
     assert "was written by another number of processes than the 1 of this job" in caplog.text
+
+
+def test_weights_that_nobody_holds_whole_are_refused(pruner, pixel_values, tmp_path):
+    """ZeRO-3 leaves every process a part of the weights, and a save would write empty tensors."""
+    args = arguments(tmp_path)
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=3)
+    with pytest.raises(ValueError, match="ZeRO-3 leaves every process a part of the weights"):
+        build_trainer(pruner.model, args, pairs(pixel_values))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import transformers
-from packaging import version
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
@@ -33,14 +32,6 @@ class DINOv2Family(Family):
     }
 
     native_version = "5.18"
-
-    def check_installed(self) -> None:
-        """See [`Family.check_installed`]; older versions of transformers have other names for the layers."""
-        if version.parse(transformers.__version__) < version.parse(self.native_version):
-            raise ImportError(
-                f"DINOv2 can be pruned with transformers >= {self.native_version}; installed is "
-                f"{transformers.__version__}. Upgrade with: pip install -U transformers."
-            )
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""

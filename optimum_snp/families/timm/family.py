@@ -37,6 +37,7 @@ class TimmFamily(Family):
         "TimmWrapperModel": SNPViTModel,
         "TimmWrapperForImageClassification": SNPViTForImageClassification,
     }
+    image_processor_files = (*Family.image_processor_files, "config.json")
     native_version = ViTFamily.native_version
 
     def check_installed(self) -> None:
