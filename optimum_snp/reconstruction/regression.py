@@ -24,7 +24,7 @@ from ..processes import process_state
 _RESOLUTION_BITS = 36
 
 # Relative to the mean square of the inputs; far above the rounding of the sums.
-_LEAST_VARIANCE = 1e-6
+_LEAST_VARIANCE = 1e-7
 
 
 @dataclass

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..devices import put_back
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
@@ -39,7 +40,6 @@ from .token_weights import token_weights
 RIDGE = 0.1
 
 
-@torch.inference_mode()
 def reconstruct(
     dense: SNPModel,
     pruned: SNPModel,
@@ -61,15 +61,12 @@ def reconstruct(
         batches (`Iterable[torch.Tensor]`):
             Pixel values of this process, `[images, channels, height, width]`; the main process has some.
     """
-    state = process_state()
-    places = [(model, model.device, model.training) for model in (dense, pruned)]
-    for model, _, _ in places:
-        model.to(state.device).eval()
-    try:
-        _Reconstruction(dense, pruned, kept_blocks, directions, state.device).run(batches)
-    finally:
-        for model, device, training in places:
-            model.to(device).train(training)
+    device = process_state().device
+    with put_back(dense), put_back(pruned):
+        for model in (dense, pruned):
+            model.to(device).eval()  # not in inference mode: weights that moved there could never be trained again
+        with torch.inference_mode():
+            _Reconstruction(dense, pruned, kept_blocks, directions, device).run(batches)
 
 
 class _Reconstruction:

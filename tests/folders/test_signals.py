@@ -33,9 +33,12 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_wait_until_the_model_is_in_place(number, tmp_path, monkeypatch):
+def test_signals_wait_until_the_model_is_in_place(number, tmp_path, monkeypatch, request):
     make(tmp_path / "model")
     exchange = replacing.exchange
+    # A shell starts what it puts into the background with SIGINT ignored; here it ends things as at a terminal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupted(*folders):
         os.kill(os.getpid(), number)
