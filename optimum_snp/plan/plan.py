@@ -222,8 +222,10 @@ class PruningPlan:
         Raises:
             ValueError: If its sizes are others.
         """
-        found = stream_widths(config), block_sizes(config)
-        if ([width.after for width in self.widths], [block.after for block in self.kept_blocks]) != found:
+        # But for the scale of the scores, which a plain checkpoint has in the weights of its queries.
+        expected = [_sizes_of(block.after) for block in self.kept_blocks]
+        found = [_sizes_of(block) for block in block_sizes(config)]
+        if [width.after for width in self.widths] != stream_widths(config) or expected != found:
             raise ValueError("its sizes after pruning are not those of the model")
 
     def _check(self) -> None:
@@ -317,6 +319,10 @@ class PruningPlan:
                 f"parameters    {_change(first.parameters_before, self.parameters_after)}",
             ]
         return "\n".join(rows)
+
+
+def _sizes_of(block: dict[str, Any]) -> dict[str, Any]:
+    return {name: size for name, size in block.items() if name != "attention_scale"}
 
 
 def _read_part(kind: type, values: dict[str, Any], where: str) -> Any:
