@@ -10,7 +10,7 @@ INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constra
 VENV_OLDEST := .venv-oldest
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml).0
 
-.PHONY: demo test test-slow test-oldest quality format clean
+.PHONY: demo test test-slow test-exhaustive test-oldest quality format clean
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images
 	$(INSTALL) ".[demo,plots]"
@@ -21,8 +21,15 @@ test: environment $(VENV4)/installed $(VENVT)/installed  ## all tests but the sl
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
 	$(VENVT)/bin/python -m pytest -p tests.torchvision_operators tests/families/test_timm.py
 
+# What injects faults for minutes, and the contract of families at its full length, have a target of their own.
+EXHAUSTIVE := tests/faults tests/folders tests/families tests/publishing/test_hub_faults.py
+
 test-slow: environment $(VENV4)/installed  ## the slow tests
-	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow \
+		$(addprefix --ignore=,$(EXHAUSTIVE))
+
+test-exhaustive: environment $(VENV4)/installed  ## kills, fuzzing and the whole contract of families
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow $(EXHAUSTIVE)
 
 test-oldest: $(VENV_OLDEST)/installed  ## what rests on transformers, with the oldest version that is allowed
 	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" tests/data tests/families tests/models tests/training \
