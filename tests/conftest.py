@@ -1,5 +1,7 @@
 """Models, images and servers that many tests use: small, real, built here."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,15 @@ from tests.hub_server import HubServer
 
 # Small matrices: a second thread costs more than it brings, and the machine is shared.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """Commands that run in this process say what they read; the level that they set ends with the test."""
+    data_logger = logging.getLogger("optimum_snp.data")
+    level = data_logger.level
+    yield
+    data_logger.setLevel(level)
 
 
 @pytest.fixture
