@@ -16,8 +16,15 @@ from optimum_snp.calibration.moments import moment_hooks
 from optimum_snp.calibration.statistics import CalibrationStatistics
 from optimum_snp.families import convert
 from optimum_snp.structure import describe
-from tests.helpers import SOURCE_CLASSES, SWIN_CLASSES, build_source
+from tests.helpers import build_source
 
+
+CLASSES = (
+    "ViTForImageClassification",
+    "DeiTForImageClassificationWithTeacher",
+    "SwinForImageClassification",
+    "SwinBackbone",
+)
 
 _setup_privateuseone_for_python_backend("other")
 
@@ -43,10 +50,15 @@ def walk(class_name):
             ran.append("loss")
         structure = describe(model)
         statistics = CalibrationStatistics([{} for _ in structure.blocks])
-        moment_hooks(structure, model, statistics)
-        with torch.no_grad():
-            functional_call(model, state, (images,))
-        ran.append("moments")
+        for place in ("cpu", "other"):
+            hooks = moment_hooks(structure, model, statistics, place)
+            with torch.no_grad():
+                functional_call(model, state, (images,))
+            sums = [*statistics.blocks, *statistics.norms.values()]
+            assert {tensor.device.type for found in sums for tensor in found.values()} == {place}
+            for hook in hooks:
+                hook.remove()
+            ran.append(f"moments in {place}")
     return ran
 
 
@@ -61,5 +73,5 @@ def tells_devices_apart():
 
 
 if __name__ == "__main__":
-    found = {class_name: walk(class_name) for class_name in (*SOURCE_CLASSES, *SWIN_CLASSES)}
+    found = {class_name: walk(class_name) for class_name in CLASSES}
     print(json.dumps({"tells devices apart": tells_devices_apart(), **found}))

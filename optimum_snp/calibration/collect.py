@@ -17,7 +17,7 @@ from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
 from .fingerprint import model_fingerprint
 from .images import CalibrationImages, choose_images
-from .moments import complete_moments, moment_hooks
+from .moments import complete_moments, moment_hooks, place_of_sums
 from .sensitivities import add_sensitivities, start_sensitivities
 from .statistics import CalibrationStatistics
 
@@ -135,7 +135,7 @@ def _summing_hooks(
     structure: Structure, model: nn.Module, statistics: CalibrationStatistics, moments: bool
 ) -> Iterator[None]:
     """While open, every forward pass adds to `statistics`."""
-    handles = moment_hooks(structure, model, statistics) if moments else []
+    handles = moment_hooks(structure, model, statistics, place_of_sums(structure, model.device)) if moments else []
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         handles += _attention_hooks(block, model, sums)
         handles.append(_stream_hook(block.module, sums))
@@ -144,6 +144,8 @@ def _summing_hooks(
     finally:
         for handle in handles:
             handle.remove()
+    for sums in [*statistics.blocks, *statistics.norms.values()]:  # statistics are kept in main memory
+        sums.update({name: tensor.cpu() for name, tensor in sums.items()})
 
 
 def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:

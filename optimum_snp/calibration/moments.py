@@ -24,6 +24,7 @@ Source: our choice (docs/one-shot.md).
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..structure import Block, Norm, Structure
+from .shapes import shapes_of_sums
 from .statistics import CalibrationStatistics
 
 
@@ -48,6 +50,10 @@ _STRIP = 256
 ROUNDED_FROM = 256
 
 
+# Of what is free on a device, for sums that are kept there; the rest is for the passes of the images.
+SHARE_OF_MEMORY = 0.25
+
+
 class Scratch:
     """Memory for what is needed only for a moment, used again: taking it anew can take longer than the work on it."""
 
@@ -61,7 +67,26 @@ class Scratch:
         return self._values[: rows.numel()].view(rows.shape)
 
 
-def moment_hooks(structure: Structure, model: nn.Module, statistics: CalibrationStatistics) -> list[Any]:
+def place_of_sums(structure: Structure, device: torch.device) -> torch.device:
+    """Where second moments are summed: on the device of the model, if they take at most a quarter of its free memory.
+
+    Otherwise they are summed in main memory, which every batch of every layer then waits for. A device that has no
+    float64, or does not tell how much memory is free, sums there, too.
+    """
+    memory = getattr(torch.get_device_module(device), "mem_get_info", None) if device.type != "cpu" else None
+    if memory is None or device.type == "mps":
+        return torch.device("cpu")
+    shapes = shapes_of_sums(structure, moments=True, sensitivities=False).values()
+    size = sum(torch.float64.itemsize * math.prod(shape) for shape in shapes)
+    return device if size <= SHARE_OF_MEMORY * memory(device)[0] else torch.device("cpu")
+
+
+def moment_hooks(
+    structure: Structure,
+    model: nn.Module,
+    statistics: CalibrationStatistics,
+    place: torch.device | str = "cpu",
+) -> list[Any]:
     """Makes every forward pass of the model add its second moments to `statistics`, where they start from zero.
 
     Large moments hold only their upper triangle until [`complete_moments`].
@@ -73,16 +98,18 @@ def moment_hooks(structure: Structure, model: nn.Module, statistics: Calibration
             A model of our architecture.
         statistics ([`CalibrationStatistics`]):
             With one dict per block.
+        place (`torch.device` or `str`, *optional*, defaults to the CPU):
+            Where the sums are kept; see [`place_of_sums`].
 
     Returns:
         The handles of the hooks; remove them to stop.
     """
     handles, scratch = [], Scratch()
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        handles += _block_hooks(block, model, sums, scratch)
+        handles += _block_hooks(block, model, sums, scratch, place)
     for stream in structure.streams:
         for norm in stream.norms:
-            sums = statistics.norms[norm.name] = _start("", norm.chunks * stream.width)
+            sums = statistics.norms[norm.name] = _start("", norm.chunks * stream.width, place)
             handles.append(_norm_hook(norm, model.get_submodule(norm.name), sums, scratch))
     return handles
 
@@ -96,17 +123,17 @@ def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> A
     return module.register_forward_pre_hook(add)
 
 
-def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch) -> list[Any]:
+def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch, place: torch.device | str) -> list[Any]:
     heads, head_dim = block.num_attention_heads, block.qk_head_dim
     query, key, output, down = map(model.get_submodule, (block.query, block.key, block.output, block.down))
-    sums["query_num_tokens"] = _zeros()
-    sums["query_moment"] = _zeros(heads, head_dim, head_dim)
-    sums["key_moment"] = _zeros(heads, head_dim, head_dim)
-    sums |= _start("context_", output.in_features) | _start("mlp_", down.in_features)
+    sums["query_num_tokens"] = _zeros(place=place)
+    sums["query_moment"] = _zeros(heads, head_dim, head_dim, place=place)
+    sums["key_moment"] = _zeros(heads, head_dim, head_dim, place=place)
+    sums |= _start("context_", output.in_features, place) | _start("mlp_", down.in_features, place)
 
     def add(name: str, states: torch.Tensor) -> None:
         by_head = states.float().flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
-        sums[name] += (by_head.mT @ by_head).cpu()
+        sums[name] += (by_head.mT @ by_head).to(sums[name].device)
 
     def add_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         sums["query_num_tokens"] += output.shape[0] * output.shape[1]
@@ -136,9 +163,9 @@ def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Te
 
     Args:
         moment (`torch.Tensor` of shape `[channels, channels]`):
-            Float64, on the CPU, changed in place; what is below the diagonal is left in part.
+            Float64, where the sums are kept, changed in place; what is below the diagonal is left in part.
         total (`torch.Tensor` of shape `[channels]`):
-            Float64, on the CPU, changed in place.
+            Float64, beside it, changed in place.
         rows (`torch.Tensor` of shape `[n, channels]`):
             Of any floating dtype, on any device.
         scratch ([`Scratch`]):
@@ -150,12 +177,13 @@ def add_outer_products(moment: torch.Tensor, total: torch.Tensor, rows: torch.Te
     mean = rows.mean(dim=0)
     centred = torch.sub(rows, mean, out=scratch.empty_like(rows))
     # Float64 from here on, with what rounding of the mean left.
-    mean = mean.cpu().double() + centred.sum(dim=0).cpu().double() / len(rows)
+    place = moment.device
+    mean = mean.to(place).double() + centred.sum(dim=0).to(place).double() / len(rows)
     with _fast_products() if rows.shape[1] >= ROUNDED_FROM else contextlib.nullcontext():
         for start in range(0, rows.shape[1], _STRIP):
             stop = start + _STRIP
             strip = moment[start:stop, start:]
-            strip += (centred[:, start:stop].mT @ centred[:, start:]).cpu()
+            strip += (centred[:, start:stop].mT @ centred[:, start:]).to(place)
             strip.addr_(mean[start:stop], mean[start:], alpha=len(rows))
     total += len(rows) * mean
 
@@ -195,8 +223,9 @@ def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, tor
     return sums[f"{prefix}moment"] / count - torch.outer(mean, mean), mean
 
 
-def _start(prefix: str, size: int) -> Sums:
-    return {f"{prefix}num_tokens": _zeros(), f"{prefix}moment": _zeros(size, size), f"{prefix}sum": _zeros(size)}
+def _start(prefix: str, size: int, place: torch.device | str) -> Sums:
+    shapes = {"num_tokens": (), "moment": (size, size), "sum": (size,)}
+    return {f"{prefix}{name}": _zeros(*shape, place=place) for name, shape in shapes.items()}
 
 
 def _add(sums: Sums, prefix: str, rows: torch.Tensor, scratch: Scratch) -> None:
@@ -204,5 +233,5 @@ def _add(sums: Sums, prefix: str, rows: torch.Tensor, scratch: Scratch) -> None:
     add_outer_products(sums[f"{prefix}moment"], sums[f"{prefix}sum"], rows, scratch)
 
 
-def _zeros(*shape: int) -> torch.Tensor:
-    return torch.zeros(shape, dtype=torch.float64)
+def _zeros(*shape: int, place: torch.device | str) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=place)

@@ -1,6 +1,7 @@
 """The moments are those of activations that numpy computes from the weights and the hidden states."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import CalibrationStatistics, collect_statistics
-from optimum_snp.calibration.moments import ROUNDED_FROM, Scratch, add_outer_products
+from optimum_snp.calibration.moments import ROUNDED_FROM, Scratch, add_outer_products, place_of_sums
 from optimum_snp.families import convert
+from optimum_snp.structure import describe
 from tests.helpers import SWIN_CLASSES, build_source
 from tests.swin_reference import swin_reference
 
@@ -204,3 +206,20 @@ def test_without_moments_the_closed_forms_say_what_is_missing(source, pixel_valu
     with pytest.raises(ValueError, match="needs second moments"):
         pruner.plan(SNPConfig(method=method, qk_sparsity=0.5))
     pruner.prune(SNPConfig(method="snp", qk_sparsity=0.5))
+
+
+NUM_SUMS = 58_537  # of the source below, all of float64
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"), [(8 * NUM_SUMS * 4, "other"), (8 * NUM_SUMS * 4 - 8, "cpu"), (None, "cpu")]
+)
+def test_sums_are_kept_on_the_device_where_they_take_a_quarter_of_its_memory(free, expected, source, monkeypatch):
+    statistics = SNPPruner(source).calibrate(torch.zeros(1, 3, 32, 32), sensitivities=False)
+    sums = [*statistics.blocks, *statistics.norms.values()]
+    assert sum(tensor.numel() for found in sums for tensor in found.values()) == NUM_SUMS
+    module = SimpleNamespace() if free is None else SimpleNamespace(mem_get_info=lambda device: (free, 10**12))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    place = SimpleNamespace(type="other")
+    found = place_of_sums(describe(SNPPruner(source).model), place)
+    assert found.type == expected
