@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import HTTPError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
@@ -66,7 +65,9 @@ def load_source(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
         check_built(config, model_class, stored, where)
     try:
         source, report = model_class.from_pretrained(name, output_loading_info=True, use_safetensors=True, **options)
-    except (RuntimeError, SafetensorError) as error:  # sizes that differ, and tensors that are none
+    except OSError:
+        raise
+    except Exception as error:  # sizes that differ, tensors that are none, and values that nobody checked
         raise ValueError(f"{where} does not fit its weights: {error}") from error
     _check_unexpected(source, report["unexpected_keys"], name_or_path)
     missing = sorted(report["missing_keys"])

@@ -1,5 +1,6 @@
 """What calibration keeps of the images: float64 sums per block, small, additive over images and processes."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +124,7 @@ class CalibrationStatistics:
             numbers = {place for kind, place, _ in places.values() if kind == "blocks"}
             if not numbers or numbers != {str(number) for number in range(len(numbers))}:
                 raise ValueError(f"The statistics in {path} lack blocks.")
-            if metadata["num_blocks"] != str(len(numbers)) or not metadata["num_images"].isdigit():
+            if metadata["num_blocks"] != str(len(numbers)) or not re.fullmatch("[1-9][0-9]{0,17}", metadata["num_images"]):
                 raise ValueError(
                     f"The statistics in {path} do not say rightly how many blocks and images they are of."
                 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..file_names import EXPORT_NAME
 from ..packages import check_packages
+from ..saved_fields import check_types, read_json
 from .onnx import onnx_session
 from .openvino import openvino_request
 
@@ -75,8 +76,10 @@ class ExportedModel:
         if not path.is_file():
             raise ValueError(f"{folder} holds no exported model: it has no {EXPORT_NAME}.")
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path)
             exported = cls(**{**values, "check": Check(**values["check"])})
+            check_types(exported, str(path))
+            check_types(exported.check, str(path))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} describes no exported model that this version can read: {error}") from error
         if exported.file != FILE_NAMES.get(exported.format):
