@@ -45,6 +45,9 @@ def ridge_cholesky(moment: torch.Tensor, ridge: float) -> torch.Tensor:
             Positive semidefinite up to rounding, float64.
         ridge (`float`):
             What is added, relative to the mean of the diagonal. A matrix of zeros becomes the identity.
+
+    Raises:
+        ValueError: If the matrix is far from positive semidefinite, as in a file that somebody changed.
     """
     mean = moment.diagonal().mean()
     added = torch.where(mean > 0, ridge * mean, 1.0)
@@ -55,7 +58,10 @@ def ridge_cholesky(moment: torch.Tensor, ridge: float) -> torch.Tensor:
         return factor
     # Sums of float32 products can be indefinite by more than the ridge.
     values, vectors = torch.linalg.eigh(moment)
-    return torch.linalg.cholesky((vectors * (values.clamp_min(0) + added)) @ vectors.mT)
+    factor, failed = torch.linalg.cholesky_ex((vectors * (values.clamp_min(0) + added)) @ vectors.mT)
+    if failed:
+        raise ValueError("These second moments are not those of any activations. Calibrate again.")
+    return factor
 
 
 def root_and_inverse(moment: torch.Tensor, floor: float = 1e-9) -> tuple[torch.Tensor, torch.Tensor]:

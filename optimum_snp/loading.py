@@ -133,7 +133,11 @@ def source_class(name_or_path: str | Path, **options: Any) -> type[PreTrainedMod
 
 def _config(model_class: type[PreTrainedModel], name: str, **options: Any) -> PretrainedConfig:
     try:
-        return model_class.config_class.from_pretrained(name, **options)
+        config = model_class.config_class.from_pretrained(name, **options)
+        if not all(isinstance(label, str) for label in config.id2label.values()):
+            raise ValueError("the names in id2label must be texts")
+        config.to_json_string()  # what cannot be saved again is told now
+        return config
     except OSError:
         raise
     except Exception as error:  # whatever transformers makes of values that nobody checked

@@ -124,7 +124,9 @@ class CalibrationStatistics:
             numbers = {place for kind, place, _ in places.values() if kind == "blocks"}
             if not numbers or numbers != {str(number) for number in range(len(numbers))}:
                 raise ValueError(f"The statistics in {path} lack blocks.")
-            if metadata["num_blocks"] != str(len(numbers)) or not re.fullmatch("[1-9][0-9]{0,17}", metadata["num_images"]):
+            if metadata["num_blocks"] != str(len(numbers)) or not re.fullmatch(
+                "[1-9][0-9]{0,17}", metadata["num_images"]
+            ):
                 raise ValueError(
                     f"The statistics in {path} do not say rightly how many blocks and images they are of."
                 )
