@@ -16,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 from huggingface_hub.file_download import _CACHED_NO_EXIST
 from transformers import PretrainedConfig, PreTrainedModel
 
+from .models import MOST_PER_WEIGHT, SPARE_NUMBERS
 from .saved_fields import read_json
 
 
@@ -26,8 +27,9 @@ _MOST_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 
 # No vision model comes near; what is beyond only costs memory.
 _MOST_LAYERS, _MOST_LABELS, _LARGEST_SIZE = 1_000, 1_000_000, 100_000_000
-# A config may name heads that are missing in the file and are refused later; more is no model of these weights.
-_MOST_WEIGHTS_PER_STORED, _SPARE_WEIGHTS = 4, 10_000_000
+# Zero or less of these divides by zero in code that is no Python, which ends the process without a word.
+_POSITIVE = {"image_size", "patch_size", "window_size", "num_channels", "embed_dim", "hidden_size"}
+_POSITIVE |= {"num_attention_heads", "num_heads", "intermediate_size"}
 
 
 def saved_file(name: str, file_name: str, **hub_options: Any) -> Path | None:
@@ -92,6 +94,8 @@ def read_config(path: Path) -> dict[str, Any]:
             limit = _MOST_LABELS
         else:
             limit = _LARGEST_SIZE
+        if name in _POSITIVE and value <= 0:
+            raise ValueError(f"{path}: {name} is {value!r}, and must be positive.")
         if abs(value) > limit:
             raise ValueError(f"{path}: {name} is {value!r}, which no model has; at most {limit} can be.")
     return values
@@ -145,12 +149,14 @@ def check_built(config: PretrainedConfig, model_class: type[PreTrainedModel], nu
     """
     try:
         with torch.device("meta"):
-            expected = sum(weight.numel() for weight in model_class(config).parameters())
+            model = model_class(config)
     except Exception as error:  # whatever a model makes of numbers and names that nobody checked
         raise ValueError(f"{where} describes no {model_class.__name__} that can be built: {_told(error)}") from error
-    if expected > _MOST_WEIGHTS_PER_STORED * num_weights + _SPARE_WEIGHTS:
+    # It may name heads that are missing in the file, which is told later, and what is computed rather than stored.
+    expected = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if expected > MOST_PER_WEIGHT * num_weights + SPARE_NUMBERS:
         raise ValueError(
-            f"{where} describes a model of {expected:,} weights, but {num_weights:,} are stored beside it. One of the "
+            f"{where} describes a model of {expected:,} numbers, but {num_weights:,} are stored beside it. One of the "
             "two is of another model."
         )
 

@@ -20,11 +20,11 @@ ROOMS = (
     "presets",
     "version",
     "saved_fields",
-    "source_files",
     # what the user asks for
     "configuration",
     # models, and what is known of them
     "models",
+    "source_files",
     "structure",
     "random_images",
     "families",

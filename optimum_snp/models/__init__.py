@@ -41,6 +41,9 @@ SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassifi
 SNPSwinBackbone.register_for_auto_class("AutoBackbone")
 
 
+# What a config describes may be so much larger than the weights that are stored for it; more is a mistake.
+MOST_PER_WEIGHT, SPARE_NUMBERS = 4, 10_000_000
+
 SNPModel: TypeAlias = (
     SNPViTModel
     | SNPViTForImageClassification
@@ -76,11 +79,21 @@ def build_like(
             All of its weights.
         requires_grad (`Mapping[str, bool]`, *optional*):
             Whether weights are trained, by name; those that it does not name are. By default as `weights` say.
+
+    Raises:
+        ValueError: If what the model computes from its sizes alone, such as the masks of shifted windows for images
+            far too large, would take more memory than weights do.
     """
     config._attn_implementation = source.config._attn_implementation
     config._name_or_path = source.config._name_or_path
     with torch.device("meta"):  # all weights are given: to draw others first would only take time
         model = model_class(config)
+    num_computed = sum(buffer.numel() for buffer in model.buffers())
+    if num_computed > MOST_PER_WEIGHT * source.num_parameters() + SPARE_NUMBERS:
+        raise ValueError(
+            f"For images of {config.image_size} pixels this model would hold {num_computed:,} numbers beside its "
+            "weights. Give the image_size that it was trained for."
+        )
     if requires_grad is None:
         requires_grad = {name: weight.requires_grad for name, weight in weights.items()}
     copies = {

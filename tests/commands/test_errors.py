@@ -1,33 +1,43 @@
 """What is for the user to mend is told in one line; a fault of ours, and all with --debug, with its traceback."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import DeiTImageProcessorPil
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.commands import COMMANDS, main
 from tests.helpers import build_source
 
 
-@pytest.fixture
-def model(tmp_path, image_processor):
-    """A dense model of transformers."""
-    folder = tmp_path / "dense"
-    build_source("ViTForImageClassification").save_pretrained(folder)
-    image_processor.save_pretrained(folder)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A dense model of transformers, and one that this library pruned from it."""
+    folder = tmp_path_factory.mktemp("saved")
+    processor = DeiTImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+    pruner = SNPPruner(build_source("ViTForImageClassification"), processor)
+    build_source("ViTForImageClassification").save_pretrained(folder / "dense")
+    processor.save_pretrained(folder / "dense")
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=images)
+    pruner.save_pretrained(folder / "small")
     return folder
 
 
 @pytest.fixture
-def small(model, tmp_path, pixel_values):
+def model(saved, tmp_path):
+    """A dense model of transformers."""
+    return shutil.copytree(saved / "dense", tmp_path / "dense")
+
+
+@pytest.fixture
+def small(saved, tmp_path):
     """A model that this library pruned."""
-    pruner = SNPPruner.from_pretrained(model)
-    pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
-    pruner.save_pretrained(tmp_path / "small")
-    return tmp_path / "small"
+    return shutil.copytree(saved / "small", tmp_path / "small")
 
 
 def message_of(*arguments):
@@ -121,6 +131,8 @@ def test_pickled_weights_alone(model, image_folder):
         ({"num_attention_heads": 3 * 10**8}, "num_attention_heads is 300000000, which no model has"),
         ({"intermediate_size": 10**8}, "describes a model of"),
         ({"image_size": 10**7}, "describes a model of"),
+        ({"patch_size": 0}, "patch_size is 0, and must be positive"),
+        ({"num_attention_heads": -4}, "num_attention_heads is -4, and must be positive"),
         ({"architectures": "ViTModel"}, "architectures must be a list of names"),
     ],
 )
@@ -128,6 +140,32 @@ def test_configs_that_do_not_fit(change, expected, model, image_folder):
     path = model / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert expected in evaluate(model, image_folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image_size": 0}, "image_size is 0, and must be positive"),
+        ({"image_size": [32, -4]}, "image_size is -4, and must be positive"),
+        ({"window_size": 0}, "window_size is 0, and must be positive"),
+        ({"image_size": 10_000}, "For images of 10000 pixels this model would hold"),  # only masks are as large
+    ],
+)
+def test_sizes_of_a_swin_that_no_weight_tells(change, expected, image_folder, tmp_path, image_processor):
+    build_source("SwinForImageClassification").save_pretrained(tmp_path / "swin")
+    image_processor.save_pretrained(tmp_path / "swin")
+    path = tmp_path / "swin" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert expected in evaluate(tmp_path / "swin", image_folder)
+
+
+def test_a_pruned_swin_for_images_far_too_large(image_folder, tmp_path, image_processor):
+    SNPPruner(build_source("SwinForImageClassification"), image_processor).save_pretrained(tmp_path / "swin")
+    path = tmp_path / "swin" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_size": 10_000}))
+    assert (
+        "config.json" in (message := evaluate(tmp_path / "swin", image_folder)) and "describes a model of" in message
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Hostile files, drawn by seed: values of JSON replaced, removed or nested; bytes of any file changed or cut off."""
 
+import copy
 import json
 import random
 
@@ -87,5 +88,5 @@ def _change_value(values, generator):
         elif way < 0.35 and isinstance(child, (int, float)) and not isinstance(child, bool):
             place[key] = child * generator.choice([-1, 2, 1000, 10**7]) + generator.choice([0, 1])
         else:
-            place[key] = generator.choice(HOSTILE)
+            place[key] = copy.deepcopy(generator.choice(HOSTILE))  # a later change may go inside
         return
