@@ -33,6 +33,7 @@ REMOVALS = ("head_sparsity", "dropped_blocks")
 # What these say where the budget is to choose.
 AUTO = "auto"
 _LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
 _MINIMUM_SIZES = ("minimum_qk_head_dim", "minimum_v_head_dim", "minimum_intermediate_size", "minimum_hidden_size")
 
 
@@ -201,6 +202,8 @@ class SNPConfig:
             _positive_integer(name, getattr(self, name))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed!r}.")
         gamma = self.num_singular_directions
         if isinstance(gamma, float):
             if not 0 < gamma <= 1:

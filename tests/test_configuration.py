@@ -39,6 +39,7 @@ def test_share_of_one_block_out_of_range():
             "dropped_blocks and frozen_blocks both name 2",
         ),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 10**20}, "seed must be at most 4294967295, got 100000000000000000000"),
     ],
 )
 def test_values_out_of_range(options, message):

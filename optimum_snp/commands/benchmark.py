@@ -17,6 +17,7 @@ from ..configuration import LATENCY_BACKENDS
 from ..drawing import can_draw
 from ..folders import check_file
 from .common import Result, short_names
+from .numbers import count
 
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=["fp32"], help="what is computed in (default: fp32)"
     )
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8], metavar="N", help="default: 1 8")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1], metavar="N", help="of the CPU (default: 1)")
+    parser.add_argument("--batch-sizes", nargs="+", type=count, default=[1, 8], metavar="N", help="default: 1 8")
+    parser.add_argument("--threads", nargs="+", type=count, default=[1], metavar="N", help="of the CPU (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda (default: %(default)s)")
     parser.add_argument(
         "--num-runs", type=int, default=30, metavar="N", help="timed passes of each (default: %(default)s)"

@@ -8,6 +8,7 @@ import argparse
 
 from ..demo import DENSE_MODELS, run_demo
 from .common import Result
+from .numbers import seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 98 %%)"
     )
     parser.add_argument("--finetune-epochs", type=int, default=4, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -20,6 +20,7 @@ from .common import (
     metric_lines,
     reading_options,
 )
+from .numbers import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     add_dataset_arguments(parser, "dataset", "labelled images", required=True, split="train")
     add_reading_arguments(parser, labels=True)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--update-card",
         action="store_true",

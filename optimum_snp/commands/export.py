@@ -20,6 +20,7 @@ from .common import (
     load_named_dataset,
     reading_options,
 )
+from .numbers import count, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: PyTorch's)")
     images = parser.add_argument_group("images for int8, and to compare with PyTorch on (else random ones)")
     add_dataset_arguments(images, "calibration-dataset", "unlabelled images", required=False, split="train")
-    images.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
-    images.add_argument("--seed", type=int, default=42, metavar="N", help="of their choice (default: %(default)s)")
+    images.add_argument("--num-samples", type=count, default=64, metavar="N", help="how many (default: %(default)s)")
+    images.add_argument("--seed", type=seed, default=42, metavar="N", help="of their choice (default: %(default)s)")
     add_reading_arguments(images, labels=False, workers=False)
 
 

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from .common import (
     reading_options,
     save_or_rescue,
 )
+from .numbers import count, not_negative, positive, seed
 
 
 logger = logging.getLogger(__name__)
@@ -71,10 +73,10 @@ def _add_training_arguments(group: Any) -> None:
     )
     group.add_argument("--epochs", dest="num_train_epochs", type=float, metavar="N", help=text("num_train_epochs"))
     group.add_argument("--max-steps", type=int, metavar="N", help="steps instead of epochs")
-    group.add_argument("--batch-size", type=int, default=32, metavar="N", help="per device (default: %(default)s)")
-    group.add_argument("--learning-rate", type=float, metavar="X", help=text("learning_rate"))
-    group.add_argument("--weight-decay", type=float, metavar="X", help=text("weight_decay"))
-    group.add_argument("--seed", type=int, default=42, metavar="N", help="default: %(default)s")
+    group.add_argument("--batch-size", type=count, default=32, metavar="N", help="per device (default: %(default)s)")
+    group.add_argument("--learning-rate", type=positive, metavar="X", help=text("learning_rate"))
+    group.add_argument("--weight-decay", type=not_negative, metavar="X", help=text("weight_decay"))
+    group.add_argument("--seed", type=seed, default=42, metavar="N", help="default: %(default)s")
     group.add_argument(
         "--training-arguments", metavar="FILE", help="JSON file with further fields of transformers.TrainingArguments"
     )
@@ -178,7 +180,7 @@ def _distillation(args: argparse.Namespace) -> DistillationConfig | None:
 def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> TrainingArguments:
     given = {name: getattr(args, name) for name in (*_SCHEDULE, "max_steps") if getattr(args, name) is not None}
     for name in ("num_train_epochs", "max_steps"):
-        if given.get(name, 1) <= 0:
+        if not 0 < given.get(name, 1) < math.inf:
             raise ValueError(
                 f"--{name.removeprefix('num_train_').replace('_', '-')} must be above 0, got {given[name]}."
             )

@@ -30,6 +30,7 @@ from .common import (
     reading_options,
     save_or_rescue,
 )
+from .numbers import count
 
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images = parser.add_argument_group("calibration images")
     add_dataset_arguments(images, "dataset", "unlabelled images to calibrate on", required=False, split="train")
     add_reading_arguments(images, labels=False)
-    images.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
+    images.add_argument("--batch-size", type=count, default=16, metavar="N", help="default: %(default)s")
     images.add_argument("--statistics", metavar="FILE", help="statistics saved before, instead of a dataset")
     images.add_argument("--save-statistics", metavar="FILE", help="save the statistics for another plan")
     recipe = parser.add_argument_group("what to remove")

@@ -20,6 +20,7 @@ from .common import (
     load_named_dataset,
     save_or_rescue,
 )
+from .numbers import count, positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_layout_argument(parser)
     add_dataset_arguments(parser, "images", "unlabelled images", required=True, split="train")
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
-    parser.add_argument("--minutes", type=float, default=5.0, metavar="X", help="of training (default: %(default)s)")
     parser.add_argument(
-        "--num-samples", type=int, default=1024, metavar="N", help="images to use (default: %(default)s)"
+        "--minutes", type=positive, default=5.0, metavar="X", help="of training (default: %(default)s)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per step and device (default: %(default)s)"
+        "--num-samples", type=count, default=1024, metavar="N", help="images to use (default: %(default)s)"
     )
-    parser.add_argument("--learning-rate", type=float, metavar="X", help="instead of trial steps at several")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--batch-size", type=count, default=32, metavar="N", help="images per step and device (default: %(default)s)"
+    )
+    parser.add_argument("--learning-rate", type=positive, metavar="X", help="instead of trial steps at several")
+    parser.add_argument("--seed", type=seed, default=42, metavar="N", help="default: %(default)s")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is precise enough")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint, or start as long as there is none"

@@ -18,6 +18,7 @@ from .common import (
     reading_options,
     short_names,
 )
+from .numbers import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "evaluate", "labelled images to measure the accuracy of every model on", required=False, split="train"
     )
     add_reading_arguments(parser, labels=True)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -233,10 +233,31 @@ def test_a_table_among_the_images(model, image_folder):
     assert str(end.value).startswith("error: ")
 
 
-@pytest.mark.parametrize("option", [("--epochs", 0), ("--epochs", -1), ("--max-steps", 0)])
+@pytest.mark.parametrize("option", [("--epochs", 0), ("--epochs", -1), ("--epochs", "nan"), ("--max-steps", 0)])
 def test_trainings_that_train_nothing(option, model, image_folder, tmp_path):
     where = ["--train-dataset", image_folder, "--output", tmp_path / "out"]
     assert f"{option[0]} must be above 0, got {option[1]}" in message_of("finetune", model, *where, *option)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "expected"),
+    [
+        ("prune", ("--batch-size", 0), "must be at least 1, got 0"),
+        ("evaluate", ("--batch-size", -1), "must be at least 1, got -1"),
+        ("report", ("--batch-size", "many"), "must be a whole number, got 'many'"),
+        ("benchmark", ("--threads", 0), "must be at least 1, got 0"),
+        ("finetune", ("--learning-rate", "nan"), "must be above 0 and finite, got nan"),
+        ("finetune", ("--weight-decay", -1), "must be at least 0 and finite, got -1"),
+        ("recover", ("--minutes", "inf"), "must be above 0 and finite, got inf"),
+        ("recover", ("--seed", 2**32), "must be at least 0 and at most 4294967295, got 4294967296"),
+        ("export", ("--num-samples", 0), "must be at least 1, got 0"),
+    ],
+)
+def test_numbers_that_mean_nothing(command, option, expected, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "model", *map(str, option)])
+    assert end.value.code == 2
+    assert f"{option[0]}: {expected}" in capsys.readouterr().err.replace("/--batch-sizes", "")
 
 
 @pytest.mark.parametrize("command", ["prune", "finetune"])
