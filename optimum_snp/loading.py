@@ -37,7 +37,9 @@ def resolve_name(name_or_path: str | Path) -> str:
 
 
 def check_path(name_or_path: str | Path) -> None:
-    """Raises a `ValueError` for what can only be a path, such as `./small`, where there is nothing."""
+    """Raises a `ValueError` for what can only be a path, such as `./small`, where nothing is, and for no name."""
+    if not str(name_or_path):
+        raise ValueError("The name of the model is empty. Name a folder or a Hub id.")
     if str(name_or_path).startswith((".", "~", "/")) and not Path(name_or_path).expanduser().exists():
         raise ValueError(f"There is no folder {name_or_path}.")
 

@@ -140,8 +140,10 @@ def load_named_dataset(
     """A folder of images, or a dataset of the Hub; of the latter, if asked, only what is read is downloaded.
 
     Raises:
-        ValueError: If there is no such split, or a folder holds no image.
+        ValueError: If there is no such split, a folder holds no image, or the name is empty.
     """
+    if not name:
+        raise ValueError("The name of the dataset is empty. Name a folder or a Hub id.")
     if Path(name).exists():
         return load_image_folder(name, split)
     return datasets.load_dataset(name, split=split, streaming=streaming)

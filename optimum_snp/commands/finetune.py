@@ -17,10 +17,12 @@ import datasets
 import torch
 from transformers import TrainingArguments
 
+from ..configuration import LARGEST_SEED
 from ..folders import check_space
 from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_push, check_save, choose_layout
+from ..saved_fields import check_types
 from ..training import DistillationConfig, Recipe, list_checkpoints
 from ..training.distillation import KINDS, TEACHER_DTYPES
 from ..training.recipes import PARTS, RECIPES
@@ -46,6 +48,21 @@ from .numbers import count, not_negative, positive, seed
 logger = logging.getLogger(__name__)
 
 # Options that a recipe has values for, too; given ones overrule it.
+# What JSON files may say that PyTorch or NumPy stop at, or worse, compute with.
+_RANGES = {
+    "learning_rate": (0, 1e30),
+    "weight_decay": (0, 1e30),
+    "adam_beta1": (0, 0.999999999),
+    "adam_beta2": (0, 0.999999999),
+    "adam_epsilon": (0, 1),
+    "max_grad_norm": (0, 1e30),
+    "label_smoothing_factor": (0, 1),
+    "per_device_train_batch_size": (1, 10**9),
+    "per_device_eval_batch_size": (1, 10**9),
+    "gradient_accumulation_steps": (1, 10**9),
+    "dataloader_num_workers": (0, 10**4),
+    "seed": (0, LARGEST_SEED),
+}
 _SCHEDULE = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "weight_decay": 0.05}
 
 
@@ -200,9 +217,20 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
     # Beside the output, since saving replaces it as a whole.
     checkpoints = str(output.with_name(f"{output.name}-checkpoints"))
     try:
-        return (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
-    except (ValueError, TypeError) as error:  # of transformers, for values that do not go together
+        arguments = (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
+        _check_numbers(arguments)
+        return arguments
+    except (ValueError, TypeError) as error:  # of transformers, too, for values that do not go together
         raise ValueError(f"These training arguments cannot be used: {error}") from error
+
+
+def _check_numbers(arguments: TrainingArguments) -> None:
+    """Refuses before the work what PyTorch and NumPy would refuse at the first step."""
+    check_types(arguments, "TrainingArguments")
+    for name, (least, most) in _RANGES.items():
+        value = getattr(arguments, name)
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be from {least} to {most}, got {value}.")
 
 
 def _further_arguments(path: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ImageTree:
                     self.others += folder.others
                     if folder.images or folder.folders:
                         self.folders[entry.name] = folder
-            elif os.path.splitext(entry.name)[1].casefold() in IMAGE_ENDINGS:
+            elif os.path.splitext(entry.name)[1].casefold() in IMAGE_ENDINGS and not _is_special(entry):
                 self.images.append(Path(entry.path))
             else:
                 self.others[os.path.splitext(entry.name)[1].casefold() or "no ending"] += 1
@@ -78,3 +78,8 @@ class ImageTree:
     def all_images(self) -> list[Path]:
         """Those of the folder and of all below it."""
         return [*self.images, *(image for folder in self.folders.values() for image in folder.all_images())]
+
+
+def _is_special(entry: os.DirEntry) -> bool:
+    """Whether an entry is a pipe, a socket or a device: to read one may never end. A link to nothing is told later."""
+    return not entry.is_file() and os.path.exists(entry.path)

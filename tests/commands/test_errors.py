@@ -260,6 +260,37 @@ def test_numbers_that_mean_nothing(command, option, expected, capsys):
     assert f"{option[0]}: {expected}" in capsys.readouterr().err.replace("/--batch-sizes", "")
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ('{"learning_rate": "fast"}', "learning_rate cannot be 'fast'"),
+        ('{"learning_rate": NaN}', "learning_rate cannot be nan"),
+        ('{"num_train_epochs": "x"}', "num_train_epochs cannot be 'x'"),
+        ('{"seed": -5}', "seed must be from 0 to 4294967295, got -5"),
+        ('{"per_device_train_batch_size": 0}', "per_device_train_batch_size must be from 1"),
+        ('{"gradient_accumulation_steps": 0}', "gradient_accumulation_steps must be from 1"),
+        ('{"adam_beta1": 5}', "adam_beta1 must be from 0"),
+        ('{"optim": "nope"}', "nope is not a valid OptimizerNames"),
+    ],
+)
+def test_training_arguments_that_cannot_be_used(values, expected, model, image_folder, tmp_path):
+    (tmp_path / "arguments.json").write_text(values)
+    options = ["--train-dataset", image_folder, "--output", tmp_path / "out"]
+    message = message_of("finetune", model, *options, "--training-arguments", tmp_path / "arguments.json")
+    assert "These training arguments cannot be used: " in message and expected in message
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "../x", "me/"])
+def test_names_that_the_hub_cannot_have(repo_id, small):
+    assert repo_id in message_of("push", small, repo_id)
+
+
+def test_empty_names(model, image_folder):
+    """As a variable of the shell that is not set gives them: the working directory is not meant."""
+    assert "The name of the model is empty" in evaluate("", image_folder)
+    assert "The name of the dataset is empty" in evaluate(model, "")
+
+
 @pytest.mark.parametrize("command", ["prune", "finetune"])
 def test_the_source_is_not_written_over(command, model, image_folder):
     before = {path: path.read_bytes() for path in model.iterdir()}

@@ -135,6 +135,18 @@ def test_links_are_followed_and_loops_end(tmp_path):
     assert len([item["image"] for item in dataset]) == 3
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipes_and_devices_are_no_images(tmp_path, caplog):
+    """To open a pipe waits for somebody who writes to it."""
+    caplog.set_level(logging.INFO)
+    root = build(tmp_path / "root", "cat/1.png", "dog/2.png")
+    os.mkfifo(root / "dog" / "pipe.png")
+    (root / "dog" / "linked.png").symlink_to(root / "dog" / "pipe.png")
+    (root / "dog" / "zeros.png").symlink_to("/dev/zero")
+    assert found(load_image_folder(root)) == {str(root / "cat" / "1.png"): "cat", str(root / "dog" / "2.png"): "dog"}
+    assert "Other files were left out: 3 .png" in caplog.text
+
+
 def test_endings_of_any_case_and_ones_that_lie(tmp_path):
     build(tmp_path, "cat/1.PNG", "cat/2.JPeG", "cat/3.bmp", "dog/4.jpg")  # all of them are PNG inside
     dataset = load_image_folder(tmp_path)
