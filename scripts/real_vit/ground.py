@@ -22,8 +22,8 @@ class Ground:
 
     Attributes:
         dense: The dense model in our architecture.
-        calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8; decisions are made on the
-            second, which no method sees.
+        calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8, of different pictures;
+            decisions are made on the second, which no method sees.
         test, labels (`torch.Tensor`): To report on.
     """
 
@@ -44,7 +44,7 @@ class Outputs:
 
 
 def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
-    """Reads one task.
+    """Reads one task; about `num_held_out` of its unlabelled images are held out, by the pictures that they show.
 
     Raises:
         FileNotFoundError: If it was not prepared.
@@ -53,10 +53,14 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
         raise FileNotFoundError(f"There is no task in {folder / name}. Run scripts/prepare_real_vit.py first.")
     data = torch.load(folder / name / "data.pt", weights_only=True)
     source = AutoModelForImageClassification.from_pretrained(folder / name / "model").eval()
-    images = data["calibration"]
-    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(len(data["calibration"]), generator=generator)
+    images, pictures = data["calibration"][order], data["pictures"][order]
+    all_pictures = pictures.unique()
+    chosen = torch.randperm(len(all_pictures), generator=generator)[: len(all_pictures) * num_held_out // len(images)]
+    is_held_out = torch.isin(pictures, all_pictures[chosen])
     return Ground(
-        name, convert(source), images[num_held_out:], images[:num_held_out], test=data["x"], labels=data["y"]
+        name, convert(source), images[~is_held_out], images[is_held_out], test=data["x"], labels=data["y"]
     )
 
 
