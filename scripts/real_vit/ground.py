@@ -59,9 +59,7 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
     all_pictures = pictures.unique()
     chosen = torch.randperm(len(all_pictures), generator=generator)[: len(all_pictures) * num_held_out // len(images)]
     is_held_out = torch.isin(pictures, all_pictures[chosen])
-    return Ground(
-        name, convert(source), images[~is_held_out], images[is_held_out], test=data["x"], labels=data["y"]
-    )
+    return Ground(name, convert(source), images[~is_held_out], images[is_held_out], test=data["x"], labels=data["y"])
 
 
 @torch.inference_mode()

@@ -38,6 +38,14 @@ def test_heads_and_blocks(blocks, expected, model, image_folder, tmp_path, capsy
     assert sum(block.after is None for block in plan.blocks) == (1 if blocks != "0,2" else 2)
 
 
+def test_prune_for_some_classes(model, image_folder, tmp_path, capsys):
+    options = ["--output", tmp_path / "small", "--mlp-sparsity", 0.5]
+    run(capsys, "prune", model, "--dataset", image_folder, "--classes", 3, 1, *options, "--json")
+    assert SNPPruner.from_pretrained(tmp_path / "small").model.config.num_labels == 2
+    with pytest.raises(SystemExit, match="--classes chooses images to calibrate on, so it needs --dataset"):
+        run(capsys, "prune", model, "--statistics", "sums", "--classes", 3, 1, *options)
+
+
 def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     small, tuned = tmp_path / "small", tmp_path / "tuned"
     shares = ["--qk-sparsity", 0.5, 0.25, 0.0, "--mlp-sparsity", 0.5, "--round-to", 4]
