@@ -465,6 +465,10 @@ class SNPPruner:
     def _load_dense(self, teacher: str | Path | PreTrainedModel) -> SNPModel:
         """A model to recover from, in our architecture."""
         dense = convert(load_source(teacher) if isinstance(teacher, (str, Path)) else teacher)
+        number_names(dense.config)
+        names = [*self.model.config.label2id]
+        if has_classifier(dense) and set(names) < set(dense.config.label2id):  # pruned for these of its classes
+            dense = keep_classes(dense, [dense.config.label2id[name] for name in names])
         if type(dense) is not type(self.model) or dense.config.num_labels != self.model.config.num_labels:
             raise ValueError(
                 f"The teacher is a {type(dense).__name__} with {dense.config.num_labels} labels, the model a "

@@ -69,6 +69,17 @@ def test_the_pruned_model_knows_the_classes(layout, tmp_path):
     assert 0 <= pruner.evaluate(of_classes)["accuracy"] <= 1
 
 
+def test_the_whole_model_teaches_what_was_pruned_for_some_classes(tmp_path):
+    whole = source()
+    pruner = SNPPruner(whole)
+    pruner.calibrate(labelled_images(), classes=["dog", "ant", "elk"])
+    pruner.prune(SNPConfig(mlp_sparsity=0.5))
+    images = torch.stack([image for image, _ in labelled_images()])
+    options = {"minutes": 0.001, "batch_size": 8, "learning_rate": 1e-4, "output_dir": tmp_path}
+    recovery = pruner.recover(images, teacher=whole, **options)
+    assert recovery.loss_after <= recovery.loss_before
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
