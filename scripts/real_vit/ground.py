@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from optimum_snp.families import convert
 from optimum_snp.models import SNPModel
@@ -21,13 +21,15 @@ class Ground:
     """One task: the dense model, images to calibrate on, images to choose by, and the test.
 
     Attributes:
-        dense: The dense model in our architecture.
+        source: The dense model as transformers has it.
+        dense: The same in our architecture.
         calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8, of different pictures;
             decisions are made on the second, which no method sees.
         test, labels (`torch.Tensor`): To report on.
     """
 
     name: str
+    source: PreTrainedModel
     dense: SNPModel
     calibration: torch.Tensor
     held_out: torch.Tensor
@@ -59,7 +61,8 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
     all_pictures = pictures.unique()
     chosen = torch.randperm(len(all_pictures), generator=generator)[: len(all_pictures) * num_held_out // len(images)]
     is_held_out = torch.isin(pictures, all_pictures[chosen])
-    return Ground(name, convert(source), images[~is_held_out], images[is_held_out], test=data["x"], labels=data["y"])
+    parts = images[~is_held_out], images[is_held_out], data["x"], data["y"]
+    return Ground(name, source, convert(source), *parts)
 
 
 @torch.inference_mode()
