@@ -22,8 +22,8 @@ from ..linear_algebra import ridge_cholesky
 PANEL_SIZE = 64
 # The share of the neurons that must be gone before the matrices are cut down to the others.
 COMPACT_AT = 0.25
-# From so many neurons on both matrices are kept in float32 between panels, which halves the time. Within a panel all is
-# float64. On 1,536 neurons of a spectrum over eight decades the order was the same.
+# From so many neurons on both matrices are kept in float32 between panels, which halves the time. Within a panel all
+# is float64. On 1,536 neurons of a spectrum over eight decades the order was the same.
 FLOAT32_FROM = 1024
 
 
