@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from .calibration import (
     model_fingerprint,
 )
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
-from .data import LabelMap
+from .data import REGRESSION, LabelMap, ModelClasses, problem_type
 from .data.classes import number_names
 from .devices import put_back
 from .exporting.export import export_model
@@ -26,7 +27,7 @@ from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
-from .models import SNPModel
+from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
 from .processes import process_state, run_on_main_process
@@ -35,6 +36,7 @@ from .publishing import prepare_push_of_training, push_model, save_model, write_
 from .publishing.recording import record_accuracy, record_latency
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
+from .reshaping.classes import keep_classes
 from .structure import describe
 from .training import (
     DistillationConfig,
@@ -201,6 +203,7 @@ class SNPPruner:
         skip_unreadable: bool = False,
         moments: bool = True,
         sensitivities: bool = True,
+        classes: Sequence[str | int] | None = None,
     ) -> CalibrationStatistics:
         """Runs unlabelled images through the model and keeps the statistics that scores are computed from.
 
@@ -229,27 +232,32 @@ class SNPPruner:
                 without.
             sensitivities (`bool`, *optional*, defaults to `True`):
                 Whether to sum, with the moments, what budgets need: a backward pass over a few of the images.
+            classes (`Sequence[str | int]`, *optional*):
+                Some of the model's classes, by name or number, which it is to be pruned for: of the dataset, which
+                needs labels then, images of these are used, and the model loses the logits of all others.
 
         Returns:
             [`CalibrationStatistics`]
 
         Raises:
-            TypeError: If the dataset is of no supported kind.
-            ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape.
+            TypeError: If the dataset is of no supported kind, or the model has no `classes`.
+            ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape; if
+                `classes` cannot be told, are fewer than two, or have no image in the dataset.
         """
+        numbers = None if classes is None else self._numbers_of(classes)
         images = self._choose_images(
             dataset,
             num_samples,
+            classes=numbers,
             batch_size=batch_size,
             seed=seed,
             image_column=image_column,
             num_workers=num_workers,
             skip_unreadable=skip_unreadable,
         )
-        self.statistics = collect_from_images(
-            self.model, images, seed=seed, moments=moments, sensitivities=sensitivities
-        )
-        self.calibration_images = images
+        model = self.model if numbers is None else keep_classes(self.model, numbers)
+        self.statistics = collect_from_images(model, images, seed=seed, moments=moments, sensitivities=sensitivities)
+        self.model, self.calibration_images = model, images
         return self.statistics
 
     def load_statistics(self, path: str | Path) -> CalibrationStatistics:
@@ -264,6 +272,14 @@ class SNPPruner:
         statistics.fingerprint = model_fingerprint(self.model)
         self.statistics, self.calibration_images = statistics, None
         return statistics
+
+    def _numbers_of(self, classes: Sequence[str | int]) -> list[int]:
+        """The numbers of classes that the model is to keep."""
+        if not has_classifier(self.model):
+            raise TypeError(f"{type(self.model).__name__} has no classifier, so it cannot be pruned for classes.")
+        if problem_type(self.model.config) == REGRESSION:
+            raise TypeError("The model predicts numbers (problem_type 'regression'), so there are no classes to keep.")
+        return ModelClasses.of(self.model.config).numbers_of_some(classes)
 
     def _choose_images(self, dataset: Any, num_samples: int, **options: Any) -> CalibrationImages:
         return choose_images(
@@ -449,6 +465,10 @@ class SNPPruner:
     def _load_dense(self, teacher: str | Path | PreTrainedModel) -> SNPModel:
         """A model to recover from, in our architecture."""
         dense = convert(load_source(teacher) if isinstance(teacher, (str, Path)) else teacher)
+        number_names(dense.config)
+        names = [*self.model.config.label2id]
+        if has_classifier(dense) and set(names) < set(dense.config.label2id):  # pruned for these of its classes
+            dense = keep_classes(dense, [dense.config.label2id[name] for name in names])
         if type(dense) is not type(self.model) or dense.config.num_labels != self.model.config.num_labels:
             raise ValueError(
                 f"The teacher is a {type(dense).__name__} with {dense.config.num_labels} labels, the model a "

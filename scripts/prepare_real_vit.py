@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             size={"height": task.size, "width": task.size}, image_mean=list(MEAN), image_std=list(STD)
         ).save_pretrained(folder / "model")
         images, labels = task.test
-        torch.save({"calibration": task.calibration.clone(), "x": images.clone(), "y": labels}, folder / "data.pt")
+        data = {"calibration": task.calibration.clone(), "pictures": task.pictures, "x": images.clone(), "y": labels}
+        torch.save(data, folder / "data.pt")
 
 
 if __name__ == "__main__":

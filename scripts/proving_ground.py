@@ -5,7 +5,9 @@
 
 Nothing is trained and no label is seen: all methods calibrate on the same unlabelled images. A row is a budget of
 multiply-accumulates, whose sizes are those of our plan for all methods, or a share of one part of every block. A
-baseline has rules for some parts only and is left out of rows that need others.
+baseline has rules for some parts only and is left out of rows that need others. Torch-Pruning (pip install
+torch-pruning) needs queries, keys and values of one size: `--uniform` lets budgets choose one size for all blocks. Its
+Taylor scores get the dense model's own classes in place of labels.
 
 For each cell: accuracy on the test, agreement with the dense model, mean KL divergence from its predictions (nats),
 the squared error of the final features by their variance, and the seconds of planning and of pruning. Rank by KL and
@@ -15,11 +17,13 @@ and report on `--split test`. Writes `proving_ground.md` (also printed) and `pro
 
 import argparse
 import copy
+import importlib.util
 import json
 import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,12 @@ import torch
 from baselines import corp, nuwa, vbp
 from baselines.equal_sizes import plan_of_sizes, pruned_parts, sizes_of
 from baselines.scores import l2_norm
+from baselines.torch_pruning import prune_with_torch_pruning
 from prepare_real_vit import OUTPUT
 from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
 from reporting import collect_versions
+from transformers import PreTrainedModel
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
 from optimum_snp.methods import method_of
@@ -44,14 +50,50 @@ from optimum_snp.structure import describe
 logger = logging.getLogger("proving_ground")
 
 PARTS = {"Q/K": "qk_sparsity", "V": "v_sparsity", "MLP": "mlp_sparsity", "width": "hidden_sparsity"}
-PACKAGES = ("optimum-snp", "torch", "transformers", "numpy")
+PACKAGES = ("optimum-snp", "torch", "transformers", "numpy", "torch-pruning")
+TAYLOR_IMAGES = 32  # of one backward pass
 
-Prune = Callable[[SNPPruner, PruningPlan], SNPModel]
+
+@dataclass(frozen=True)
+class Subject:
+    """What is pruned, with all that a method may use of it.
+
+    Attributes:
+        pruner: Of the dense model, calibrated; it stays for the next cell.
+        source: The dense model as transformers has it.
+        images: The pixel values that it is calibrated on.
+    """
+
+    pruner: SNPPruner
+    source: PreTrainedModel
+    images: torch.Tensor
 
 
-def by_magnitude(pruner: SNPPruner, plan: PruningPlan) -> SNPModel:
+Prune = Callable[[Subject, PruningPlan], SNPModel]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One column.
+
+    Attributes:
+        prune: From a subject and a plan to a model of its sizes.
+        parts: The parts that it has rules for.
+        ties_attention: Whether queries, keys and values must have one size.
+    """
+
+    prune: Prune
+    parts: set[Part] = field(default_factory=lambda: set(Part))
+    ties_attention: bool = False
+
+    def can_follow(self, plan: PruningPlan) -> bool:
+        tied = all(block.after["qk_head_dim"] == block.after["v_head_dim"] for block in plan.blocks)
+        return pruned_parts(plan) <= self.parts and (tied or not self.ties_attention)
+
+
+def by_magnitude(subject: Subject, plan: PruningPlan) -> SNPModel:
     """Keeps the neurons with the largest weights."""
-    dense = pruner.model
+    dense = subject.pruner.model
     blocks = describe(dense).blocks
     mlp = [l2_norm(weight_of(dense, block.up)) for block in blocks]
     query_key = [
@@ -66,13 +108,26 @@ def by_magnitude(pruner: SNPPruner, plan: PruningPlan) -> SNPModel:
 
 def by_baseline(prune: Callable[..., SNPModel], **options: Any) -> Prune:
     """A baseline, from the statistics of our calibration."""
-    return lambda pruner, plan: prune(pruner.model, pruner.statistics, plan, **options)
+    return lambda subject, plan: prune(subject.pruner.model, subject.pruner.statistics, plan, **options)
+
+
+def by_torch_pruning(importance: str) -> Prune:
+    """Torch-Pruning's library."""
+
+    def prune(subject: Subject, plan: PruningPlan) -> SNPModel:
+        images = subject.images[:TAYLOR_IMAGES]
+        with torch.no_grad():  # not in inference mode: the loss keeps the classes for its backward pass
+            classes = subject.source(images).logits.argmax(-1)
+        return prune_with_torch_pruning(subject.source, plan, importance, images, classes)
+
+    return prune
 
 
 def by_ours(method: str, **options: Any) -> Prune:
     """One of our methods, at the sizes of the plan; its own choice of neurons."""
 
-    def prune(pruner: SNPPruner, plan: PruningPlan) -> SNPModel:
+    def prune(subject: Subject, plan: PruningPlan) -> SNPModel:
+        pruner = subject.pruner
         fields = {**plan.config.to_dict(), "method": method, **options}
         config = SNPConfig.from_dict(fields)
         chosen = copy.copy(plan)
@@ -85,26 +140,31 @@ def by_ours(method: str, **options: Any) -> Prune:
     return prune
 
 
-ALL_PARTS = set(Part)
-METHODS: dict[str, tuple[Prune, set[Part]]] = {
-    "magnitude": (by_magnitude, ALL_PARTS),
-    "VBP": (by_baseline(vbp.prune), vbp.PARTS),
-    "CORP": (by_baseline(corp.prune), corp.PARTS),
-    "NuWa": (by_baseline(nuwa.prune), nuwa.PARTS),
-    "CORP + NuWa": (by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
-    "snp": (by_ours("snp"), ALL_PARTS),
-    "snp-refit": (by_ours("snp-refit", reconstruction=False), ALL_PARTS),
-    "closed form": (by_ours("projection", reconstruction=False), ALL_PARTS),
-    "snp + reconstruction": (by_ours("snp", reconstruction=True), ALL_PARTS),
-    "projection": (by_ours("projection"), ALL_PARTS),
+METHODS = {
+    "magnitude": Method(by_magnitude),
+    "VBP": Method(by_baseline(vbp.prune), vbp.PARTS),
+    "CORP": Method(by_baseline(corp.prune), corp.PARTS),
+    "NuWa": Method(by_baseline(nuwa.prune), nuwa.PARTS),
+    "CORP + NuWa": Method(by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
+    "snp": Method(by_ours("snp")),
+    "snp-refit": Method(by_ours("snp-refit", reconstruction=False)),
+    "closed form": Method(by_ours("projection", reconstruction=False)),
+    "snp + reconstruction": Method(by_ours("snp", reconstruction=True)),
+    "projection": Method(by_ours("projection")),
 }
+if importlib.util.find_spec("torch_pruning"):
+    METHODS["TP magnitude"] = Method(by_torch_pruning("magnitude"), ties_attention=True)
+    METHODS["TP Taylor"] = Method(by_torch_pruning("taylor"), ties_attention=True)
 
 
 def rows_of(args: argparse.Namespace) -> dict[str, SNPConfig]:
     """What is asked for in every row."""
     frozen = [] if args.width else ["hidden_sparsity"]
+    layout, ending = ("native", ", one size") if args.uniform else ("snp", "")
     rows = {
-        f"FLOPs {budget:.0%}": SNPConfig(target_flops=budget, frozen_parts=frozen, seed=args.seed)
+        f"FLOPs {budget:.0%}{ending}": SNPConfig(
+            target_flops=budget, frozen_parts=frozen, layout=layout, seed=args.seed
+        )
         for budget in args.budgets
     }
     for part in args.parts:
@@ -116,8 +176,9 @@ def rows_of(args: argparse.Namespace) -> dict[str, SNPConfig]:
 def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     """All rows and methods on one task."""
     pruner = SNPPruner(ground.dense)
+    subject = Subject(pruner, ground.source, pixel_values(ground.calibration[: args.images]))
     start = time.perf_counter()
-    pruner.calibrate(pixel_values(ground.calibration[: args.images]), args.images)
+    pruner.calibrate(subject.images, args.images)
     report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
     held_out = args.split == "held-out"
     images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
@@ -137,18 +198,17 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
         row = {"planning_seconds": time.perf_counter() - start, "flops": plan.macs_after / plan.macs_before}
         row["methods"] = {}
         for method in args.methods:
-            prune, parts = METHODS[method]
-            if pruned_parts(plan) <= parts:
+            if METHODS[method].can_follow(plan):
                 with precision:
-                    row["methods"][method] = run_method(prune, pruner, plan, dense, images, labels)
+                    row["methods"][method] = run_method(METHODS[method], subject, plan, dense, images, labels)
                 logger.info("%s, %s, %s: %s", ground.name, name, method, row["methods"][method])
         report["rows"][name] = row
     return report
 
 
 def run_method(
-    prune: Prune,
-    pruner: SNPPruner,
+    method: Method,
+    subject: Subject,
     plan: PruningPlan,
     dense: Outputs,
     images: torch.Tensor,
@@ -156,7 +216,7 @@ def run_method(
 ) -> dict[str, float | None]:
     """One cell."""
     start = time.perf_counter()
-    pruned = prune(pruner, plan)
+    pruned = method.prune(subject, plan)
     seconds = time.perf_counter() - start
     return compare(outputs_of(pruned, images), dense, labels) | {"pruning_seconds": seconds}
 
@@ -190,6 +250,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.3, 0.2], help="shares of FLOPs left")
     parser.add_argument("--parts", nargs="*", default=[], metavar="PART=SHARE", help="such as MLP=0.5")
+    parser.add_argument("--uniform", action="store_true", help="budgets choose one size for all blocks")
     parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
     parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")

@@ -1,7 +1,7 @@
 """The images that a model is calibrated on, dealt out to the processes of Accelerate, as often as they are needed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
-from ..data import calibration_subset, choose_num_workers, pixel_dataset
+from ..data import calibration_subset, choose_num_workers, images_of_classes, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
 
@@ -65,12 +65,18 @@ def choose_images(
     image_column: str | None = None,
     num_workers: int | None = None,
     skip_unreadable: bool = False,
+    classes: Sequence[int] | None = None,
 ) -> CalibrationImages:
     """At most `num_samples` images: a random choice by `seed`, or the first of a stream.
 
-    Takes and raises what [`optimum_snp.calibration.collect_statistics`] does.
+    Takes and raises what [`optimum_snp.calibration.collect_statistics`] does; with `classes`, images of these classes
+    of the model alone, by the labels of the dataset.
     """
-    pixels = pixel_dataset(dataset, model.config, image_processor, image_column=image_column)
+    pixels = pixel_dataset(
+        dataset, model.config, image_processor, image_column=image_column, with_labels=classes is not None
+    )
+    if classes is not None:
+        pixels = images_of_classes(pixels, classes, num_samples, seed)
     workers = choose_num_workers(num_workers, pixels)
     subset = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable, num_workers=workers)
     workers = choose_num_workers(num_workers, subset)  # fewer images, perhaps too few

@@ -46,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--batch-size", type=count, default=16, metavar="N", help="default: %(default)s")
     images.add_argument("--statistics", metavar="FILE", help="statistics saved before, instead of a dataset")
     images.add_argument("--save-statistics", metavar="FILE", help="save the statistics for another plan")
+    images.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="prune for these classes of the model alone: calibrate on their "
+        "images, by the labels of the dataset, and leave out the logits of all others",
+    )  # fmt: skip
     recipe = parser.add_argument_group("what to remove")
     recipe.add_argument("--preset", choices=PRESETS, help="shares that the paper's authors published")
     recipe.add_argument("--config", metavar="NAME", help="folder or Hub id with an snp_config.json")
@@ -58,6 +62,8 @@ def run(args: argparse.Namespace) -> Result:
     config = _config(args)
     if bool(args.dataset) == bool(args.statistics):
         raise ValueError("Give either --dataset with images to calibrate on, or --statistics saved before.")
+    if args.classes and args.statistics:
+        raise ValueError("--classes chooses images to calibrate on, so it needs --dataset.")
     check_not_source(args.output, args.model)
     check_save(args.output, overwrite=args.overwrite)
     if args.save_statistics:
@@ -75,6 +81,7 @@ def run(args: argparse.Namespace) -> Result:
             seed=config.seed,
             moments=config.method != "snp" or config.budget is not None or bool(args.save_statistics),
             sensitivities=config.budget is not None or bool(args.save_statistics),
+            classes=args.classes,
             **reading_options(args),
         )
     if args.save_statistics:

@@ -1,6 +1,6 @@
 """What a class, a folder and a pixel mean: from any data set to pixel values and labels of a model."""
 
-from .choosing import calibration_subset, without_unreadable
+from .choosing import calibration_subset, images_of_classes, without_unreadable
 from .classes import LabelMap, ModelClasses
 from .errors import ItemError, UnreadableImageError
 from .folders import load_image_folder
@@ -25,6 +25,7 @@ __all__ = [
     "check_num_workers",
     "choose_num_workers",
     "has_names",
+    "images_of_classes",
     "is_stream",
     "load_image_folder",
     "pixel_dataset",

@@ -60,6 +60,37 @@ def calibration_subset(
     return chosen
 
 
+def images_of_classes(
+    dataset: PixelDataset | PixelStream, numbers: Sequence[int], num_samples: int, seed: int
+) -> PixelDataset:
+    """At most `num_samples` items whose labels are among some classes of the model: a random choice by `seed`.
+
+    Args:
+        dataset ([`PixelDataset`]):
+            With labels.
+        numbers (`Sequence[int]`):
+            The classes.
+        num_samples (`int`):
+            How many; where labels cannot be had without reading images, no more are read than it takes.
+        seed (`int`):
+            Of the choice.
+
+    Raises:
+        ValueError: If the dataset is a stream, has a label that is none of the model's, or no image of these classes.
+    """
+    if isinstance(dataset, PixelStream):
+        raise ValueError("Images of some classes cannot be chosen from a stream. Pass a dataset that has a length.")
+    wanted, chosen = set(numbers), []
+    for index in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist():
+        if len(chosen) == num_samples:
+            break
+        if wanted & dataset.classes_of(index):
+            chosen.append(index)
+    if not chosen:
+        raise ValueError(f"None of the {len(dataset)} images of the dataset is of one of these {len(wanted)} classes.")
+    return dataset.select(chosen)
+
+
 def without_unreadable(dataset: PixelDataset | PixelStream, num_workers: int = 0) -> PixelDataset | PixelStream:
     """The same data set without images that cannot be read, which are counted and named.
 

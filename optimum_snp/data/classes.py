@@ -84,8 +84,8 @@ class ModelClasses:
         numbers = self._match_all(rest) if rest else {}
         return [given[position] if position in given else numbers[position] for position in range(len(names))]
 
-    def number_of(self, name: str | int) -> int:
-        """The number of a class by its own name or number, as a `label_map` says it.
+    def number_of(self, name: str | int, said_by: str = "label_map") -> int:
+        """The number of a class by its own name or number, as a `label_map` says it, or another argument.
 
         Raises:
             ValueError: If there is none, or several of this name.
@@ -100,10 +100,27 @@ class ModelClasses:
         if len(found) != 1:
             problem = "is no class" if not found else f"is the name of {len(found)} classes"
             raise ValueError(
-                f"label_map names {name!r}, which {problem} of the model. Its classes are {_some(self.names)}, and "
+                f"{said_by} names {name!r}, which {problem} of the model. Its classes are {_some(self.names)}, and "
                 f"numbers from 0 to {len(self) - 1} name them, too."
             )
         return next(iter(found))
+
+    def numbers_of_some(self, names: Sequence[str | int]) -> list[int]:
+        """The numbers of the classes that a model is to keep, by their names or numbers.
+
+        Raises:
+            TypeError: If they are no list.
+            ValueError: If one is no class, or is named twice, or they are fewer than two.
+        """
+        if isinstance(names, (str, int)):
+            raise TypeError(f"classes is a list of names or numbers of the model's classes, got {names!r}.")
+        numbers = [self.number_of(name, "classes") for name in names]
+        twice = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]
+        if twice:
+            raise ValueError(f"classes names {self.names[numbers[names.index(twice[0])]]!r} more than once.")
+        if len(numbers) < 2:
+            raise ValueError(f"classes names {len(numbers)} of the model's classes; a classifier needs two or more.")
+        return numbers
 
     def _mapped(self, name: str | int, label_map: LabelMap | None) -> int | None:
         if not label_map:

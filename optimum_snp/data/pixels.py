@@ -79,6 +79,15 @@ class ItemReader:
         path = self.leaf.path_of(index)
         return f"{place} ({path})" if path else place
 
+    def classes_of(self, index: int, place: str) -> set[int]:
+        """The model's classes of the item at `index` of the leaf; its image is read only where labels need it."""
+        if self.leaf.labels is not None:
+            label, original = self.leaf.labels[index], None
+        else:
+            (_, label), original = self.leaf.split(self.item(index, place)), self.leaf.original_label(index)
+        found = self.labels.read(label, place, original)
+        return {found} if isinstance(found, int) else set(torch.as_tensor(found).nonzero().flatten().tolist())
+
     def check_labels(self) -> None:
         """Reads all labels that can be had without images.
 
@@ -137,6 +146,11 @@ class PixelDataset(torch_data.Dataset):
         if self.indices is not None:
             indices = [self.indices[index] for index in indices]
         return PixelDataset(self.dataset, self._readers, self.classes, indices)
+
+    def classes_of(self, index: int) -> set[int]:
+        """The model's classes that an item has by its labels."""
+        reader, index, place = self._find(index)
+        return reader.classes_of(index, place)
 
     def why_unreadable(self, index: int) -> str | None:
         """What is wrong with an image that cannot be read, else `None`."""

@@ -86,8 +86,7 @@ class Projection(Method):
         return errors[::heads] * per_channel(sums, "attention_sensitivity", readers)
 
     def _lose_mlp(self, sums: Sums, down: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        order = scores.argsort(descending=True, stable=True)
-        errors = nested_errors(covariance_and_mean(sums, "mlp_")[0], down, order, refit=True)
+        errors = torch.cat((scores.sort(descending=True).values, scores.new_zeros(1)))  # as the elimination found them
         return errors * per_channel(sums, "mlp_sensitivity", down)
 
     def _lose_width(self, stream: Stream, statistics: CalibrationStatistics, scores: torch.Tensor) -> torch.Tensor:

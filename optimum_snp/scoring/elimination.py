@@ -22,6 +22,9 @@ from ..linear_algebra import ridge_cholesky
 PANEL_SIZE = 64
 # The share of the neurons that must be gone before the matrices are cut down to the others.
 COMPACT_AT = 0.25
+# From so many neurons on both matrices are kept in float32 between panels, which halves the time. Within a panel all
+# is float64. On 1,536 neurons of a spectrum over eight decades the order was the same.
+FLOAT32_FROM = 1024
 
 
 @dataclass
@@ -61,6 +64,8 @@ def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: 
     """
     inverse = torch.cholesky_inverse(ridge_cholesky(covariance, ridge))
     gram = weight.T.double() @ weight.double()
+    if len(gram) >= FLOAT32_FROM:
+        inverse, gram = inverse.float(), gram.float()
     alive, gone = torch.arange(len(covariance)), torch.zeros(len(covariance), dtype=torch.bool)
     order, rises = [], []
     while not gone.all():
@@ -82,7 +87,7 @@ def _remove_panel(
     size = len(inverse)
     # inverse' = inverse - U^T U;  gram' = gram - A^T B - B^T A. Rows, since those lie together in memory.
     u, a, b = (torch.zeros(count, size, dtype=torch.float64) for _ in range(3))
-    inverse_diagonal, gram_diagonal = inverse.diagonal().clone(), gram.diagonal().clone()
+    inverse_diagonal, gram_diagonal = (matrix.diagonal().double().clone() for matrix in (inverse, gram))
     removed = torch.zeros(count, dtype=torch.long)
     rises = torch.zeros(count, dtype=torch.float64)
     gone = gone.clone()
@@ -93,20 +98,23 @@ def _remove_panel(
         neuron = int(rise.argmin())
         removed[step], rises[step], gone[neuron] = neuron, rise[neuron], True
         pivot = inverse_diagonal[neuron].clamp_min(torch.finfo(torch.float64).tiny)
-        row = inverse[neuron] - u[:step, neuron] @ u[:step]
+        row = inverse[neuron].double() - u[:step, neuron] @ u[:step]
         share = row / pivot  # how much of the neuron each other one takes over
-        products = gram[neuron] - b[:step, neuron] @ a[:step] - a[:step, neuron] @ b[:step]
+        products = gram[neuron].double() - b[:step, neuron] @ a[:step] - a[:step, neuron] @ b[:step]
         u[step] = row / pivot.sqrt()
         a[step], b[step] = share, products - share * gram_diagonal[neuron] / 2
         inverse_diagonal = inverse_diagonal - u[step].square()
         gram_diagonal = gram_diagonal - 2 * a[step] * b[step]
+    u, a, b = (rows.to(inverse.dtype) for rows in (u, a, b))
     inverse.addmm_(u.T, u, alpha=-1)
     gram.addmm_(torch.cat((a, b)).T, torch.cat((b, a)), alpha=-1)
     return removed, rises
 
 
 def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:
-    """The score of every MLP neuron of a block: its place in the order of removal.
+    """The score of every MLP neuron of a block: the error of the block's output once it and all before it are gone.
+
+    So the highest scores are the neurons to keep, and sorted they are the losses of all sizes.
 
     Args:
         sums (`dict[str, torch.Tensor]`):
@@ -118,4 +126,7 @@ def elimination_scores(sums: Sums, weight: torch.Tensor) -> torch.Tensor:
         `torch.Tensor` of shape `[n]`: float64.
     """
     covariance, _ = covariance_and_mean(sums, "mlp_")
-    return backward_elimination(covariance, weight.detach().cpu().double(), RIDGE).scores()
+    elimination = backward_elimination(covariance, weight.detach().cpu().double(), RIDGE)
+    scores = torch.empty_like(elimination.errors)
+    scores[elimination.order] = elimination.errors
+    return scores

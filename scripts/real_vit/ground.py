@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from optimum_snp.families import convert
 from optimum_snp.models import SNPModel
@@ -21,13 +21,15 @@ class Ground:
     """One task: the dense model, images to calibrate on, images to choose by, and the test.
 
     Attributes:
-        dense: The dense model in our architecture.
-        calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8; decisions are made on the
-            second, which no method sees.
+        source: The dense model as transformers has it.
+        dense: The same in our architecture.
+        calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8, of different pictures;
+            decisions are made on the second, which no method sees.
         test, labels (`torch.Tensor`): To report on.
     """
 
     name: str
+    source: PreTrainedModel
     dense: SNPModel
     calibration: torch.Tensor
     held_out: torch.Tensor
@@ -44,7 +46,7 @@ class Outputs:
 
 
 def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
-    """Reads one task.
+    """Reads one task; about `num_held_out` of its unlabelled images are held out, by the pictures that they show.
 
     Raises:
         FileNotFoundError: If it was not prepared.
@@ -53,11 +55,14 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
         raise FileNotFoundError(f"There is no task in {folder / name}. Run scripts/prepare_real_vit.py first.")
     data = torch.load(folder / name / "data.pt", weights_only=True)
     source = AutoModelForImageClassification.from_pretrained(folder / name / "model").eval()
-    images = data["calibration"]
-    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
-    return Ground(
-        name, convert(source), images[num_held_out:], images[:num_held_out], test=data["x"], labels=data["y"]
-    )
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(len(data["calibration"]), generator=generator)
+    images, pictures = data["calibration"][order], data["pictures"][order]
+    all_pictures = pictures.unique()
+    chosen = torch.randperm(len(all_pictures), generator=generator)[: len(all_pictures) * num_held_out // len(images)]
+    is_held_out = torch.isin(pictures, all_pictures[chosen])
+    parts = images[~is_held_out], images[is_held_out], data["x"], data["y"]
+    return Ground(name, source, convert(source), *parts)
 
 
 @torch.inference_mode()

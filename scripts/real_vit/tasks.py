@@ -35,6 +35,7 @@ STAMPS_CLASSES = {
     "vehicle": ("vehicles", "military/vehicles"),
     "tool": ("household/tools", "household/dishes"),
 }
+CALIBRATION_DRAWS = 5  # of every picture
 DIGITS_SIZE = 112
 
 
@@ -47,6 +48,7 @@ class Task:
         labels (`list[str]`): Names of the classes.
         train, test (`tuple[torch.Tensor, torch.Tensor]`): For the classifier, and to report on.
         calibration (`torch.Tensor`): Unlabelled, of the training part.
+        pictures (`torch.Tensor`): What each of the latter shows, by number: a stamp is drawn several times.
         strength (`float`): Inverse of the classifier's regularisation.
     """
 
@@ -55,6 +57,7 @@ class Task:
     train: tuple[torch.Tensor, torch.Tensor]
     test: tuple[torch.Tensor, torch.Tensor]
     calibration: torch.Tensor
+    pictures: torch.Tensor
     strength: float
 
 
@@ -74,6 +77,7 @@ def load_digits() -> Task:
         train=(images[:3000], classes[:3000]),
         test=(images[3000:4000], classes[3000:4000]),
         calibration=images[:2000],
+        pictures=torch.arange(2000),
         strength=1.0,
     )
 
@@ -90,7 +94,7 @@ def load_stamps() -> Task:
         first_train = len(files) * 2 // 5
         test += [(path, label) for path in files[:first_train]]
         train += [(path, label) for path in files[first_train:]]
-    calibration, _ = _draw_all(train, times=5)
+    calibration, _ = _draw_all(train, times=CALIBRATION_DRAWS)
     order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(0))
     return Task(
         size=STAMPS_SIZE,
@@ -98,6 +102,7 @@ def load_stamps() -> Task:
         train=_draw_all(train, times=6),
         test=_draw_all(test, times=3),
         calibration=calibration[order],
+        pictures=order // CALIBRATION_DRAWS,
         strength=0.1,
     )
 

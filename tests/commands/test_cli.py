@@ -38,6 +38,31 @@ def test_heads_and_blocks(blocks, expected, model, image_folder, tmp_path, capsy
     assert sum(block.after is None for block in plan.blocks) == (1 if blocks != "0,2" else 2)
 
 
+def test_prune_for_some_classes(model, image_folder, tmp_path, capsys):
+    options = ["--output", tmp_path / "small", "--mlp-sparsity", 0.5]
+    run(capsys, "prune", model, "--dataset", image_folder, "--classes", 3, 1, *options, "--json")
+    assert SNPPruner.from_pretrained(tmp_path / "small").model.config.num_labels == 2
+    with pytest.raises(SystemExit, match="--classes chooses images to calibrate on, so it needs --dataset"):
+        run(capsys, "prune", model, "--statistics", "sums", "--classes", 3, 1, *options)
+
+
+@pytest.mark.slow
+def test_recover(model, image_folder, tmp_path, capsys):
+    small, recovered = tmp_path / "small", tmp_path / "recovered"
+    run(capsys, "prune", model, "--dataset", image_folder, "--output", small, "--mlp-sparsity", 0.5, "--json")
+    for number in range(10):  # ten are too few
+        path = image_folder / "0" / f"{2 * (number % 5)}.png"
+        path.with_name(f"copy-{number}.png").write_bytes(path.read_bytes())
+    options = ["--images", image_folder, "--minutes", 0.001, "--batch-size", 8, "--learning-rate", 1e-4]
+    result = run(capsys, "recover", small, "--teacher", model, "--output", recovered, *options, "--json")
+    assert result["loss_after"] <= result["loss_before"]
+    assert result["learning_rate"] == 1e-4
+    assert SNPPruner.from_pretrained(recovered).pruning_plan.config == SNPConfig(mlp_sparsity=0.5)
+    assert list((tmp_path / "recovered-checkpoints").glob("checkpoint-*"))
+    with pytest.raises(SystemExit, match="Name another folder"):
+        run(capsys, "recover", small, "--teacher", model, "--output", model, *options)
+
+
 def test_prune_finetune_evaluate(model, image_folder, tmp_path, capsys):
     small, tuned = tmp_path / "small", tmp_path / "tuned"
     shares = ["--qk-sparsity", 0.5, 0.25, 0.0, "--mlp-sparsity", 0.5, "--round-to", 4]

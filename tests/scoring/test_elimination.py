@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from optimum_snp.calibration import moments
+from optimum_snp.losses import nested_errors
 from optimum_snp.scoring import elimination
 from optimum_snp.scoring.elimination import backward_elimination
 
@@ -60,6 +62,26 @@ def test_scores_give_every_size():
     highest = result.scores().sort(descending=True).indices
     for size in (1, 5, 19):
         assert set(highest[:size].tolist()) == set(result.order[-size:].tolist())
+
+
+def test_float32_between_panels_finds_the_same_order(monkeypatch):
+    covariance, weight = problem(size=300, outputs=40, samples=150)  # singular: fewer samples than neurons
+    exact = backward_elimination(covariance, weight, moments.RIDGE)
+    monkeypatch.setattr(elimination, "FLOAT32_FROM", 300)
+    rounded = backward_elimination(covariance, weight, moments.RIDGE)
+    assert not torch.equal(rounded.errors, exact.errors)
+    for size in (30, 100, 200):
+        kept, expected = (set(found.order[-size:].tolist()) for found in (rounded, exact))
+        assert len(kept & expected) >= 0.98 * size
+    torch.testing.assert_close(rounded.errors[100:], exact.errors[100:], rtol=1e-3, atol=0)
+
+
+def test_sorted_scores_are_the_losses_of_all_sizes():
+    covariance, weight = problem()
+    sums = {"mlp_moment": 9 * covariance, "mlp_sum": torch.zeros(20), "mlp_num_tokens": torch.tensor(9.0).double()}
+    scores = elimination.elimination_scores(sums, weight)
+    errors = nested_errors(covariance, weight, scores.argsort(descending=True), refit=True)
+    torch.testing.assert_close(scores.sort(descending=True).values, errors[:-1])
 
 
 @pytest.mark.parametrize("covariance", [torch.zeros(6, 6), torch.ones(6, 6), -1e-3 * torch.eye(6) + torch.ones(6, 6)])

@@ -1,0 +1,60 @@
+"""The judge of methods on a small ground of noise: every method runs, at equal sizes, on images that it may see."""
+
+import json
+
+import pytest
+import torch
+
+from tests.helpers import build_source
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend("scripts")
+    return pytest.importorskip("proving_ground"), pytest.importorskip("real_vit.ground")
+
+
+@pytest.fixture
+def ground(tmp_path):
+    """A task as `prepare_real_vit.py` leaves it: every picture is drawn five times."""
+    build_source("ViTForImageClassification").save_pretrained(tmp_path / "digits" / "model")
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count):
+        return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+    pictures = torch.arange(200)[torch.randperm(200, generator=generator)] // 5
+    data = {"calibration": images(200), "pictures": pictures, "x": images(20), "y": torch.arange(20) % 5}
+    torch.save(data, tmp_path / "digits" / "data.pt")
+    return tmp_path, data
+
+
+def test_pictures_are_on_one_side(scripts, ground):
+    folder, data = ground
+    loaded = scripts[1].load_ground(folder, "digits", num_held_out=50)
+    assert len(loaded.held_out) == 50
+    assert len(loaded.calibration) == 150
+    found = {
+        name: {int(data["pictures"][(data["calibration"] == image).flatten(1).all(1)]) for image in images}
+        for name, images in (("held_out", loaded.held_out), ("calibration", loaded.calibration))
+    }
+    assert not found["held_out"] & found["calibration"]
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_every_method_has_its_cell(scripts, ground, uniform, tmp_path):
+    script = scripts[0]
+    output = tmp_path / "results"
+    arguments = ["--ground", ground[0], "--tasks", "digits", "--budgets", 0.6, "--parts", "MLP=0.5", "--images", 16]
+    arguments += ["--output", output, "--threads", 1, *(["--uniform"] if uniform else [])]
+    assert script.main([str(argument) for argument in arguments]) == 0
+    (task,) = json.loads((output / "proving_ground.json").read_text())["tasks"]
+    budget, part = task["rows"].values()
+    assert 0.5 < budget["flops"] <= 0.6
+    assert set(part["methods"]) >= {"magnitude", "VBP", "CORP", "snp", "projection"}
+    assert set(budget["methods"]) >= {"magnitude", "CORP + NuWa", "snp", "snp-refit", "closed form", "projection"}
+    assert not {"VBP", "CORP"} & set(budget["methods"])
+    for cell in (*budget["methods"].values(), *part["methods"].values()):
+        assert cell["kl"] >= 0
+    assert part["methods"]["projection"]["kl"] < part["methods"]["magnitude"]["kl"]
+    assert (output / "proving_ground.md").read_text().count("\n| ") == 3
