@@ -11,7 +11,7 @@ from types import ModuleType
 from ..folders import ending_cleanly
 from ..processes import process_state
 from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
-from .errors import is_for_the_user
+from .errors import in_options, is_for_the_user
 
 
 COMMANDS: dict[str, ModuleType] = {
@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print the result as JSON, for machines")
         subparser.add_argument("--debug", action="store_true", help="show where an error arose")
-        subparser.set_defaults(run=command.run)
+        flags = {action.dest: action.option_strings[0] for action in subparser._actions if action.option_strings}
+        subparser.set_defaults(run=command.run, flags=flags)
     return parser
 
 
@@ -68,6 +69,6 @@ def main(arguments: list[str]) -> None:
     except Exception as error:
         if args.debug or not is_for_the_user(error):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_options(str(error), args.flags)}")
     if process_state().is_main_process:
         print(json.dumps(result) if args.json else text)

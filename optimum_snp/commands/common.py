@@ -31,9 +31,9 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_argument(parser: argparse.ArgumentParser, what: str) -> None:
+def add_output_argument(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     """Adds `--output` and `--overwrite`."""
-    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"where {what}")
+    parser.add_argument("--output", required=required, metavar="FOLDER", help=f"where {what}")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what this library saved there before; other files stay"
     )
@@ -92,20 +92,25 @@ def add_reading_arguments(parser: Any, *, labels: bool, workers: bool = True) ->
     """Adds what says how images, and their labels if there are any, are read; see [`reading_options`]."""
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     if labels:
-        parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
-        parser.add_argument(
-            "--label-map",
-            type=_label_map,
-            metavar="JSON",
-            help="classes whose names differ, as an object of JSON or a file that holds one: "
-            """'{"name in the dataset": "name in the model"}'""",
-        )
+        add_label_arguments(parser)
     if workers:
         parser.add_argument(
             "--num-workers", type=int, metavar="N", help="processes that decode images (default: by their number)"
         )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and name them"
+    )
+
+
+def add_label_arguments(parser: Any) -> None:
+    """Adds what says how labels are read."""
+    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    parser.add_argument(
+        "--label-map",
+        type=_label_map,
+        metavar="JSON",
+        help="classes whose names differ, as an object of JSON or a file that holds one: "
+        """'{"name in the dataset": "name in the model"}'""",
     )
 
 
