@@ -483,7 +483,8 @@ class SNPPruner:
                 Labelled datasets of the kinds that `calibrate` takes; to evaluate on, also several by name. A model
                 without names for its classes takes those of the training set.
             args (`TrainingArguments`, *optional*):
-                As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
+                As for the Trainer; by default the recipe's. What `report_to` names also gets plan, budget and
+                measurements into the config of its run. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
@@ -558,6 +559,7 @@ class SNPPruner:
             peft_config=peft_config,
             callbacks=callbacks,
             write_history=lambda folder: write_history(folder, self.record),
+            facts=self.record.facts(),
             **trainer_options,
         )
         before, weights = self.measurements, model_fingerprint(self.model)

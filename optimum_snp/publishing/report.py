@@ -114,8 +114,8 @@ def write_report(
     points, data = _trade_off(models, measured)
     if len(points) < 2:
         logger.warning(
-            "The report has no picture of accuracy over FLOPs: fewer than two of the models were evaluated on the same "
-            "images. Evaluate them first, with pruner.evaluate or on the command line with --evaluate."
+            "The report has no picture of accuracy over FLOPs: fewer than two of the models were evaluated on the "
+            "same images. Evaluate them first, with pruner.evaluate or on the command line with --evaluate."
         )
     elif not can_draw():
         logger.warning("The report has no pictures, which need matplotlib: pip install 'optimum-snp[plots]'.")
