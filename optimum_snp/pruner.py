@@ -284,8 +284,8 @@ class SNPPruner:
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
-        self._check_unchanged()
-        plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
+        statistics = self._check_unchanged(self.statistics)
+        plan = run_on_main_process(lambda: decide(self.model, statistics, config))
         plan.previous = self.pruning_plan
         return plan
 
@@ -323,7 +323,7 @@ class SNPPruner:
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         if self.statistics is not None:
-            self._check_unchanged()
+            self._check_unchanged(self.statistics)
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
         pruned = build_pruned(self.model, plan, self.statistics, images)
@@ -336,12 +336,13 @@ class SNPPruner:
         self.layout = plan.config.layout
         return self.model
 
-    def _check_unchanged(self) -> None:
-        if self.statistics.fingerprint != model_fingerprint(self.model):
+    def _check_unchanged(self, statistics: CalibrationStatistics) -> CalibrationStatistics:
+        if statistics.fingerprint != model_fingerprint(self.model):
             raise ValueError(
                 "The model has changed since it was calibrated: its weights, or what its config says of its function. "
                 "Call calibrate(dataset) again."
             )
+        return statistics
 
     def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
         config = getattr(plan, "config", plan)

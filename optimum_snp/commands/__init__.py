@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        description = command.__doc__.strip()
+        description = (command.__doc__ or "").strip()
         subparser = subparsers.add_parser(
             name,
             help=description.splitlines()[0],
@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> None:
     parser = build_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("optimum_snp.data").setLevel(logging.INFO)  # says what was read
+    for name in ("optimum_snp.data", "optimum_snp.demo"):  # say what was read, and how far it is
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         # A Trainer prints; stdout is for the result alone. SIGTERM clears away what is half done.
         with contextlib.redirect_stdout(sys.stderr), ending_cleanly():

@@ -77,9 +77,7 @@ def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: s
         raise OSError(f"{output} could not be written: {error}. The model was saved in {folder} instead.") from error
 
 
-def add_dataset_arguments(
-    parser: argparse.ArgumentParser, name: str, purpose: str, *, required: bool, split: str
-) -> None:
+def add_dataset_arguments(parser: Any, name: str, purpose: str, *, required: bool, split: str) -> None:
     """Adds `--NAME` and `--NAME-split`."""
     parser.add_argument(f"--{name}", required=required, metavar="DATASET", help=f"{purpose}: folder or Hub id")
     parser.add_argument(

@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ..calibration import CalibrationStatistics
 from ..configuration import AUTO, BUDGETS, REMOVALS, SHARES, SNPConfig, with_other_removals
 from ..folders import check_file, check_space
 from ..models import has_classifier
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> Result:
             **{name: reading[name] for name in ("image_column", "num_workers", "skip_unreadable")},
         )
     if args.save_statistics:
-        _save_statistics(pruner, args.save_statistics)
+        _save_statistics(pruner.statistics, args.save_statistics)
     plan = pruner.plan(config)
     costs = _costs(plan)
     if args.dry_run:
@@ -164,10 +165,11 @@ def _original(args: argparse.Namespace, pruner: SNPPruner) -> str | None:
     return args.model if pruner.pruning_plan is None else None
 
 
-def _save_statistics(pruner: SNPPruner, path: str) -> None:
+def _save_statistics(statistics: CalibrationStatistics | None, path: str) -> None:
     """The model matters more: what cannot be written after all, as on a full disk, stops no pruning."""
     try:
-        pruner.statistics.save(path)
+        if statistics is not None:
+            statistics.save(path)
     except (OSError, SafetensorError, ValueError) as error:
         logger.error(f"The statistics could not be written to {path}: {error}. The model is pruned all the same.")
 
@@ -208,7 +210,7 @@ def _kind(option: Field) -> str:
 class _Shares(argparse.Action):
     """One share for all blocks, or one per block."""
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: list[float], flag: Any = None) -> None:
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, flag: Any = None) -> None:
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 

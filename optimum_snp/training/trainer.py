@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
@@ -273,7 +274,7 @@ def evaluate_accuracy(
             per_device_eval_batch_size=batch_size,
             report_to="none",
             use_cpu=process_state().device.type == "cpu",  # else the processes of a job lose each other here
-            dataloader_pin_memory=torch.cuda.is_available(),
+            disable_tqdm=not sys.stderr.isatty(),
         )
         trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)
         prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
