@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Turns [`~package.Name`], as Hugging Face's docstrings have it, into a link on the page or the last part of it."""
+    """Turns [`~package.Name`], as Hugging Face's docstrings have it, into a link on the page or its last part."""
     anchors = {anchor.rpartition(".")[2]: anchor for anchor in re.findall(r'id="(optimum_snp[\w.]+)"', html)}
 
     def link(match: re.Match) -> str:

@@ -52,6 +52,7 @@ ROOMS = (
     "publishing",
     # what the user calls
     "pruner",
+    "comparison",
     "demo",
     "commands",
     "__init__",

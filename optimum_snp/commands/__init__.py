@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..folders import ending_cleanly
 from ..processes import process_state
-from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
+from . import benchmark, compare, demo, evaluate, export, finetune, prune, push, recover, report
 from .errors import in_options, is_for_the_user
 
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "benchmark": benchmark,
+    "compare": compare,
     "export": export,
     "report": report,
     "push": push,

@@ -11,6 +11,8 @@ import datasets
 
 from ..configuration import LAYOUTS
 from ..data import load_image_folder
+from ..drawing import can_draw
+from ..folders import check_file
 from ..loading import resolve_name
 from ..pruner import SNPPruner
 from ..publishing.recording import folder_name
@@ -57,6 +59,20 @@ def check_not_source(output: str, *sources: str | None) -> None:
     for source in sources:
         if source and Path(resolve_name(source)).is_dir() and Path(resolve_name(source)).resolve() == folder:
             raise ValueError(f"--output {output} is {source} itself, which would be lost. Name another folder.")
+
+
+def check_plot(path: str) -> None:
+    """Tells before any work whether `--plot` can be drawn.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If the file is no picture, or cannot be written.
+    """
+    if not can_draw():
+        raise ImportError("--plot needs matplotlib: pip install 'optimum-snp[plots]'.")
+    if Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: name a .png, .svg or .pdf file.")
+    check_file(path)
 
 
 def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: str | None = None) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "finetune": "Fine-tune a model, pruned or not, on labelled images with transformers' Trainer.",
     "evaluate": "Measure top-1 and top-5 accuracy on labelled images, or the metrics of another problem_type.",
     "benchmark": "Measure the latency of models side by side, all in turn.",
+    "compare": "Compare models: accuracy, agreement with the first one, divergence, costs and latency.",
     "export": "Export a model for ONNX Runtime or OpenVINO, checked against PyTorch before anything is written.",
     "report": "Write a report on models: one HTML page with tables and pictures, and the pictures as PNG files.",
     "push": "Push a saved model with its card to the Hub, in one commit.",
