@@ -14,7 +14,7 @@ VENVW := .venv-wheel
 VENV_OLDEST := .venv-oldest
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml).0
 
-.PHONY: demo test test-slow test-exhaustive test-oldest quality format docs dist clean
+.PHONY: demo app test test-slow test-exhaustive test-oldest quality format docs dist clean
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images; both at a time, on one thread each
 	$(INSTALL) ".[demo,plots]"
@@ -61,6 +61,10 @@ format: $(VENV)/bin/python
 	$(INSTALL) "ruff==0.17.6"
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+app: $(VENV)/bin/python  ## the app in the browser
+	$(INSTALL) ".[app]"
+	$(VENV)/bin/optimum-cli snp app
 
 # Not editable: the tests of the command line see what a wheel holds.
 .PHONY: environment

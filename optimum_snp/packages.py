@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from importlib import metadata
 
 
-_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "timm": "A model of timm"}
+_TITLES = {"app": "The app", "onnx": "ONNX", "openvino": "OpenVINO", "timm": "A model of timm"}
 # By the name of the extra, for an export its format. OpenVINO reads the graph that PyTorch exports as ONNX.
 _PACKAGES = {
+    "app": ("gradio", "matplotlib"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino", "nncf"),
     "timm": ("timm", "torchvision"),
@@ -25,7 +26,7 @@ def check_packages(extra: str) -> None:
 
     Args:
         extra (`str`):
-            `"onnx"`, `"openvino"` or `"timm"`.
+            `"app"`, `"onnx"`, `"openvino"` or `"timm"`.
 
     Raises:
         ImportError: If a package is missing; the message says how to get it.

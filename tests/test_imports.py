@@ -53,6 +53,7 @@ ROOMS = (
     # what the user calls
     "pruner",
     "comparison",
+    "app",
     "demo",
     "commands",
     "__init__",

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..folders import ending_cleanly
 from ..processes import process_state
-from . import benchmark, compare, demo, evaluate, export, finetune, prune, push, recover, report
+from . import app, benchmark, compare, demo, evaluate, export, finetune, prune, push, recover, report
 from .errors import in_options, is_for_the_user
 
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "push": push,
     "demo": demo,
+    "app": app,
 }
 
 

@@ -21,6 +21,7 @@ def compare(
     models: Mapping[str, str | Path],
     dataset: Any = None,
     *,
+    labelled: bool = True,
     num_samples: int | None = None,
     backends: Sequence[str] = (),
     num_runs: int = 30,
@@ -38,7 +39,9 @@ def compare(
         models (`Mapping[str, str | Path]`):
             By name: folders of saved models, Hub ids or short names. The first is what the others are held against.
         dataset (*optional*):
-            Labelled images of the kinds that [`SNPPruner.evaluate`] takes; without, only costs and latency are told.
+            Images of the kinds that [`SNPPruner.evaluate`] takes; without, only costs and latency are told.
+        labelled (`bool`, *optional*, defaults to `True`):
+            Whether they have labels, so that accuracies are told.
         num_samples (`int`, *optional*):
             How many of them agreement and divergence are computed on, chosen at random with a fixed seed; by default
             all. The accuracy is that on all images.
@@ -75,7 +78,7 @@ def compare(
         _check_classes(pruners)
         reading = {"image_column": image_column, "num_workers": num_workers, "skip_unreadable": skip_unreadable}
         labels = {"label_column": label_column, "label_map": label_map}
-        for name, pruner in pruners.items():
+        for name, pruner in pruners.items() if labelled else ():
             metrics = pruner.evaluate(dataset, batch_size=batch_size, dataset_name=dataset_name, **reading, **labels)
             rows[name].accuracy = metrics.get("accuracy")
         first, *others = pruners
