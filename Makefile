@@ -6,16 +6,20 @@ VENV4 := .venv-transformers-4
 VENVT := .venv-timm
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Those that build documentation and packages, and try what was built.
+VENVD := .venv-docs
+VENVW := .venv-wheel
+
 # A third one with the oldest transformers that pyproject.toml allows.
 VENV_OLDEST := .venv-oldest
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml).0
 
-.PHONY: demo test test-slow test-exhaustive test-oldest quality format clean
+.PHONY: demo app test test-slow test-exhaustive test-oldest quality format docs dist clean
 
-demo: $(VENV)/bin/python  ## the whole road on embedded real images
+demo: $(VENV)/bin/python  ## the whole road on embedded real images; both at a time, on one thread each
 	$(INSTALL) ".[demo,plots]"
-	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit --overwrite
-	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite
+	$(VENV)/bin/optimum-cli snp demo --architecture deit --output demo-output/deit --overwrite & deit=$$!; \
+	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite && wait $$deit
 
 test: environment $(VENV4)/installed $(VENVT)/installed  ## all tests but the slow ones
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
@@ -35,15 +39,32 @@ test-oldest: $(VENV_OLDEST)/installed  ## what rests on transformers, with the o
 	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" tests/data tests/families tests/models tests/training \
 		tests/test_loading.py tests/test_pruner.py
 
-quality: $(VENV)/bin/python  ## lint and format, without changing anything
-	$(INSTALL) "ruff==0.17.6"
+quality: $(VENV)/bin/python  ## lint, format and types of the public API, without changing anything
+	$(INSTALL) ".[quality]"
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(VENVD)/installed  ## the documentation as a folder that opens offline, site/; broken links and references fail
+	$(VENVD)/bin/mkdocs build --strict
+
+dist: $(VENVD)/installed  ## wheel and source archive, checked, and the wheel in a fresh environment
+	rm -rf dist $(VENVW)
+	$(VENVD)/bin/python -m build --outdir dist .
+	$(VENVD)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv $(VENVW)
+	$(VENVW)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	$(VENVW)/bin/optimum-cli snp --version
+	$(VENVW)/bin/optimum-cli snp prune --help > /dev/null
 
 format: $(VENV)/bin/python
 	$(INSTALL) "ruff==0.17.6"
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+app: $(VENV)/bin/python  ## the app in the browser
+	$(INSTALL) ".[app]"
+	$(VENV)/bin/optimum-cli snp app
 
 # Not editable: the tests of the command line see what a wheel holds.
 .PHONY: environment
@@ -72,5 +93,12 @@ $(VENVT)/installed: $(VENV)/bin/python
 	$(VENVT)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps timm torchvision
 	touch $@
 
+# The API pages are read from the sources, so that none of our dependencies is needed.
+$(VENVD)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENVD)
+	$(VENVD)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(shell sed -n '/^docs = /s/.*\[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',') build twine
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENVT) $(VENV_OLDEST) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(VENV4) $(VENVT) $(VENV_OLDEST) $(VENVD) $(VENVW) demo-output build dist site *.egg-info

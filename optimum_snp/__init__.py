@@ -1,5 +1,6 @@
 """Structured Neuron-level Pruning (SNP) for Vision Transformers of Hugging Face transformers."""
 
+from . import torchvision  # noqa: F401, before anything of transformers
 from .configuration import SNPConfig
 from .plan.plan import PruningPlan
 from .pruner import SNPPruner

@@ -110,9 +110,7 @@ class SNPConfig:
     latency_batch_size: int = field(default=1, metadata={"help": "images per forward pass that is timed"})
     latency_backend: str = field(
         default="eager",
-        metadata={
-            "help": "what runs the model that is timed: 'eager' PyTorch, torch 'compile', 'onnxruntime' or 'openvino'"
-        },
+        metadata={"help": "what runs the model that is timed", "choices": LATENCY_BACKENDS},
     )
     latency_threads: int | None = field(
         default=None, metadata={"help": "threads of the CPU while timing (default: as many as PyTorch uses)"}
@@ -122,7 +120,8 @@ class SNPConfig:
         metadata={
             "help": "'projection' keeps the leading directions instead of neurons, in closed form; 'snp' keeps "
             "neurons by SNP's scores as in the paper; 'snp-refit' keeps the same neurons and fits what reads them to "
-            "the dense outputs by least squares"
+            "the dense outputs by least squares",
+            "choices": METHODS,
         },
     )
     reconstruction: bool | None = field(
@@ -141,7 +140,10 @@ class SNPConfig:
     )
     singular_weighting: str = field(
         default="uniform",
-        metadata={"help": "'uniform' counts all directions alike as in the paper, 'energy' by their singular value"},
+        metadata={
+            "help": "'uniform' counts all directions alike as in the paper, 'energy' by their singular value",
+            "choices": SINGULAR_WEIGHTINGS,
+        },
     )
     round_to: int | None = field(
         default=None,
@@ -160,14 +162,15 @@ class SNPConfig:
     )
     frozen_parts: list[str] = field(
         default_factory=list,
-        metadata={"help": "parts that a budget leaves alone: qk_sparsity, v_sparsity, mlp_sparsity, hidden_sparsity"},
+        metadata={"help": "parts that a budget leaves alone", "choices": SHARES},
     )
     layout: str = field(
         default=SNP_LAYOUT,
         metadata={
             "help": "'snp' saves the model in classes of its own, whose code travels with it; 'native' as an ordinary "
             "checkpoint of transformers that needs no remote code, for which all blocks get one number of heads, one "
-            "size of heads and one MLP size"
+            "size of heads and one MLP size",
+            "choices": LAYOUTS,
         },
     )
     num_calibration_samples: int = field(default=64, metadata={"help": "unlabelled images to calibrate on"})
@@ -340,6 +343,29 @@ class SNPConfig:
         """
         values = {name: value for name, value in values.items() if name != VERSION_KEY}
         return read_fields(cls, values, "The saved config")
+
+
+def with_other_removals(config: SNPConfig, options: dict[str, Any]) -> SNPConfig:
+    """A config with other fields, of which a budget or shares take the place of what the config removes.
+
+    Args:
+        config ([`SNPConfig`]): What was asked for before.
+        options (`dict[str, Any]`): Fields by name. With a budget among them, shares and budgets of the config go; with
+            shares, its budgets, and what only means something within one.
+
+    Raises:
+        ValueError: If what results is no config; see [`SNPConfig`].
+    """
+    dropped: set[str] = set()
+    if options.keys() & BUDGETS.keys():
+        dropped = {*BUDGETS, *SHARES}
+    elif options.keys() & {*SHARES}:
+        dropped = {*BUDGETS, "frozen_blocks", "frozen_parts", *_MINIMUM_SIZES}
+        dropped |= {name for name in REMOVALS if getattr(config, name) == AUTO}
+    if dropped and "target_latency" not in options:
+        dropped |= {*_LATENCY_SETTINGS}
+    kept = {name: value for name, value in config.to_dict().items() if name not in dropped}
+    return SNPConfig(**{**kept, **options})
 
 
 def _default(name: str) -> Any:

@@ -300,8 +300,8 @@ class SNPPruner:
             raise TypeError(f"plan takes an SNPConfig, got {type(config).__name__}.")
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
-        self._check_unchanged()
-        plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
+        statistics = self._check_unchanged(self.statistics)
+        plan = run_on_main_process(lambda: decide(self.model, statistics, config))
         plan.previous = self.pruning_plan
         return plan
 
@@ -339,7 +339,7 @@ class SNPPruner:
         if not isinstance(plan, PruningPlan):
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         if self.statistics is not None:
-            self._check_unchanged()
+            self._check_unchanged(self.statistics)
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
         pruned = build_pruned(self.model, plan, self.statistics, images)
@@ -352,12 +352,13 @@ class SNPPruner:
         self.layout = plan.config.layout
         return self.model
 
-    def _check_unchanged(self) -> None:
-        if self.statistics.fingerprint != model_fingerprint(self.model):
+    def _check_unchanged(self, statistics: CalibrationStatistics) -> CalibrationStatistics:
+        if statistics.fingerprint != model_fingerprint(self.model):
             raise ValueError(
                 "The model has changed since it was calibrated: its weights, or what its config says of its function. "
                 "Call calibrate(dataset) again."
             )
+        return statistics
 
     def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
         config = getattr(plan, "config", plan)
@@ -503,7 +504,8 @@ class SNPPruner:
                 Labelled datasets of the kinds that `calibrate` takes; to evaluate on, also several by name. A model
                 without names for its classes takes those of the training set.
             args (`TrainingArguments`, *optional*):
-                As for the Trainer; by default the recipe's. With `push_to_hub=True` the model is pushed at the end as
+                As for the Trainer; by default the recipe's. What `report_to` names also gets plan, budget and
+                measurements into the config of its run. With `push_to_hub=True` the model is pushed at the end as
                 [`SNPPruner.push_to_hub`] does it, to the repository, branch and with the token that they name.
             image_column, label_column (`str`, *optional*):
                 The columns, where their feature types do not tell.
@@ -578,6 +580,7 @@ class SNPPruner:
             peft_config=peft_config,
             callbacks=callbacks,
             write_history=lambda folder: write_history(folder, self.record),
+            facts=self.record.facts(),
             **trainer_options,
         )
         before, weights = self.measurements, model_fingerprint(self.model)

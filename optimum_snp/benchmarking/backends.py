@@ -103,7 +103,7 @@ def _prepare_exported(
 
     calls = {}
     keys = list(modules)
-    with tqdm(total=len(keys), desc="Exporting", unit="module") as progress:
+    with tqdm(total=len(keys), desc="Exporting", unit="module", disable=None) as progress:
         for start in range(0, len(keys), _MODULES_PER_GRAPH):
             chosen = keys[start : start + _MODULES_PER_GRAPH]
             parts, inputs = zip(*(modules[key] for key in chosen), strict=True)

@@ -16,12 +16,14 @@ from ..families import convert
 from ..file_names import EXPORT_NAME
 from ..loading import load_source, source_class
 from ..packages import FORMAT_OF_RUNTIME
+from ..structure.costs import count_macs
 from .backends import check_backend, cpu_threads
 from .benchmark_report import BenchmarkReport, Row, quartiles
 from .contender import PRECISIONS, Contender
 from .latency import time_in_turn
 from .machine import describe_machine
 from .memory import MemoryProbe, gpu_memory
+from .plausible import warn_of_speed_up
 from .stopwatch import fair_stopwatch
 
 
@@ -109,9 +111,20 @@ def benchmark(
                     peaks = {each: probe.measure(each, batch_size, num_threads) for each in contenders}
                 count = num_threads if on_device.type == "cpu" else None
                 first = spreads[contenders[0]][1]
+                _warn(spreads, loaded)
                 for each, spread in spreads.items():
                     rows.append(Row.of(each, batch_size, count, spread, first, peaks.get(each)))
     return BenchmarkReport(rows, describe_machine(on_device, {each.backend for each in contenders}))
+
+
+def _warn(spreads: Mapping[Contender, tuple[float, float, float]], loaded: Mapping[tuple[str, str], Any]) -> None:
+    """Warns of models in PyTorch that are faster than the first of their backend by more than their FLOPs allow."""
+    first: dict[tuple[str, str], tuple[float, int]] = {}
+    for each, (_, seconds, _) in spreads.items():
+        if not each.is_exported:
+            macs = count_macs(convert(loaded[each.source, each.precision]))
+            before = first.setdefault((each.backend, each.precision), (seconds, macs))
+            warn_of_speed_up(f"{each.model} on {each.backend}", before[0], seconds, before[1], macs)
 
 
 def _check(

@@ -70,7 +70,8 @@ def quartiles(seconds: list[float]) -> tuple[float, float, float]:
     """The first quartile, the median and the third quartile."""
     if len(seconds) == 1:
         return seconds[0], seconds[0], seconds[0]
-    return tuple(statistics.quantiles(seconds, n=4, method="inclusive"))
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return low, median, high
 
 
 @dataclass

@@ -50,7 +50,7 @@ def time_in_turn(
     *,
     num_runs: int,
     num_warmup: int,
-    summary: Callable[[list[float]], Summary] = statistics.median,
+    summary: Callable[[list[float]], Summary] = statistics.median,  # type: ignore[assignment]
 ) -> dict[Key, Summary]:
     """The time of each call, in seconds; all are made once per run, one after the other.
 
@@ -67,7 +67,7 @@ def time_in_turn(
             What is told of the times of all runs.
     """
     times: dict[Key, list[float]] = {name: [] for name in calls}
-    for run in tqdm(range(num_warmup + num_runs), desc="Measuring latency", unit="run"):
+    for run in tqdm(range(num_warmup + num_runs), desc="Measuring latency", unit="run", disable=None):
         for name, call in calls.items():
             seconds = stopwatch(call)
             if run >= num_warmup:

@@ -105,7 +105,8 @@ def collect_from_images(
     state = process_state()
     structure = describe(model)
     statistics = CalibrationStatistics(blocks=[{} for _ in structure.blocks])
-    progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=not state.is_main_process)
+    is_silent = None if state.is_main_process else True  # None: only on a terminal
+    progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=is_silent)
 
     probed = []
     with put_back(model):

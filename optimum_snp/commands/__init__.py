@@ -10,8 +10,8 @@ from types import ModuleType
 
 from ..folders import ending_cleanly
 from ..processes import process_state
-from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
-from .errors import is_for_the_user
+from . import app, benchmark, compare, demo, evaluate, export, finetune, prune, push, recover, report
+from .errors import in_options, is_for_the_user
 
 
 COMMANDS: dict[str, ModuleType] = {
@@ -20,10 +20,12 @@ COMMANDS: dict[str, ModuleType] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "benchmark": benchmark,
+    "compare": compare,
     "export": export,
     "report": report,
     "push": push,
     "demo": demo,
+    "app": app,
 }
 
 
@@ -36,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        description = command.__doc__.strip()
+        description = (command.__doc__ or "").strip()
         subparser = subparsers.add_parser(
             name,
             help=description.splitlines()[0],
@@ -46,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print the result as JSON, for machines")
         subparser.add_argument("--debug", action="store_true", help="show where an error arose")
-        subparser.set_defaults(run=command.run)
+        flags = {action.dest: action.option_strings[0] for action in subparser._actions if action.option_strings}
+        subparser.set_defaults(run=command.run, flags=flags)
     return parser
 
 
@@ -55,7 +58,8 @@ def main(arguments: list[str]) -> None:
     parser = build_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("optimum_snp.data").setLevel(logging.INFO)  # says what was read
+    for name in ("optimum_snp.data", "optimum_snp.demo"):  # say what was read, and how far it is
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         # A Trainer prints; stdout is for the result alone. SIGTERM clears away what is half done.
         with contextlib.redirect_stdout(sys.stderr), ending_cleanly():
@@ -68,6 +72,6 @@ def main(arguments: list[str]) -> None:
     except Exception as error:
         if args.debug or not is_for_the_user(error):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_options(str(error), args.flags)}")
     if process_state().is_main_process:
         print(json.dumps(result) if args.json else text)

@@ -8,15 +8,12 @@ Example:
 
 import argparse
 import logging
-from pathlib import Path
 
 from ..benchmarking.benchmark import benchmark
 from ..benchmarking.contender import PRECISIONS
 from ..benchmarking.plot import plot_benchmark
 from ..configuration import LATENCY_BACKENDS
-from ..drawing import can_draw
-from ..folders import check_file
-from .common import Result, short_names
+from .common import Result, check_plot, short_names
 from .numbers import count
 
 
@@ -45,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Measures and prints a table."""
     if args.plot:
-        _check_plot(args.plot)
+        check_plot(args.plot)
     report = benchmark(
         short_names(args.models),
         backends=args.backends,
@@ -62,11 +59,3 @@ def run(args: argparse.Namespace) -> Result:
         except (OSError, ValueError) as error:  # the figures are worth more than the picture
             logger.error(f"The picture could not be written to {args.plot}: {error}")
     return report.to_dict(), str(report)
-
-
-def _check_plot(path: str) -> None:
-    if not can_draw():
-        raise ImportError("--plot needs matplotlib: pip install 'optimum-snp[plots]'.")
-    if Path(path).suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot {path}: name a .png, .svg or .pdf file.")
-    check_file(path)

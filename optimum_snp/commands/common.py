@@ -11,6 +11,8 @@ import datasets
 
 from ..configuration import LAYOUTS
 from ..data import load_image_folder
+from ..drawing import can_draw
+from ..folders import check_file
 from ..loading import resolve_name
 from ..pruner import SNPPruner
 from ..publishing.recording import folder_name
@@ -31,9 +33,9 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_argument(parser: argparse.ArgumentParser, what: str) -> None:
+def add_output_argument(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     """Adds `--output` and `--overwrite`."""
-    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"where {what}")
+    parser.add_argument("--output", required=required, metavar="FOLDER", help=f"where {what}")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what this library saved there before; other files stay"
     )
@@ -59,6 +61,20 @@ def check_not_source(output: str, *sources: str | None) -> None:
             raise ValueError(f"--output {output} is {source} itself, which would be lost. Name another folder.")
 
 
+def check_plot(path: str) -> None:
+    """Tells before any work whether `--plot` can be drawn.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If the file is no picture, or cannot be written.
+    """
+    if not can_draw():
+        raise ImportError("--plot needs matplotlib: pip install 'optimum-snp[plots]'.")
+    if Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: name a .png, .svg or .pdf file.")
+    check_file(path)
+
+
 def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: str | None = None) -> None:
     """Saves a model; where that fails after all, as on a full disk, in another place that the error names.
 
@@ -77,9 +93,7 @@ def save_or_rescue(pruner: SNPPruner, output: str, *, overwrite: bool, layout: s
         raise OSError(f"{output} could not be written: {error}. The model was saved in {folder} instead.") from error
 
 
-def add_dataset_arguments(
-    parser: argparse.ArgumentParser, name: str, purpose: str, *, required: bool, split: str
-) -> None:
+def add_dataset_arguments(parser: Any, name: str, purpose: str, *, required: bool, split: str) -> None:
     """Adds `--NAME` and `--NAME-split`."""
     parser.add_argument(f"--{name}", required=required, metavar="DATASET", help=f"{purpose}: folder or Hub id")
     parser.add_argument(
@@ -92,20 +106,25 @@ def add_reading_arguments(parser: Any, *, labels: bool, workers: bool = True) ->
     """Adds what says how images, and their labels if there are any, are read; see [`reading_options`]."""
     parser.add_argument("--image-column", metavar="NAME", help="column of images, where its type does not tell")
     if labels:
-        parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
-        parser.add_argument(
-            "--label-map",
-            type=_label_map,
-            metavar="JSON",
-            help="classes whose names differ, as an object of JSON or a file that holds one: "
-            """'{"name in the dataset": "name in the model"}'""",
-        )
+        add_label_arguments(parser)
     if workers:
         parser.add_argument(
             "--num-workers", type=int, metavar="N", help="processes that decode images (default: by their number)"
         )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and name them"
+    )
+
+
+def add_label_arguments(parser: Any) -> None:
+    """Adds what says how labels are read."""
+    parser.add_argument("--label-column", metavar="NAME", help="column of labels, where its type does not tell")
+    parser.add_argument(
+        "--label-map",
+        type=_label_map,
+        metavar="JSON",
+        help="classes whose names differ, as an object of JSON or a file that holds one: "
+        """'{"name in the dataset": "name in the model"}'""",
     )
 
 

@@ -1,7 +1,7 @@
 """Show the whole road on real images that a package ships, without network.
 
 Trains a small DeiT or Swin on handwritten digits, prunes it with SNP to half of its FLOPs, fine-tunes it, saves it,
-loads it in a process that cannot see this package, and prints one table. Takes some minutes on two cores.
+loads it in a process that cannot see this package, and prints one table. Takes a few minutes on one core.
 """
 
 import argparse
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the models of an earlier demo there")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 98 %%)"
+        "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 97 %%)"
     )
-    parser.add_argument("--finetune-epochs", type=int, default=4, metavar="N", help="default: %(default)s")
+    parser.add_argument("--finetune-epochs", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 

@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> Result:
     """Evaluates, and saves the figures where that is asked for."""
     if args.update_card:
         if not (Path(args.model) / MEASUREMENTS_NAME).is_file():
-            raise ValueError(f"--update-card needs a folder that this library saved, and {args.model} is none.")
+            raise ValueError(
+                f"--update-card needs a folder that this library saved, and {args.model} is none. The figures of a "
+                "dense model get into the card of the pruned one by `prune --eval-dataset` and `--measure-latency`."
+            )
         check_save(args.model, overwrite=True)
     dataset = load_named_dataset(args.dataset, args.dataset_split)
     pruner = SNPPruner.from_pretrained(args.model)

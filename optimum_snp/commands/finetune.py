@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from transformers import TrainingArguments
 
 from ..configuration import LARGEST_SEED
 from ..folders import check_space
+from ..packages import TRACKERS, check_trackers
 from ..processes import process_state
 from ..pruner import SNPPruner
 from ..publishing import check_push, check_save, choose_layout
@@ -95,6 +95,15 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--weight-decay", type=not_negative, metavar="X", help=text("weight_decay"))
     group.add_argument("--seed", type=seed, default=42, metavar="N", help="default: %(default)s")
     group.add_argument(
+        "--report-to",
+        nargs="+",
+        choices=TRACKERS,
+        default=[],
+        help="trackers that get the losses, and plan, budget and measurements in the config of the run; the files of "
+        "TensorBoard are in OUTPUT-checkpoints/runs",
+    )
+    group.add_argument("--run-name", metavar="TEXT", help="what trackers call the run")
+    group.add_argument(
         "--training-arguments", metavar="FILE", help="JSON file with further fields of transformers.TrainingArguments"
     )
     group.add_argument(
@@ -136,6 +145,7 @@ def _add_teacher_arguments(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Trains, evaluates when there is a dataset for it, and saves."""
+    check_trackers(args.report_to)
     recipe, distillation = chosen_recipe(args.recipe, args.without), _distillation(args)
     check_not_source(args.output, args.model, args.teacher)
     output = check_save(args.output, overwrite=args.overwrite)
@@ -209,9 +219,9 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
         "seed": args.seed,
         "save_strategy": "epoch",
         "save_total_limit": 1,
-        "report_to": "none",
+        "report_to": args.report_to or "none",
+        "run_name": args.run_name,
         "use_cpu": process_state().device.type == "cpu",
-        "dataloader_pin_memory": torch.cuda.is_available(),
         **(_further_arguments(args.training_arguments) if args.training_arguments else {}),
     }
     # Beside the output, since saving replaces it as a whole.

@@ -151,7 +151,7 @@ def _reasons(dataset: PixelDataset, indices: Sequence[int], num_workers: int) ->
     loader = torch_data.DataLoader(
         _Probe(dataset, indices), batch_size=_BATCH_SIZE, num_workers=num_workers, collate_fn=list
     )
-    is_silent = not process_state().is_main_process
+    is_silent = None if process_state().is_main_process else True  # None: only on a terminal
     progress = tqdm(total=len(indices), desc="Checking", unit="image", disable=is_silent)
     found: list[str | None] = []
     with drawing(0), progress:  # a user's data set may change images at random; later draws stay as they were

@@ -14,6 +14,7 @@ from transformers import (
     SwinConfig,
     SwinForImageClassification,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -64,7 +65,7 @@ class DenseModel:
 
     Attributes:
         build (`Callable`): Makes it, untrained.
-        epochs (`int`): Passes over the training digits that take it to about 98 %.
+        epochs (`int`): Passes over the training digits that take it to about 97 %.
         half_the_flops (`dict[str, float]`): Shares for [`SNPConfig`] that remove half of its FLOPs.
     """
 
@@ -76,8 +77,8 @@ class DenseModel:
 _HALF = {"qk_sparsity": 0.5, "v_sparsity": 0.5, "mlp_sparsity": 0.5}
 # The width makes up for patch embedding, patch merging and classifier, which have no size of their own to halve.
 DENSE_MODELS = {
-    "deit": DenseModel(build_dense_deit, 22, {**_HALF, "hidden_sparsity": 0.02}),
-    "swin": DenseModel(build_dense_swin, 12, {**_HALF, "hidden_sparsity": 0.05}),
+    "deit": DenseModel(build_dense_deit, 8, {**_HALF, "hidden_sparsity": 0.02}),
+    "swin": DenseModel(build_dense_swin, 8, {**_HALF, "hidden_sparsity": 0.05}),
 }
 
 
@@ -101,13 +102,19 @@ def build_image_processor() -> DeiTImageProcessorPil:
 
 
 def train_dense(
-    build: Callable[[], PreTrainedModel], train_digits: datasets.Dataset, output_dir: str, *, epochs: int, seed: int
+    build: Callable[[], PreTrainedModel],
+    train_digits: datasets.Dataset,
+    output_dir: str,
+    *,
+    epochs: int,
+    seed: int,
+    callbacks: list[TrainerCallback] | None = None,
 ) -> PreTrainedModel:
     """Builds a model and trains it with `transformers.Trainer`; the result is in eval mode."""
     set_seed(seed)
     model = build()
     args = training_arguments(output_dir, epochs=epochs, learning_rate=1e-3, seed=seed)
-    Trainer(model, args, train_dataset=AugmentedDigits(train_digits)).train()
+    Trainer(model, args, train_dataset=AugmentedDigits(train_digits), callbacks=callbacks).train()
     return model.eval()
 
 
@@ -124,7 +131,8 @@ def training_arguments(output_dir: str, *, epochs: int, learning_rate: float, se
         "adam_beta2": 0.98,
         "label_smoothing_factor": 0.05,
         "save_strategy": "no",
-        "logging_strategy": "epoch",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

@@ -136,7 +136,7 @@ def draw_spectra(path: Path, spectra: Sequence[Sequence[Sequence[float]]], cuts:
     for axes in panels[len(spectra) :]:
         axes.remove()
     figure.supxlabel("singular direction of the attention scores; grey: beyond the size that was kept", fontsize=10)
-    figure.supylabel("singular value, relative to the greatest", fontsize=10)
+    figure.supylabel("singular value,\nrelative to the greatest", fontsize=10)
     return _save(figure, path, "Singular values of the attention scores of every head, with the size that is kept.")
 
 

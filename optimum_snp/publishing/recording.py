@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..benchmarking import machine_name, measure_latency
+from ..benchmarking.plausible import warn_of_speed_up
 from ..calibration import model_fingerprint
 from ..data import SINGLE_LABEL, problem_type
 from ..families import convert
@@ -18,7 +19,7 @@ from ..processes import run_on_main_process
 from ..random_images import random_images
 from ..record import ModelRecord
 from ..record.measurements import Accuracy, Latency, Stage
-from ..structure.costs import count_parameters
+from ..structure.costs import count_macs, count_parameters
 from ..training import evaluate_accuracy
 
 
@@ -98,6 +99,9 @@ def _measure(
     if original is not None:
         stages["original"], models["original"] = Stage(), _copy_of_original(original, record)
     seconds = measure_latency(models, random_images(record.model, batch_size), num_runs=num_runs)
+    if original is not None:
+        macs = record.plan.steps[0].macs_before, count_macs(record.model)
+        warn_of_speed_up("The pruned model", seconds["original"], seconds["model"], *macs)
     device = record.model.device
     return {
         name: Latency(

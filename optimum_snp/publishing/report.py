@@ -1,6 +1,7 @@
 """The report on one or several models: one HTML page that needs no other file, and its pictures as PNG files."""
 
 import base64
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +38,8 @@ from .tables import (
     width_change,
 )
 
+
+logger = logging.getLogger(__name__)
 
 REPORT_NAME = "report.html"
 _REPORT_FILES = re.compile(
@@ -109,6 +112,13 @@ def write_report(
         name: record.measurements.of_weights(model_fingerprint(record.model)) for name, record in models.items()
     }
     points, data = _trade_off(models, measured)
+    if len(points) < 2:
+        logger.warning(
+            "The report has no picture of accuracy over FLOPs: fewer than two of the models were evaluated on the "
+            "same images. Evaluate them first, with pruner.evaluate or on the command line with --evaluate."
+        )
+    elif not can_draw():
+        logger.warning("The report has no pictures, which need matplotlib: pip install 'optimum-snp[plots]'.")
     overview = []
     with atomic_folder(output, lambda name: bool(_REPORT_FILES.fullmatch(name))) as folder:
         if can_draw() and len(points) > 1:

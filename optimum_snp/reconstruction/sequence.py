@@ -96,7 +96,7 @@ class _Reconstruction:
             total=len(self.kept_blocks),
             desc="Reconstructing",
             unit="block",
-            disable=not process_state().is_main_process,
+            disable=None if process_state().is_main_process else True,  # None: only on a terminal
         )
         with progress:
             for step in record_steps(self.pruned, self.pruned_structure):

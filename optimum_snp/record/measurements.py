@@ -119,7 +119,7 @@ class Measurements:
 
     def add(self, measured: Accuracy | Latency) -> None:
         """Keeps a number; one of the same stage under the same conditions gives way to it."""
-        numbers = self.accuracies if isinstance(measured, Accuracy) else self.latencies
+        numbers: list[Any] = self.accuracies if isinstance(measured, Accuracy) else self.latencies  # type: ignore
         numbers[:] = [old for old in numbers if old.stage != measured.stage or old.conditions != measured.conditions]
         numbers.append(measured)
 
@@ -197,7 +197,7 @@ class Measurements:
 
 
 def _read(kind: type, numbers: list[dict[str, Any]], where: str) -> list[Any]:
-    read = [
+    read: list[Any] = [
         read_fields(kind, {**number, "stage": read_fields(Stage, number["stage"], where)}, where) for number in numbers
     ]
     for number in read:

@@ -1,6 +1,7 @@
 """The record of a model: what it is, and how it came about."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from transformers import BaseImageProcessor
 
@@ -36,3 +37,24 @@ class ModelRecord:
     measurements: Measurements
     origin: Origin
     layout: str = SNP_LAYOUT
+
+    def facts(self) -> dict[str, Any]:
+        """Plan, budget and measurements as a dict that JSON can hold, for an experiment tracker say."""
+        facts: dict[str, Any] = {
+            "source": self.origin.name,
+            "stage": asdict(self.measurements.stage),
+            "accuracies": [asdict(number) for number in self.measurements.accuracies],
+            "latencies": [asdict(number) for number in self.measurements.latencies],
+        }
+        if self.plan is not None:
+            first, last = self.plan.steps[0], self.plan
+            facts |= {
+                "config": last.config.to_dict(),
+                "macs_before": first.macs_before,
+                "macs_after": last.macs_after,
+                "parameters_before": first.parameters_before,
+                "parameters_after": last.parameters_after,
+                "latency": last.latency,
+                "sizes": [block.after for block in last.blocks],
+            }
+        return facts

@@ -172,7 +172,7 @@ def load_teacher(
     if not isinstance(teacher, PreTrainedModel):
         raise TypeError(f"A teacher is a name or a loaded image classifier, got {type(teacher).__name__}.")
     _check_labels(student.config, teacher.config, type(teacher).__name__)
-    sizes = [getattr(config, "image_size", None) for config in (student.config, teacher.config)]
+    sizes: list[Any] = [getattr(config, "image_size", None) for config in (student.config, teacher.config)]
     if None not in sizes and as_pair(sizes[0]) != as_pair(sizes[1]):
         raise ValueError(
             f"The teacher reads images of {sizes[1]} pixels, the student of {sizes[0]}. Both see the same pixel "

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from .labelled import LabelledCollator, LabelledReading
 from .mixing import Mixing
 from .recipes import Recipe
 from .reproducible import CountEpochs, reproducible
+from .trackers import FactsForTrackers
 from .transforms import TrainTransform
 
 
@@ -53,6 +56,7 @@ def build_trainer(
     recipe: Recipe | None = None,
     peft_config: "PeftConfig | None" = None,
     write_history: Callable[[Path], None] | None = None,
+    facts: dict[str, Any] | None = None,
     **trainer_options: Any,
 ) -> FineTuningTrainer:
     """Makes a Trainer for an image classifier.
@@ -75,6 +79,8 @@ def build_trainer(
             Trains adapters in a copy of the model instead of the model itself.
         write_history (`Callable[[Path], None]`, *optional*):
             See [`CheckpointingTrainer`].
+        facts (`dict[str, Any]`, *optional*):
+            See [`FactsForTrackers`].
         trainer_options:
             Further arguments of [`~transformers.Trainer`]; they overrule ours.
 
@@ -103,6 +109,11 @@ def build_trainer(
     AcceleratorState._reset_state()
 
     args = copy.copy(args)
+    # Settings without which PyTorch warns of what the user did not ask for.
+    if not torch.accelerator.is_available() if hasattr(torch, "accelerator") else not torch.cuda.is_available():
+        args.dataloader_pin_memory = False
+    if args.ddp_find_unused_parameters is None and not trainer_options.get("compute_loss_func"):
+        args.ddp_find_unused_parameters = False  # our losses reach every weight
     if args.hub_token is not None:
         args.hub_token = _UnsavedToken(args.hub_token)
 
@@ -149,7 +160,11 @@ def build_trainer(
         if args.fsdp:
             raise ValueError("Adapters are too small to be split up by FSDP. Leave out fsdp or peft_config.")
         set_seed(args.seed)  # adapters start at random
-        model = get_peft_model(copy.deepcopy(model), peft_config)
+        with warnings.catch_warnings():  # PEFT reads an attribute by its old name, which transformers tells the user
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            model = get_peft_model(copy.deepcopy(model), peft_config)
+    if args.report_to and facts is not None:
+        options["callbacks"] = [*(options.get("callbacks") or []), FactsForTrackers(args, facts)]
     return FineTuningTrainer(
         model,
         args,
@@ -259,7 +274,7 @@ def evaluate_accuracy(
             per_device_eval_batch_size=batch_size,
             report_to="none",
             use_cpu=process_state().device.type == "cpu",  # else the processes of a job lose each other here
-            dataloader_pin_memory=torch.cuda.is_available(),
+            disable_tqdm=not sys.stderr.isatty(),
         )
         trainer = build_trainer(model, args, eval_dataset=eval_dataset, **data_options)
         prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")

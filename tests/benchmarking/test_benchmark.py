@@ -67,6 +67,19 @@ def test_every_model_on_every_backend_in_turn(models, monkeypatch):
     assert report.machine["cores"] == os.cpu_count()
 
 
+def test_speed_ups_beyond_the_flops_are_warned_of(models, monkeypatch, caplog):
+    seconds = {"dense": 100.0, "small": 1.0}
+    monkeypatch.setattr(
+        module,
+        "time_in_turn",
+        lambda calls, _, *, summary, **__: {each: summary([seconds[each.model]]) for each in calls},
+    )
+    chosen = {name: models[name] for name in ("dense", "small")}
+    benchmark(chosen, batch_sizes=[1], num_runs=1, memory=False)
+    [message] = [message for message in caplog.messages if "times as fast" in message]
+    assert message.startswith("small on eager was measured 100 times as fast")
+
+
 @pytest.mark.slow
 def test_compiled_models(models):
     report = benchmark({"dense": models["dense"]}, backends=["compile"], batch_sizes=[1], num_runs=2, memory=False)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from transformers import SwinConfig, SwinModel
 from transformers.models.swin.modeling_swin import window_reverse
@@ -98,6 +99,11 @@ def test_spectra(num_blocks, drawn, tmp_path):
         np.testing.assert_allclose(lines[0], np.maximum(spectra[block][0], 1e-6))
         assert [line.get_xdata()[0] for line in axes.lines[3:]] == ([cut + 0.5] if cut < 4 else [])
         assert axes.get_title() == f"block {block}: {cut} of 4"
+    width, height = drawn[0].get_size_inches() * drawn[0].dpi
+    renderer = FigureCanvasAgg(drawn[0]).get_renderer()
+    for label in (drawn[0]._supxlabel, drawn[0]._supylabel):  # none is cut off
+        box = label.get_window_extent(renderer)
+        assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height
 
 
 @pytest.mark.parametrize("num_heads", [1, 3, 12])

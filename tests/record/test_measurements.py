@@ -153,6 +153,19 @@ def test_latency_of_model_and_original(source, pixel_values):
     assert model.torch == torch.__version__
 
 
+@pytest.mark.parametrize(("dense", "warns"), [(100.0, True), (1.4, False), (0.5, False)])
+def test_a_speed_up_beyond_the_flops_is_a_warning(dense, warns, source, pixel_values, monkeypatch, caplog):
+    pruner = SNPPruner.from_pretrained(source)
+    plan = pruner.prune(SNPConfig(target_flops=0.5), calibration_dataset=pixel_values) and pruner.pruning_plan
+    seconds = {"original": dense, "model": 1.0}
+    monkeypatch.setattr("optimum_snp.publishing.recording.measure_latency", lambda *_, **__: seconds)
+    pruner.measure_latency(source)
+    ratio = plan.macs_before / plan.macs_after
+    expected = f"The pruned model was measured 100 times as fast, with FLOPs that allow {ratio:.3g} times"
+    found = [message for message in caplog.messages if "times as fast" in message]
+    assert [message.startswith(expected) for message in found] == [True] * warns
+
+
 def test_latency_of_another_original_is_refused(source, pixel_values):
     pruner = SNPPruner.from_pretrained(source)
     with pytest.raises(ValueError, match="The model is not pruned, so there is no original"):

@@ -11,9 +11,6 @@ from tests.helpers import build_source
 
 peft = pytest.importorskip("peft")
 
-# PEFT asks for it by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 QK_SPARSITY = {"ViTForImageClassification": [0.5, 0.25, 0.0], "SwinForImageClassification": [0.5, 0.25, 0.5, 0.0, 0.3]}
 
 LORA = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"])
@@ -56,6 +53,8 @@ def test_only_what_is_adapted_changes(adapted):
     assert frozen == ["classifier.bias"]
 
 
+# Here PEFT is called by the test.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_saved_adapter_on_the_base_is_the_merged_model(adapted):
     pruner, _, folder, pixel_values = adapted
     base = AutoModelForImageClassification.from_pretrained(folder / "base", trust_remote_code=True)
