@@ -3,6 +3,7 @@
 A family from outside this package registers itself the same way: `register_family(MyFamily())`.
 """
 
+from .clip import CLIPFamily
 from .convert import check_supported, convert, our_weights
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
@@ -24,7 +25,7 @@ from .timm import TimmFamily
 from .vit import ViTFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), TimmFamily()):
+for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), CLIPFamily(), TimmFamily()):
     register_family(family)
 
 

@@ -1,0 +1,81 @@
+"""What the vision towers of CLIP and SigLIP have in common: the names of their configs and weights."""
+
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from .family import Weights, config_fields
+
+
+# What their configs say of the other tower, of training, or in words of their own.
+_NOT_OURS = (
+    "architectures",
+    "attention_dropout",
+    "initializer_factor",
+    "logit_scale_init_value",
+    "model_type",
+    "projection_dim",
+    "text_config",
+    "transformers_version",
+    "vision_config",
+    "vision_use_head",
+)
+# Of the names of weights the parts that are others in ours.
+_RENAMED = {
+    "class_embedding": "cls_token",
+    "patch_embedding.": "patch_embeddings.projection.",
+    "position_embedding.weight": "position_embeddings",
+    "pre_layrnorm.": "pre_layernorm.",
+    "encoder.layers.": "layers.",
+    "layer_norm1.": "layernorm_before.",
+    "layer_norm2.": "layernorm_after.",
+    "self_attn.": "attention.",
+    "out_proj.": "o_proj.",
+}
+
+
+def vision_config_of(source: PreTrainedModel) -> PretrainedConfig:
+    """The config of the vision tower of a model, which may be all that there is."""
+    return getattr(source.config, "vision_config", source.config)
+
+
+def tower_fields(source: PreTrainedModel) -> dict[str, Any]:
+    """What our config takes over from that of a vision tower, with the labels of a classifier.
+
+    Raises:
+        ValueError: If the images or patches that it is made for are no squares.
+    """
+    vision_config = vision_config_of(source)
+    for name in ("image_size", "patch_size"):
+        if not isinstance(getattr(vision_config, name), int):
+            raise ValueError(
+                f"{name} is {getattr(vision_config, name)!r}. Position embeddings of a {type(source).__name__} are "
+                "read as a square, so only one number, for squares, can be converted."
+            )
+    fields = {**vision_config.to_dict(), **config_fields(source)}
+    fields = {name: value for name, value in fields.items() if name not in _NOT_OURS}
+    return {**fields, "attention_probs_dropout_prob": vision_config.attention_dropout}
+
+
+def tower_weights(weights: Weights) -> Weights:
+    """The weights of a vision tower, and of what stands behind it, under our names below the base model."""
+    ours = {}
+    for name, weight in weights.items():
+        if name.startswith(("text_", "logit_")):
+            continue
+        name = name.removeprefix("vision_model.")
+        for theirs, our_name in _RENAMED.items():
+            name = name.replace(theirs, our_name)
+        if name == "embeddings.cls_token":
+            weight = weight[None, None]
+        elif name == "embeddings.position_embeddings":
+            weight = weight[None]
+        elif name.startswith("post_layernorm."):
+            name = name.removeprefix("post_")
+        ours[name] = weight
+    return ours
+
+
+def below_base_model(weights: Weights) -> Weights:
+    """The same weights by their names in an image classifier."""
+    return {name if name.startswith("classifier.") else f"snp_vit.{name}": weight for name, weight in weights.items()}
