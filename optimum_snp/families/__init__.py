@@ -20,12 +20,13 @@ from .registry import (
     short_names,
     source_classes,
 )
+from .siglip import SigLIPFamily
 from .swin import SwinFamily
 from .timm import TimmFamily
 from .vit import ViTFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), CLIPFamily(), TimmFamily()):
+for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), CLIPFamily(), SigLIPFamily(), TimmFamily()):
     register_family(family)
 
 

@@ -162,8 +162,11 @@ class Structure:
         streams (`list[Stream]`): In execution order.
         linear_rows (`dict[str, int]`): For every linear layer and convolution, how often it is applied for one image
             of the configured size.
+        further_macs (`int`): Multiply-accumulates for one image outside of the blocks and of these layers; no plan
+            changes them.
     """
 
     blocks: list[Block]
     streams: list[Stream]
     linear_rows: dict[str, int]
+    further_macs: int = 0

@@ -69,7 +69,11 @@ class ViTArchitecture(Architecture):
             rows[reduction] = num_tokens
         elif base_model.pre_layernorm is not None:
             stream = replace(stream, scales=[f"{base}pre_layernorm"], reduction=f"{base}reduction")
-        return Structure(blocks, [stream], rows | _rows_behind_the_blocks(model, base, heads, num_tokens))
+        further_macs = 0
+        if base_model.pooler is not None and _pooler(model) == "attention":
+            further_macs = 2 * num_tokens * model.config.pooler_output_size  # scores and context of its one query
+        rows |= _rows_behind_the_blocks(model, base, heads, num_tokens)
+        return Structure(blocks, [stream], rows, further_macs)
 
     def block_sizes(self, config: SNPViTConfig) -> list[dict[str, Any]]:
         """See [`optimum_snp.structure.block_sizes`]."""
