@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..folders import ending_cleanly
 from ..processes import process_state
-from . import benchmark, demo, evaluate, export, finetune, prune, push, recover, report
+from . import benchmark, demo, evaluate, export, families, finetune, prune, push, recover, report
 from .errors import is_for_the_user
 
 
@@ -23,6 +23,7 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "report": report,
     "push": push,
+    "families": families,
     "demo": demo,
 }
 

@@ -15,6 +15,9 @@ Weights = dict[str, torch.Tensor]
 # What a source config says of itself rather than of the network.
 _IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "auto_map", "encoder_stride", "head_dim")
 
+# The parts of a network that can be pruned.
+PARTS = ("queries and keys", "values", "MLP", "heads", "blocks", "width")
+
 
 @dataclass(frozen=True)
 class NativeSizes:
@@ -38,6 +41,8 @@ class Family(ABC):
         optional_modules (`tuple[str, ...]`): Modules of the base model that are left out (`None`) where a checkpoint
             has no weights for them.
         image_processor_files (`tuple[str, ...]`): Files of a checkpoint that may say how images are prepared.
+        parts (`tuple[str, ...]`): What can be pruned in its models, of `PARTS`.
+        limits (`str`): What in them is never pruned, or only on conditions.
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
             pruned, with the reason.
         native_version (`str`, *optional*): The first version of transformers whose classes of this family read the
@@ -50,6 +55,8 @@ class Family(ABC):
     short_names: ClassVar[dict[str, str]] = {}
     optional_modules: ClassVar[tuple[str, ...]] = ()
     image_processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    parts: ClassVar[tuple[str, ...]] = PARTS
+    limits: ClassVar[str] = ""
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
 
@@ -112,6 +119,10 @@ class Family(ABC):
             config:
                 Of the source.
         """
+
+    def forward_options(self, source: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, Any]:
+        """What a forward pass of a source takes beside images so that it reads them as the converted model does."""
+        return {}
 
     def convert_image_processor(self, image_processor: BaseImageProcessor) -> BaseImageProcessor:
         """What is saved with a model that came with this image processor.

@@ -28,6 +28,7 @@ class CLIPFamily(Family):
             ("ForImageClassification", SNPViTForImageClassification),
         )
     }
+    limits = "the width of a `VisionModel` within a budget, since its tokens are an output without a norm"
     refused = {
         f"{kind}Text": "it reads texts, and only networks that read images are pruned. Nearest to it is "
         f"{kind}VisionModelWithProjection."
