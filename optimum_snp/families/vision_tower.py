@@ -20,6 +20,8 @@ _NOT_OURS = (
     "vision_config",
     "vision_use_head",
 )
+# What options of an example say of the whole model, not of its vision tower.
+_OF_THE_WHOLE = ("attn_implementation", "dtype", "id2label", "label2id", "num_labels", "problem_type")
 # Of the names of weights the parts that are others in ours.
 _RENAMED = {
     "class_embedding": "cls_token",
@@ -74,6 +76,26 @@ def tower_weights(weights: Weights) -> Weights:
             name = name.removeprefix("post_")
         ours[name] = weight
     return ours
+
+
+def example_config(
+    config_class: type[PretrainedConfig], sizes: dict[str, Any], options: dict[str, Any]
+) -> PretrainedConfig:
+    """The config of an image classifier with 5 labels, whose vision tower has these sizes.
+
+    Args:
+        config_class (`type`):
+            Its class, with a config of each tower inside.
+        sizes (`dict`):
+            For the vision tower.
+        options (`dict`):
+            For either; they win.
+    """
+    whole = {name: value for name, value in options.items() if name in _OF_THE_WHOLE}
+    vision = {name: value for name, value in options.items() if name not in _OF_THE_WHOLE}
+    labels = {} if "id2label" in options else {"num_labels": 5}
+    text = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1}  # classifiers have no such tower
+    return config_class(vision_config={**sizes, **vision}, text_config=text, **{**labels, **whole})
 
 
 def below_base_model(weights: Weights) -> Weights:

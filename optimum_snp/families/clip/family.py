@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_model
 from ..family import Family, Weights
-from ..vision_tower import below_base_model, tower_fields, tower_weights, vision_config_of
+from ..vision_tower import below_base_model, example_config, tower_fields, tower_weights, vision_config_of
 
 
 class CLIPFamily(Family):
@@ -76,6 +76,4 @@ class CLIPFamily(Family):
         if not class_name.endswith("ForImageClassification"):
             config_class = getattr(transformers, f"{kind}VisionConfig")
             return random_model(class_name, config_class(**{**sizes, **options}))
-        labels = {} if "id2label" in options else {"num_labels": 5}
-        config_class = getattr(transformers, f"{kind}Config")
-        return random_model(class_name, config_class(vision_config=sizes, **labels, **options))
+        return random_model(class_name, example_config(getattr(transformers, f"{kind}Config"), sizes, options))

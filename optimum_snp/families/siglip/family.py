@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_model
 from ..family import Family, Weights
-from ..vision_tower import below_base_model, tower_fields, tower_weights, vision_config_of
+from ..vision_tower import below_base_model, example_config, tower_fields, tower_weights, vision_config_of
 
 
 class SigLIPFamily(Family):
@@ -68,8 +68,7 @@ class SigLIPFamily(Family):
         }
         if class_name == "SiglipVisionModel":
             return random_model(class_name, transformers.SiglipVisionConfig(**{**sizes, **options}))
-        labels = {} if "id2label" in options else {"num_labels": 5}
-        return random_model(class_name, transformers.SiglipConfig(vision_config=sizes, **labels, **options))
+        return random_model(class_name, example_config(transformers.SiglipConfig, sizes, options))
 
     def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
         """See [`Family.variants`]."""
