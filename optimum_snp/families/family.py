@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 
 Weights = dict[str, torch.Tensor]
@@ -120,9 +121,18 @@ class Family(ABC):
                 Of the source.
         """
 
-    def forward_options(self, source: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, Any]:
-        """What a forward pass of a source takes beside images so that it reads them as the converted model does."""
-        return {}
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """What a source puts out for images, by the names that the outputs of the converted model have.
+
+        Args:
+            source (`PreTrainedModel`):
+                Of one of `source_classes`.
+            pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+                The images.
+            options:
+                For the forward pass.
+        """
+        return source(pixel_values, **options)
 
     def convert_image_processor(self, image_processor: BaseImageProcessor) -> BaseImageProcessor:
         """What is saved with a model that came with this image processor.

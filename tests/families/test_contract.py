@@ -13,11 +13,11 @@ from optimum_snp.plan.sizes import NEURON_PARTS, Part
 from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, describe, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.families.cases import CASES, IMAGES, SHARES
+from tests.families.cases import IMAGES, PARAMS, SHARES
 from tests.masked import assert_same_outputs, masked
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request):
     """One source of a family; tests of one stand together, so that it is built and calibrated once."""
     return request.param
@@ -26,20 +26,22 @@ def case(request):
 def outputs_of(model, images, **options):
     """All outputs, tuples taken apart, by name."""
     with torch.inference_mode():
-        outputs = model(images, **options)
+        return by_name(model(images, **options))
+
+
+def outputs_of_source(case, source, images, **options):
+    """The same of a source, as its family says that it reads images."""
+    with torch.inference_mode():
+        return by_name(case.family.source_outputs(source, images, **options))
+
+
+def by_name(outputs):
     tensors = {}
     for name, value in outputs.items():
         tensors |= (
             {f"{name}.{index}": one for index, one in enumerate(value)} if isinstance(value, tuple) else {name: value}
         )
     return tensors
-
-
-def outputs_of_source(case, source, images, **options):
-    """All outputs of a source that reads images as the converted model does; which patches it hid is none of them."""
-    options |= case.family.forward_options(source, images)
-    outputs = outputs_of(source, images, **options)
-    return {name: value for name, value in outputs.items() if name not in ("mask", "ids_restore")}
 
 
 def assert_close(actual, expected, tolerance=1e-5):

@@ -16,7 +16,7 @@ from optimum_snp.publishing import card
 from optimum_snp.publishing.attention import attention_maps, heads_of_maps
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import architecture_of, as_pair, block_sizes, stream_widths
-from tests.families.cases import CASES, IMAGES, first_of_each
+from tests.families.cases import CASES, IMAGES, PARAMS, first_of_each
 from tests.helpers import run_python
 from tests.hub_server import HubServer
 from tests.test_remote_code import JOB, PYTHONS
@@ -60,7 +60,7 @@ def saved(tmp_path_factory):
     return pruners, folder
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request):
     return request.param
 

@@ -2,13 +2,32 @@
 
 from typing import Any
 
+import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
-from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ...models import (
+    SNPCLIPModel,
+    SNPMetaClip2Model,
+    SNPViTConfig,
+    SNPViTForImageClassification,
+    SNPViTModel,
+)
+from ...models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from ..example import random_model
 from ..family import Family, Weights
-from ..vision_tower import below_base_model, example_config, tower_fields, tower_weights, vision_config_of
+from ..vision_tower import (
+    below_base_model,
+    example_config,
+    image_outputs,
+    tower_fields,
+    tower_weights,
+    two_towers_config,
+    two_towers_weights,
+    vision_config_of,
+    vision_weights_of,
+)
 
 
 class CLIPFamily(Family):
@@ -21,8 +40,9 @@ class CLIPFamily(Family):
     model_types = ("clip_vision_model", "clip", "metaclip_2_vision_model", "metaclip_2")
     source_classes = {
         f"{kind}{name}": ours
-        for kind in ("CLIP", "MetaClip2")
+        for kind, towers in (("CLIP", SNPCLIPModel), ("MetaClip2", SNPMetaClip2Model))
         for name, ours in (
+            ("Model", towers),
             ("VisionModel", SNPViTModel),
             ("VisionModelWithProjection", SNPViTModel),
             ("ForImageClassification", SNPViTForImageClassification),
@@ -35,7 +55,7 @@ class CLIPFamily(Family):
         for kind in ("CLIP", "MetaClip2")
     }
 
-    def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
+    def convert_config(self, source: PreTrainedModel) -> SNPViTConfig | SNPTwoTowersConfig:
         """See [`Family.convert_config`]."""
         is_classifier = hasattr(source, "classifier")
         fields = tower_fields(source) | {
@@ -46,6 +66,8 @@ class CLIPFamily(Family):
         }
         if not is_classifier:
             fields |= {"use_pooler": True, "pooler_type": "cls", "norm_after_pooling": True}
+        if hasattr(source, "text_model"):
+            return two_towers_config(source, self.target_class(source).config_class, SNPViTConfig(**fields))
         if hasattr(source, "visual_projection"):
             fields["projection_size"] = vision_config_of(source).projection_dim
         return SNPViTConfig(**fields)
@@ -54,10 +76,18 @@ class CLIPFamily(Family):
         self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
     ) -> Weights:
         """See [`Family.convert_weights`]; a classifier does not read the last norm."""
+        if model_class in (SNPCLIPModel, SNPMetaClip2Model):
+            return two_towers_weights(weights, vision_weights_of(weights))
         ours = tower_weights(weights)
         if model_class is not SNPViTForImageClassification:
             return ours
         return below_base_model({name: weight for name, weight in ours.items() if not name.startswith("layernorm.")})
+
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """See [`Family.source_outputs`]."""
+        if hasattr(source, "text_model"):
+            return image_outputs(source, pixel_values, **options)
+        return super().source_outputs(source, pixel_values, **options)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 8, MLP 64, 17 tokens."""
@@ -73,7 +103,7 @@ class CLIPFamily(Family):
             "initializer_range": 0.1,
             "initializer_factor": 2.0,
         }
-        if not class_name.endswith("ForImageClassification"):
+        if "Vision" in class_name:
             config_class = getattr(transformers, f"{kind}VisionConfig")
             return random_model(class_name, config_class(**{**sizes, **options}))
         return random_model(class_name, example_config(getattr(transformers, f"{kind}Config"), sizes, options))

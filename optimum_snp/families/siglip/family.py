@@ -2,13 +2,26 @@
 
 from typing import Any
 
+import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
-from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ...models import SNPSiglipModel, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ...models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from ..example import random_model
 from ..family import Family, Weights
-from ..vision_tower import below_base_model, example_config, tower_fields, tower_weights, vision_config_of
+from ..vision_tower import (
+    below_base_model,
+    example_config,
+    image_outputs,
+    tower_fields,
+    tower_weights,
+    two_towers_config,
+    two_towers_weights,
+    vision_config_of,
+    vision_weights_of,
+)
 
 
 class SigLIPFamily(Family):
@@ -21,6 +34,7 @@ class SigLIPFamily(Family):
     title = "SigLIP"
     model_types = ("siglip_vision_model", "siglip")
     source_classes = {
+        "SiglipModel": SNPSiglipModel,
         "SiglipVisionModel": SNPViTModel,
         "SiglipForImageClassification": SNPViTForImageClassification,
     }
@@ -33,7 +47,7 @@ class SigLIPFamily(Family):
         "SiglipVisionModel.",
     }
 
-    def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
+    def convert_config(self, source: PreTrainedModel) -> SNPViTConfig | SNPTwoTowersConfig:
         """See [`Family.convert_config`]."""
         fields = tower_fields(source) | {"use_cls_token": False, "classifier_pooling": "mean"}
         vision_config = vision_config_of(source)
@@ -45,16 +59,26 @@ class SigLIPFamily(Family):
                 "pooler_num_attention_heads": vision_config.num_attention_heads,
                 "pooler_intermediate_size": vision_config.intermediate_size,
             }
+        if hasattr(source, "text_model"):
+            return two_towers_config(source, self.target_class(source).config_class, SNPViTConfig(**fields))
         return SNPViTConfig(**fields)
 
     def convert_weights(
         self, weights: Weights, model_class: type[PreTrainedModel], config: PretrainedConfig
     ) -> Weights:
         """See [`Family.convert_weights`]; a classifier does not read the pooling head."""
+        if model_class is SNPSiglipModel:
+            return two_towers_weights(weights, _pooler_weights(vision_weights_of(weights)))
         ours = tower_weights(weights)
         if model_class is SNPViTForImageClassification:
             return below_base_model({name: weight for name, weight in ours.items() if not name.startswith("head.")})
         return _pooler_weights(ours)
+
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """See [`Family.source_outputs`]."""
+        if hasattr(source, "text_model"):
+            return image_outputs(source, pixel_values, **options)
+        return super().source_outputs(source, pixel_values, **options)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 8, MLP 64, 16 tokens."""

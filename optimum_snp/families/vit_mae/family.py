@@ -5,6 +5,8 @@ from typing import Any
 import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
 from ...models import SNPViTConfig, SNPViTModel
 from ..example import random_example
@@ -41,11 +43,17 @@ class ViTMAEFamily(Family):
         """See [`Family.convert_weights`]."""
         return {our_name(name): weight for name, weight in weights.items()}
 
-    def forward_options(self, source: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, Any]:
-        """See [`Family.forward_options`]: noise that shuffles no patches."""
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """See [`Family.source_outputs`]: with noise that shuffles no patches, and without telling which are hidden."""
         patch_size = source.config.patch_size
         num_patches = (pixel_values.shape[2] // patch_size) * (pixel_values.shape[3] // patch_size)
-        return {"noise": torch.arange(num_patches, device=pixel_values.device).expand(len(pixel_values), -1)}
+        noise = torch.arange(num_patches, device=pixel_values.device).expand(len(pixel_values), -1)
+        outputs = source(pixel_values, noise=noise, **options)
+        return BaseModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: as of the ViT, with no patch hidden."""
