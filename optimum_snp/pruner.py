@@ -3,9 +3,11 @@
 import contextlib
 import copy
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
@@ -26,6 +28,7 @@ from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source
+from .metrics.zero_shot import evaluate_zero_shot
 from .models import SNPModel
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
@@ -634,6 +637,64 @@ class SNPPruner:
             num_workers=num_workers,
             skip_unreadable=skip_unreadable,
             dataset_name=dataset_name,
+        )
+
+    def evaluate_zero_shot(
+        self,
+        eval_dataset: Any,
+        classes: Sequence[str],
+        texts: Mapping[str, torch.Tensor] | torch.Tensor,
+        *,
+        batch_size: int = 32,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
+    ) -> dict[str, float]:
+        """Accuracy of a model of images and texts, or of its vision tower, at naming what is in images.
+
+        An image is taken for the class whose texts its embedding has the smallest angle to. Under `torchrun` every
+        process measures on all images.
+
+        Args:
+            eval_dataset, image_column, label_column, label_map, num_workers, skip_unreadable:
+                See [`SNPPruner.evaluate`].
+            classes (`Sequence[str]`):
+                The names of the classes; labels of the data set are matched with them.
+            texts (`Mapping[str, torch.Tensor]` or `torch.Tensor`):
+                What the tokenizer makes of a text for every class (`input_ids`, `attention_mask`), or embeddings
+                `[texts, size]` of such texts; in the order of `classes`, and of several per class, those of one beside
+                each other, whose mean counts.
+            batch_size (`int`, *optional*, defaults to 32):
+                Images per forward pass.
+
+        Returns:
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+
+        Raises:
+            TypeError: If the model does not embed images, or has no text tower for tokens.
+            ValueError: For a dataset or texts that cannot be used.
+
+        Example:
+
+        ```python
+        >>> tokens = tokenizer([f"a photo of a {name}" for name in classes], padding=True, return_tensors="pt")
+        >>> pruner.evaluate_zero_shot("images/test", classes, tokens)
+        ```
+        """
+        return evaluate_zero_shot(
+            self.model,
+            eval_dataset,
+            classes,
+            texts,
+            batch_size=batch_size,
+            image_processor=self.image_processor,
+            image_column=image_column,
+            label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
         )
 
     def measure_latency(

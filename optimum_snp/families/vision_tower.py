@@ -29,7 +29,15 @@ _NOT_OURS = (
 # What their configs say of both towers.
 _OF_BOTH_TOWERS = ("projection_dim", "logit_scale_init_value", "initializer_factor")
 # What options of an example say of the whole model, not of its vision tower.
-_OF_THE_WHOLE = ("attn_implementation", "dtype", "id2label", "label2id", "num_labels", "problem_type")
+_OF_THE_WHOLE = (
+    "attn_implementation",
+    "dtype",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "projection_dim",
+)
 # Of the names of weights the parts that are others in ours.
 _RENAMED = {
     "class_embedding": "cls_token",

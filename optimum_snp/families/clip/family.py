@@ -106,4 +106,5 @@ class CLIPFamily(Family):
         if "Vision" in class_name:
             config_class = getattr(transformers, f"{kind}VisionConfig")
             return random_model(class_name, config_class(**{**sizes, **options}))
-        return random_model(class_name, example_config(getattr(transformers, f"{kind}Config"), sizes, options))
+        config_class = getattr(transformers, f"{kind}Config")
+        return random_model(class_name, example_config(config_class, sizes, {"projection_dim": 24, **options}))
