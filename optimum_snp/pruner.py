@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import (
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import (
@@ -27,7 +33,7 @@ from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
-from .loading import load_image_processor, load_saved, load_source
+from .loading import load_image_processor, load_saved, load_source, load_tokenizer
 from .metrics.zero_shot import evaluate_zero_shot
 from .models import SNPModel
 from .plan.plan import PruningPlan
@@ -67,6 +73,8 @@ class SNPPruner:
     Attributes:
         model: The model at its present stage, in our architecture.
         image_processor: Prepares images for it; `None` if it came without.
+        tokenizer: Prepares texts for a model that reads them beside images, and is saved with it; `None` of all
+            others, and of one that came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
         calibration_images: The images that `model` was calibrated on, for reconstruction; `None` as `statistics`, and
             with statistics that were loaded.
@@ -105,6 +113,7 @@ class SNPPruner:
         self.model: SNPModel = convert(model)
         number_names(self.model.config)
         self.image_processor = convert_image_processor(image_processor, type(model).__name__)
+        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.statistics: CalibrationStatistics | None = None
         self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
@@ -154,6 +163,8 @@ class SNPPruner:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        if hasattr(source, "text_model"):
+            pruner.tokenizer = load_tokenizer(model_name_or_path, **options)
         if plan is not None:
             try:
                 plan.check_result(pruner.model.config)
@@ -189,7 +200,13 @@ class SNPPruner:
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
         return ModelRecord(
-            self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout
+            self.model,
+            self.image_processor,
+            self.pruning_plan,
+            self.measurements,
+            self.origin,
+            self.layout,
+            self.tokenizer,
         )
 
     def calibrate(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from ..configuration import SNP_LAYOUT
 from ..models import SNPModel
@@ -28,6 +28,8 @@ class ModelRecord:
             Where it comes from.
         layout (`str`, *optional*, defaults to `"snp"`):
             What it is saved as unless the user says otherwise; see [`SNPConfig`].
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Prepares texts for a model that reads them beside images.
     """
 
     model: SNPModel
@@ -36,3 +38,4 @@ class ModelRecord:
     measurements: Measurements
     origin: Origin
     layout: str = SNP_LAYOUT
+    tokenizer: PreTrainedTokenizerBase | None = None

@@ -103,6 +103,8 @@ def test_cards_name_the_family(case, saved):
     assert written.data.tags[-1] == title.lower()
     assert f"# Pruned {title}" in written.text
     task = "image-classification" if case.has_classifier else "image-feature-extraction"
+    if case.class_name in ("CLIPModel", "MetaClip2Model", "SiglipModel"):
+        task = "zero-shot-image-classification"
     assert written.data.pipeline_tag == task
     usage = written.text.split("```python\n")[1].split("```")[0]
     assert f"{pruners[str(case)].model._auto_class}.from_pretrained(name, trust_remote_code=True)" in usage

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+import transformers
+
 from optimum_snp.commands import main
-from optimum_snp.families import families, family_facts, family_table
+from optimum_snp.families import check_supported, families, family_facts, family_table, source_classes
 
 
 README = Path(__file__).parents[2] / "README.md"
@@ -33,3 +36,26 @@ def test_the_command_prints_the_table_and_what_is_refused(capsys):
             assert f"{beginning}*: {reason}" in printed
     main(["families", "--json"])
     assert json.loads(capsys.readouterr().out) == {"families": family_facts()}
+
+
+@pytest.mark.parametrize(
+    "class_name",
+    [
+        "ASTForAudioClassification",
+        "YolosForObjectDetection",
+        "ViTMAEForPreTraining",
+        "CLIPTextModelWithProjection",
+        "MetaClip2TextModel",
+        "SiglipTextModel",
+        "Siglip2Model",
+        "Swinv2ForImageClassification",
+        "CLIPSegModel",
+        "ResNetForImageClassification",
+    ],
+)
+def test_every_other_class_is_refused_with_what_is_nearest_to_it(class_name):
+    assert hasattr(transformers, class_name)
+    with pytest.raises(ValueError, match=f"{class_name} cannot be pruned") as caught:
+        check_supported(class_name)
+    nearest = str(caught.value).split("earest")[-1]
+    assert any(name in nearest for name in (*source_classes(), "Swin models"))

@@ -5,8 +5,12 @@ import os
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForZeroShotImageClassification
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoModelForZeroShotImageClassification, PreTrainedTokenizerFast, pipeline
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
@@ -76,6 +80,32 @@ def saved(tmp_path_factory):
         pruner.save_pretrained(folder / class_name)
         scores[class_name] = scores_of(pruner.model)
     return folder, scores
+
+
+def test_the_tokenizer_comes_along(tmp_path, image_processor):
+    """So that a pipeline finds all that it needs in one folder."""
+    words = {word: index for index, word in enumerate(("a", "photo", "of", "cat", "dog", "<pad>"))}
+    raw = Tokenizer(WordLevel(words, unk_token="a"))
+    raw.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>")
+    source = tmp_path / "dense"
+    for part in (build_source("CLIPModel"), tokenizer, image_processor):
+        part.save_pretrained(source)
+    pruner = SNPPruner.from_pretrained(source)
+    pruner.prune(SNPConfig(target_flops=0.6), calibration_dataset=IMAGES)
+    pruner.save_pretrained(tmp_path / "small")
+    tokens = pruner.tokenizer(["a photo of cat", "dog"], padding=True, return_tensors="pt")
+    again = SNPPruner.from_pretrained(tmp_path / "small").tokenizer
+    assert torch.equal(again(["a photo of cat", "dog"], padding=True, return_tensors="pt").input_ids, tokens.input_ids)
+    image = Image.new("RGB", (40, 32), (200, 30, 90))
+    classify = pipeline("zero-shot-image-classification", model=str(tmp_path / "small"), trust_remote_code=True)
+    found = classify(image, candidate_labels=["cat", "dog"], hypothesis_template="a photo of {}")
+    assert {one["label"] for one in found} == {"cat", "dog"}
+    texts = pruner.tokenizer(["a photo of cat", "a photo of dog"], return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        scores = pruner.model(**image_processor(image, return_tensors="pt"), **texts).logits_per_image.softmax(-1)[0]
+    expected = dict(zip(("cat", "dog"), scores.tolist(), strict=True))
+    assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("class_name", CLASSES)

@@ -48,7 +48,14 @@ class CLIPFamily(Family):
             ("ForImageClassification", SNPViTForImageClassification),
         )
     }
-    limits = "the width of a `VisionModel` within a budget, since its tokens are an output without a norm"
+    short_names = {
+        "clip-base": "openai/clip-vit-base-patch32",
+        "clip-large": "openai/clip-vit-large-patch14",
+    }
+    limits = (
+        "the text tower of a `Model`, and the width of a `VisionModel` within a budget, since its tokens are an "
+        "output without a norm"
+    )
     refused = {
         f"{kind}Text": "it reads texts, and only networks that read images are pruned. Nearest to it is "
         f"{kind}VisionModelWithProjection."

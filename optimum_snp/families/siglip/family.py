@@ -38,7 +38,11 @@ class SigLIPFamily(Family):
         "SiglipVisionModel": SNPViTModel,
         "SiglipForImageClassification": SNPViTForImageClassification,
     }
-    limits = "the pooling head, but for what it reads of the width"
+    short_names = {
+        "siglip-base": "google/siglip-base-patch16-224",
+        "siglip2-base": "google/siglip2-base-patch16-224",
+    }
+    limits = "the text tower of a `SiglipModel`, and the pooling head, but for what it reads of the width"
     refused = {
         "Siglip2": "it reads patches in sequences of any length, with a mask and with position embeddings that are "
         "resized for every image (NaFlex), and no stage here knows of masks. Nearest to it are the checkpoints of "

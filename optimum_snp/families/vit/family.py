@@ -32,6 +32,12 @@ class ViTFamily(Family):
         "vit-base": "google/vit-base-patch16-224",
     }
     optional_modules = ("pooler",)
+    refused = {
+        "AST": "it reads spectrograms, in patches that overlap, and no stage here knows of sounds. Nearest to its "
+        "network is a ViTModel.",
+        "Yolos": "tokens that find objects, and position embeddings in every block, are parts that the ViT here has "
+        "not. Nearest to its network is a ViTModel.",
+    }
     native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
