@@ -7,7 +7,14 @@ from typing import Any, TypeVar
 
 from huggingface_hub.errors import HTTPError
 from torch import nn
-from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .families import Family, check_supported, class_name_of, family_of_source, our_classes, short_names
 from .file_names import EXPORT_NAME
@@ -189,6 +196,18 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
             f"The preprocessor_config.json of {name_or_path} describes no image processor: {error}. Mend or remove "
             "it, or pass image_processor=."
         ) from error
+
+
+def load_tokenizer(name_or_path: str | Path, **options: Any) -> PreTrainedTokenizerBase | None:
+    """The tokenizer saved with a model of images and texts, or `None` with a warning when none can be read."""
+    name, options = resolve_name(name_or_path), hub_options(options)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # whatever transformers makes of files that nobody checked
+        logger.warning(
+            f"{name_or_path} has no tokenizer that can be read, so that none is saved with the model: {error}"
+        )
+        return None
 
 
 def _image_processor_files(name: str, **options: Any) -> tuple[str, ...]:

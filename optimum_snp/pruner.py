@@ -3,11 +3,18 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments
+import torch
+from transformers import (
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import TrainOutput
 
 from .calibration import (
@@ -26,7 +33,8 @@ from .exporting.export import export_model
 from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
-from .loading import load_image_processor, load_saved, load_source
+from .loading import load_image_processor, load_saved, load_source, load_tokenizer
+from .metrics.zero_shot import evaluate_zero_shot
 from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
@@ -66,6 +74,8 @@ class SNPPruner:
     Attributes:
         model: The model at its present stage, in our architecture.
         image_processor: Prepares images for it; `None` if it came without.
+        tokenizer: Prepares texts for a model that reads them beside images, and is saved with it; `None` of all
+            others, and of one that came without.
         statistics: What calibration found on `model`; `None` before calibration and after pruning.
         calibration_images: The images that `model` was calibrated on, for reconstruction; `None` as `statistics`, and
             with statistics that were loaded.
@@ -104,6 +114,7 @@ class SNPPruner:
         self.model: SNPModel = convert(model)
         number_names(self.model.config)
         self.image_processor = convert_image_processor(image_processor, type(model).__name__)
+        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.statistics: CalibrationStatistics | None = None
         self.calibration_images: CalibrationImages | None = None
         self.pruning_plan = pruning_plan
@@ -153,6 +164,8 @@ class SNPPruner:
             plan = load_saved(PruningPlan, PLAN_NAME, model_name_or_path, **options)
             measurements = load_saved(Measurements, MEASUREMENTS_NAME, model_name_or_path, **options)
         pruner = cls(source, image_processor, plan, measurements, read_origin(model_name_or_path, **options))
+        if hasattr(source, "text_model"):
+            pruner.tokenizer = load_tokenizer(model_name_or_path, **options)
         if plan is not None:
             try:
                 plan.check_result(pruner.model.config)
@@ -188,7 +201,13 @@ class SNPPruner:
     def record(self) -> ModelRecord:
         """The model at its present stage and how it came about: what is saved, pushed and reported of it."""
         return ModelRecord(
-            self.model, self.image_processor, self.pruning_plan, self.measurements, self.origin, self.layout
+            self.model,
+            self.image_processor,
+            self.pruning_plan,
+            self.measurements,
+            self.origin,
+            self.layout,
+            self.tokenizer,
         )
 
     def calibrate(
@@ -657,6 +676,64 @@ class SNPPruner:
             num_workers=num_workers,
             skip_unreadable=skip_unreadable,
             dataset_name=dataset_name,
+        )
+
+    def evaluate_zero_shot(
+        self,
+        eval_dataset: Any,
+        classes: Sequence[str],
+        texts: Mapping[str, torch.Tensor] | torch.Tensor,
+        *,
+        batch_size: int = 32,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        label_map: LabelMap | None = None,
+        num_workers: int | None = None,
+        skip_unreadable: bool = False,
+    ) -> dict[str, float]:
+        """Accuracy of a model of images and texts, or of its vision tower, at naming what is in images.
+
+        An image is taken for the class whose texts its embedding has the smallest angle to. Under `torchrun` every
+        process measures on all images.
+
+        Args:
+            eval_dataset, image_column, label_column, label_map, num_workers, skip_unreadable:
+                See [`SNPPruner.evaluate`].
+            classes (`Sequence[str]`):
+                The names of the classes; labels of the data set are matched with them.
+            texts (`Mapping[str, torch.Tensor]` or `torch.Tensor`):
+                What the tokenizer makes of a text for every class (`input_ids`, `attention_mask`), or embeddings
+                `[texts, size]` of such texts; in the order of `classes`, and of several per class, those of one beside
+                each other, whose mean counts.
+            batch_size (`int`, *optional*, defaults to 32):
+                Images per forward pass.
+
+        Returns:
+            `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
+
+        Raises:
+            TypeError: If the model does not embed images, or has no text tower for tokens.
+            ValueError: For a dataset or texts that cannot be used.
+
+        Example:
+
+        ```python
+        >>> tokens = tokenizer([f"a photo of a {name}" for name in classes], padding=True, return_tensors="pt")
+        >>> pruner.evaluate_zero_shot("images/test", classes, tokens)
+        ```
+        """
+        return evaluate_zero_shot(
+            self.model,
+            eval_dataset,
+            classes,
+            texts,
+            batch_size=batch_size,
+            image_processor=self.image_processor,
+            image_column=image_column,
+            label_column=label_column,
+            label_map=label_map,
+            num_workers=num_workers,
+            skip_unreadable=skip_unreadable,
         )
 
     def measure_latency(

@@ -14,7 +14,7 @@ from optimum_snp.families import families, family_of_source
 # What tests build of itself; timm's models come with packages of their own (tests/families/test_timm.py).
 CLASSES = tuple(name for family in families() if family.title != "timm" for name in family.source_classes)
 # Those with the names of layers, and one residual stream, that tests of a ViT know; and those of a Swin.
-SOURCE_CLASSES = tuple(name for name in CLASSES if name.startswith(("ViT", "DeiT")))
+SOURCE_CLASSES = tuple(name for name in CLASSES if family_of_source(name).title in ("ViT", "DeiT"))
 SWIN_CLASSES = tuple(name for name in CLASSES if name.startswith("Swin"))
 
 

@@ -29,8 +29,13 @@ def masked(model, plan):
         model.get_submodule(block.down).register_forward_pre_hook(lambda _m, inputs, mask=mask: inputs[0] * mask)
     for stream, width in zip(structure.streams, plan.widths, strict=True):
         if width.after < width.before:
-            for name, repeats in [(name, 1) for name in stream.scales] + [(n.name, n.repeats) for n in stream.norms]:
+            norms = [(name, 1) for name in stream.scales]
+            norms += [(norm.name, norm.repeats) for norm in stream.norms if norm.normalizes]
+            for name, repeats in norms:
                 model.get_submodule(name).register_forward_hook(norm_over(width.kept, repeats))
+            mask = ones_at(width.kept, width.before)
+            for name in (norm.name for norm in stream.norms if not norm.normalizes):
+                model.get_submodule(name).register_forward_hook(lambda _m, _i, output, mask=mask: output * mask)
     return model
 
 

@@ -20,6 +20,7 @@ from transformers import (  # noqa: E402
     AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForZeroShotImageClassification,
     pipeline,
 )
 
@@ -48,7 +49,7 @@ def outputs(model, images, scratch):
     """Loads through the Auto class that the model names for its own class, and runs it."""
     config = AutoConfig.from_pretrained(model, trust_remote_code=True)
     [architecture] = config.architectures
-    [auto_class] = [auto for auto, name in config.auto_map.items() if name.rpartition(".")[2] == architecture]
+    auto_class = next(auto for auto, name in config.auto_map.items() if name.rpartition(".")[2] == architecture)
     network = getattr(transformers, auto_class).from_pretrained(model, trust_remote_code=True).eval()
     assert type(network).__module__.startswith("transformers_modules"), type(network)
     results = {}
@@ -56,6 +57,22 @@ def outputs(model, images, scratch):
         for name, value in network(images).items():
             parts = value if isinstance(value, tuple) else (value,)
             results |= {f"{name}.{index}": part.contiguous() for index, part in enumerate(parts)}
+    return results
+
+
+def scores(model, images, scratch):
+    """Scores of texts for images, and the embeddings of both, by the two Auto classes that give such a model."""
+    results = {}
+    texts = {"input_ids": torch.tensor([[2, 3, 1], [4, 1, 1]]), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
+    for auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
+        network = auto_class.from_pretrained(model, trust_remote_code=True).eval()
+        assert type(network).__module__.startswith("transformers_modules"), type(network)
+        with torch.inference_mode():
+            outputs = network(pixel_values=images, **texts)
+        for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds"):
+            results[f"{auto_class.__name__}.{name}"] = outputs[name].contiguous()
+        model = f"{scratch}/again"
+        network.save_pretrained(model)
     return results
 
 

@@ -27,6 +27,9 @@ _FUNCTION_FIELDS = (
     "interpolation_antialias",
 )
 
+# Fields that came later count only where they are set, so that models from before keep their digests.
+_LATER_FIELDS = ("pooler_num_attention_heads",)
+
 
 def model_fingerprint(model: nn.Module) -> str:
     """Digest of a model of ours: its weights, the sizes of its blocks, and what else decides its function.
@@ -42,7 +45,9 @@ def fingerprint_of_version_0_1(model: nn.Module) -> str:
 
 
 def _function_of(config: PretrainedConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
+    fields = {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
+    later = {name: getattr(config, name, None) for name in _LATER_FIELDS}
+    return fields | {name: value for name, value in later.items() if value is not None}
 
 
 def _digest(model: nn.Module, description: Any) -> str:

@@ -117,8 +117,9 @@ def moment_hooks(
 def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> Any:
     def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         hidden_states = inputs[0].float()
-        states = F.layer_norm(hidden_states, module.normalized_shape, eps=module.eps)
-        _add(sums, "", norm.read(states).flatten(0, -2), scratch)
+        if norm.normalizes:
+            hidden_states = F.layer_norm(hidden_states, module.normalized_shape, eps=module.eps)
+        _add(sums, "", norm.read(hidden_states).flatten(0, -2), scratch)
 
     return module.register_forward_pre_hook(add)
 

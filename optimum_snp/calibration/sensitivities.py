@@ -160,7 +160,8 @@ def _add(
             sums = statistics.norms[norm.name]
             sums["sensitivity_images"] += num_images
             for gradient in gradients.get(norm.name, []):  # a Swin as a backbone does not run its final norm
-                gradient = gradient * model.get_submodule(norm.name).weight
+                if norm.normalizes:
+                    gradient = gradient * model.get_submodule(norm.name).weight
                 sums["sensitivity"] += _energy(norm.read_gradient(gradient))
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..folders import ending_cleanly
 from ..processes import process_state
-from . import app, benchmark, compare, demo, evaluate, export, finetune, prune, push, recover, report
+from . import app, benchmark, compare, demo, evaluate, export, families, finetune, prune, push, recover, report
 from .errors import in_options, is_for_the_user
 
 
@@ -24,6 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "report": report,
     "push": push,
+    "families": families,
     "demo": demo,
     "app": app,
 }

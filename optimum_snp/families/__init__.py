@@ -3,10 +3,12 @@
 A family from outside this package registers itself the same way: `register_family(MyFamily())`.
 """
 
+from .clip import CLIPFamily
 from .convert import check_supported, convert, our_weights
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
 from .family import Family, config_fields
+from .ijepa import IJepaFamily
 from .native import native_config, native_family, native_intermediate_sizes, native_model
 from .registry import (
     class_name_of,
@@ -19,12 +21,27 @@ from .registry import (
     short_names,
     source_classes,
 )
+from .siglip import SigLIPFamily
 from .swin import SwinFamily
+from .table import family_facts, family_table
 from .timm import TimmFamily
 from .vit import ViTFamily
+from .vit_mae import ViTMAEFamily
+from .vit_msn import ViTMSNFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), TimmFamily()):
+for family in (
+    ViTFamily(),
+    DeiTFamily(),
+    SwinFamily(),
+    DINOv2Family(),
+    CLIPFamily(),
+    SigLIPFamily(),
+    ViTMSNFamily(),
+    IJepaFamily(),
+    ViTMAEFamily(),
+    TimmFamily(),
+):
     register_family(family)
 
 
@@ -36,8 +53,10 @@ __all__ = [
     "convert",
     "convert_image_processor",
     "families",
+    "family_facts",
     "family_of_model",
     "family_of_source",
+    "family_table",
     "native_config",
     "native_family",
     "native_intermediate_sizes",

@@ -3,6 +3,8 @@
 Every later stage sees our architecture only.
 """
 
+import difflib
+
 import torch
 from transformers import PreTrainedModel
 
@@ -16,7 +18,7 @@ def check_supported(architecture: str | None) -> None:
     """Raises unless models of the class `architecture` can be converted.
 
     Raises:
-        ValueError: If not; the message lists the classes that can.
+        ValueError: If not; the message lists the classes that can, and names the nearest.
         ImportError: If a package is missing that its models need.
     """
     family = family_of_source(architecture)
@@ -28,9 +30,11 @@ def check_supported(architecture: str | None) -> None:
         for beginning, reason in family.refused.items():
             if (architecture or "").startswith(beginning):
                 raise ValueError(f"{architecture} cannot be pruned: {reason}")
+    nearest = difflib.get_close_matches(architecture or "", source_classes(), n=1, cutoff=0.0)
     raise ValueError(
         f"{architecture or 'A model without `architectures` in its config'} cannot be pruned. Supported are "
         f"{', '.join(source_classes())}, and models that this package pruned before."
+        + (f" The nearest of these by its name is {nearest[0]}." if architecture else "")
     )
 
 

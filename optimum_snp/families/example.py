@@ -24,9 +24,21 @@ def random_example(class_name: str, config_class: type[PretrainedConfig], **opti
         **({} if "id2label" in options else {"num_labels": 5}),
         **options,
     }
+    return random_model(class_name, config_class(**settings))
+
+
+def random_model(class_name: str, config: PretrainedConfig) -> PreTrainedModel:
+    """A model of a class of transformers, the same at every call.
+
+    Args:
+        class_name (`str`):
+            The class.
+        config (`PretrainedConfig`):
+            For it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = getattr(transformers, class_name)(config_class(**settings)).eval()
+        model = getattr(transformers, class_name)(config).eval()
         with torch.no_grad():  # biases, norms and tokens start as zeros and ones; a mix-up must not go unseen
             for parameter in model.parameters():
                 if (parameter == parameter.flatten()[0]).all():

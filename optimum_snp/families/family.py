@@ -8,12 +8,16 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 
 Weights = dict[str, torch.Tensor]
 
 # What a source config says of itself rather than of the network.
 _IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "auto_map", "encoder_stride", "head_dim")
+
+# The parts of a network that can be pruned.
+PARTS = ("queries and keys", "values", "MLP", "heads", "blocks", "width")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Family(ABC):
         optional_modules (`tuple[str, ...]`): Modules of the base model that are left out (`None`) where a checkpoint
             has no weights for them.
         image_processor_files (`tuple[str, ...]`): Files of a checkpoint that may say how images are prepared.
+        parts (`tuple[str, ...]`): What can be pruned in its models, of `PARTS`.
+        limits (`str`): What in them is never pruned, or only on conditions.
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
             pruned, with the reason.
         native_version (`str`, *optional*): The first version of transformers whose classes of this family read the
@@ -50,6 +56,8 @@ class Family(ABC):
     short_names: ClassVar[dict[str, str]] = {}
     optional_modules: ClassVar[tuple[str, ...]] = ()
     image_processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    parts: ClassVar[tuple[str, ...]] = PARTS
+    limits: ClassVar[str] = ""
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
 
@@ -112,6 +120,19 @@ class Family(ABC):
             config:
                 Of the source.
         """
+
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """What a source puts out for images, by the names that the outputs of the converted model have.
+
+        Args:
+            source (`PreTrainedModel`):
+                Of one of `source_classes`.
+            pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+                The images.
+            options:
+                For the forward pass.
+        """
+        return source(pixel_values, **options)
 
     def convert_image_processor(self, image_processor: BaseImageProcessor) -> BaseImageProcessor:
         """What is saved with a model that came with this image processor.

@@ -13,12 +13,24 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForZeroShotImageClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
-from .snp_vit import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from .snp_vit import (
+    SNPCLIPConfig,
+    SNPCLIPModel,
+    SNPMetaClip2Config,
+    SNPMetaClip2Model,
+    SNPSiglipConfig,
+    SNPSiglipModel,
+    SNPViTBackbone,
+    SNPViTConfig,
+    SNPViTForImageClassification,
+    SNPViTModel,
+)
 
 
 AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
@@ -29,6 +41,17 @@ AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
 AutoModel.register(SNPSwinConfig, SNPSwinModel)
 AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
 AutoBackbone.register(SNPSwinConfig, SNPSwinBackbone)
+
+for config_class, model_class in (
+    (SNPCLIPConfig, SNPCLIPModel),
+    (SNPMetaClip2Config, SNPMetaClip2Model),
+    (SNPSiglipConfig, SNPSiglipModel),
+):
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModel.register(config_class, model_class)
+    AutoModelForZeroShotImageClassification.register(config_class, model_class)
+    config_class.register_for_auto_class("AutoConfig")
+    model_class.register_for_auto_class("AutoModel")
 
 # Makes `save_pretrained` copy the modeling files into the folder, also when a Trainer writes a checkpoint.
 SNPViTConfig.register_for_auto_class("AutoConfig")
@@ -48,6 +71,9 @@ SNPModel: TypeAlias = (
     SNPViTModel
     | SNPViTForImageClassification
     | SNPViTBackbone
+    | SNPCLIPModel
+    | SNPMetaClip2Model
+    | SNPSiglipModel
     | SNPSwinModel
     | SNPSwinForImageClassification
     | SNPSwinBackbone
@@ -103,6 +129,8 @@ def build_like(
     model.load_state_dict(copies, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(requires_grad.get(name, True))
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # what fills buffers of transformers would draw weights, too
     for module in model.modules():
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # those that are computed, not saved
             module.to_empty(device=source.device, recurse=False)
@@ -111,7 +139,13 @@ def build_like(
 
 
 __all__ = [
+    "SNPCLIPConfig",
+    "SNPCLIPModel",
+    "SNPMetaClip2Config",
+    "SNPMetaClip2Model",
     "SNPModel",
+    "SNPSiglipConfig",
+    "SNPSiglipModel",
     "SNPSwinBackbone",
     "SNPSwinConfig",
     "SNPSwinForImageClassification",

@@ -46,6 +46,7 @@ class SizeCosts:
             if unit == "parameters" and layer.bias is not None:
                 self._add(layer.bias.numel(), written, block=block)
         if unit == "macs":
+            self._add(structure.further_macs)
             for index, block in enumerate(structure.blocks):
                 pairs = block.num_maps * block.map_tokens**2 * block.num_attention_heads
                 self._attention_slopes[index] = pairs

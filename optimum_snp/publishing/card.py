@@ -54,8 +54,10 @@ _METHODS = {
     "without gradients.",
 }
 
+_ZERO_SHOT = "AutoModelForZeroShotImageClassification"
 # By the auto class of the model: how its output is read.
 _USES = {
+    _ZERO_SHOT: "outputs.image_embeds.shape",  # with input_ids of texts beside the images there are scores
     "AutoModelForImageClassification": "model.config.id2label[outputs.logits.argmax(-1)[0].item()]",
     "AutoModel": "outputs.last_hidden_state.shape",
     "AutoBackbone": "[feature_map.shape for feature_map in outputs.feature_maps]",
@@ -152,6 +154,8 @@ def write_card(
 
 def _metadata(record: ModelRecord, present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
     task = "image-classification" if has_classifier(record.model) else "image-feature-extraction"
+    if _scores_texts(record):
+        task = "zero-shot-image-classification"
     results = [
         EvalResult(
             task_type=task,
@@ -223,6 +227,11 @@ def _reconstruction(step: PruningPlan) -> str:
     )
 
 
+def _scores_texts(record: ModelRecord) -> bool:
+    """Whether the model is one of images and texts."""
+    return _ZERO_SHOT in (getattr(record.model.config, "auto_map", None) or {})
+
+
 def _usage(record: ModelRecord, name: str, layout: str) -> str:
     config = record.model.config
     auto_class = record.model._auto_class
@@ -232,7 +241,7 @@ def _usage(record: ModelRecord, name: str, layout: str) -> str:
         mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
         remote_code="" if layout == NATIVE_LAYOUT else ", trust_remote_code=True",
-        result=_USES[auto_class],
+        result=_USES[_ZERO_SHOT if _scores_texts(record) else auto_class],
         shape=", ".join(map(str, (1, config.num_channels, *as_pair(config.image_size)))),
     )
 

@@ -130,6 +130,8 @@ def write_model(
         record.model.save_pretrained(folder, **options)
     if record.image_processor is not None:
         record.image_processor.save_pretrained(folder)
+    if record.tokenizer is not None:
+        record.tokenizer.save_pretrained(folder)
     weights = model_fingerprint(record.model)
     write_history(folder, record, weights)
     write_card(folder, record, layout=layout, repo_id=repo_id, previous=previous_card, weights=weights)

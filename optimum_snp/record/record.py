@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from ..configuration import SNP_LAYOUT
 from ..models import SNPModel
@@ -29,6 +29,8 @@ class ModelRecord:
             Where it comes from.
         layout (`str`, *optional*, defaults to `"snp"`):
             What it is saved as unless the user says otherwise; see [`SNPConfig`].
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Prepares texts for a model that reads them beside images.
     """
 
     model: SNPModel
@@ -37,6 +39,7 @@ class ModelRecord:
     measurements: Measurements
     origin: Origin
     layout: str = SNP_LAYOUT
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def facts(self) -> dict[str, Any]:
         """Plan, budget and measurements as a dict that JSON can hold, for an experiment tracker say."""

@@ -59,13 +59,17 @@ def reshape_stream(
         else:
             length = _lengthened(_normed(directions, norm.repeats), statistics.norms[norm.name])
             _scale_alike(weights, norm, directions, length)
-    if stream.scales:
+    vectors = stream.vectors
+    if stream.reduction is not None:
+        # The norm does not pass the map: embeddings and norm stay as they are, and the map comes behind them.
+        weights[f"{stream.reduction}.weight"], vectors = directions.T.clone(), []
+    elif stream.scales:
         _move_behind_the_norm(weights, stream, directions)
     else:
         _map_outputs(weights, stream.writers[0], directions)
     for writer in stream.writers[1:]:
         _map_outputs(weights, writer, directions)
-    for vector in stream.vectors:
+    for vector in vectors:
         weights[vector] = weights[vector] @ directions
 
 
@@ -117,16 +121,18 @@ def _reshape_readers(
     weights: Weights, norm: Norm, directions: torch.Tensor, sums: Sums, channels: list[int] | None
 ) -> None:
     """Fits what reads a norm to its dense outputs, given what a norm over the kept directions puts out."""
-    scale, shift = dense_layer(weights, norm.name)
+    scale, shift = _scale_and_shift(weights, norm)
     vectors = len(norm.reads)  # behind the norm, beside each other
     dense_scale, dense_shift = scale.repeat(vectors), shift.repeat(vectors)
     prior = torch.block_diag(*[directions] * norm.chunks)
-    kept = torch.block_diag(*[_normed(directions, norm.repeats)] * vectors)
-    length = _lengthened(kept, sums)
+    kept = torch.block_diag(*[_normed(directions, norm.repeats) if norm.normalizes else directions] * vectors)
+    length = _lengthened(kept, sums) if norm.normalizes else torch.tensor(1.0, dtype=torch.float64)
     covariance, mean = covariance_and_mean(sums)
     square = directions.square().sum() / directions.shape[1]  # of the length of a direction
 
-    if not norm.is_output:
+    if not norm.normalizes:
+        pass  # there is no scale
+    elif not norm.is_output:
         size = directions.shape[1] * norm.repeats
         weights[f"{norm.name}.weight"] = torch.ones(size, dtype=torch.float64)
         weights[f"{norm.name}.bias"] = torch.zeros(size, dtype=torch.float64)
@@ -134,7 +140,7 @@ def _reshape_readers(
         keep_rows(weights, norm.name, repeat_channels(channels, len(directions), norm.repeats))
     else:
         _scale_alike(weights, norm, directions, length)
-    new_scale, new_shift = (part.repeat(vectors) for part in dense_layer(weights, norm.name))
+    new_scale, new_shift = (part.repeat(vectors) for part in _scale_and_shift(weights, norm, directions.shape[1]))
 
     padding = []
     for reader in norm.readers:
@@ -147,6 +153,14 @@ def _reshape_readers(
         weights[f"{reader}.weight"], weights[f"{reader}.bias"] = weight, bias - weight @ new_shift
     if norm.pads:
         _keep_padding(weights, norm, padding)
+
+
+def _scale_and_shift(weights: Weights, norm: Norm, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a norm; of an identity ones and zeros, `[width]`, by default those of the dense stream."""
+    if norm.normalizes:
+        return dense_layer(weights, norm.name)
+    width = width or weights[f"{norm.readers[0]}.weight"].shape[1] // norm.chunks
+    return torch.ones(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
 
 
 def _normed(directions: torch.Tensor, repeats: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens, as_pair
 from .swin import SwinArchitecture
+from .two_towers import TwoTowersArchitecture
 from .vit import ViTArchitecture
 
 
@@ -73,6 +74,8 @@ def resized_config(
 
 register_architecture("snp_vit", ViTArchitecture())
 register_architecture("snp_swin", SwinArchitecture())
+for model_type in ("snp_clip", "snp_metaclip_2", "snp_siglip"):
+    register_architecture(model_type, TwoTowersArchitecture())
 
 
 __all__ = [

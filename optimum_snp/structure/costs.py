@@ -25,7 +25,8 @@ def count_macs(model: SNPModel) -> int:
             A model of our architecture; it may live on the meta device.
     """
     structure = describe(model)
-    macs = sum(rows * model.get_submodule(name).weight.numel() for name, rows in structure.linear_rows.items())
+    macs = structure.further_macs
+    macs += sum(rows * model.get_submodule(name).weight.numel() for name, rows in structure.linear_rows.items())
     for block in structure.blocks:
         pairs = block.num_maps * block.map_tokens**2
         macs += pairs * block.num_attention_heads * (block.qk_head_dim + block.v_head_dim)

@@ -93,6 +93,8 @@ class Norm:
         pads (`bool`): Whether zeros are put beside its output to fill windows.
         reads (`tuple[Tokens, ...]`): What one row of the readers' input is made of: these side by side.
         is_output (`bool`): Whether what it puts out is itself an output of the model, such as a feature map.
+        normalizes (`bool`): Whether it is a norm. In its place may be an identity, before layers that read the stream
+            as it is.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Norm:
     pads: bool = False
     reads: tuple[Tokens, ...] = (Tokens(),)
     is_output: bool = False
+    normalizes: bool = True
 
     @property
     def chunks(self) -> int:
@@ -135,6 +138,8 @@ class Stream:
         vectors (`list[str]`): Weights that are themselves added into it; their last dimension is the stream's.
         norms (`list[Norm]`): The norms over it.
         scales (`list[str]`): Layers that act on each of its channels alone (the norm behind Swin's patch embedding).
+        reduction (`str`, *optional*): Of a stream whose first writer and vectors stand before its `scales`: the linear
+            layer that a method which refits puts behind them, from embeddings of the old width to the new one.
         is_output (`bool`): Whether it is itself an output of the model, without a norm: a budget then keeps it whole,
             since no loss would tell of it.
     """
@@ -144,6 +149,7 @@ class Stream:
     vectors: list[str]
     norms: list[Norm]
     scales: list[str] = field(default_factory=list)
+    reduction: str | None = None
     is_output: bool = False
 
 
@@ -156,8 +162,11 @@ class Structure:
         streams (`list[Stream]`): In execution order.
         linear_rows (`dict[str, int]`): For every linear layer and convolution, how often it is applied for one image
             of the configured size.
+        further_macs (`int`): Multiply-accumulates for one image outside of the blocks and of these layers; no plan
+            changes them.
     """
 
     blocks: list[Block]
     streams: list[Stream]
     linear_rows: dict[str, int]
+    further_macs: int = 0

@@ -1,14 +1,21 @@
 """The structure of [`SNPViTModel`] and its classifier: one residual stream through all blocks."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
 from ..models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens
+
+
+# By the kind of the pooler: its layers that read the stream, and those behind them.
+_POOLER_READERS = {"dense": ["dense"], "attention": ["k_proj", "v_proj"]}
+_POOLER_LAYERS = {"dense": [], "attention": ["q_proj", "o_proj", "fc1", "fc2"]}
 
 
 class ViTArchitecture(Architecture):
@@ -18,14 +25,12 @@ class ViTArchitecture(Architecture):
         """See [`optimum_snp.structure.describe`].
 
         Raises:
-            ValueError: If a norm stands between embeddings and blocks: no stage knows how the width passes it; or if
-                a model without a classifier has its norm behind the pooling.
+            ValueError: If a model has its norm behind the pooling, but neither classifier nor pooler.
         """
         base_model = model.base_model
         embeddings = base_model.embeddings
-        if base_model.pre_layernorm is not None:
-            raise ValueError("Models with a norm before the blocks (use_pre_layernorm) cannot be pruned yet.")
-        if model.config.norm_after_pooling and not isinstance(model, SNPViTForImageClassification):
+        is_classifier = isinstance(model, SNPViTForImageClassification)
+        if model.config.norm_after_pooling and not (is_classifier or model.config.use_pooler):
             raise ValueError("A model with norm_after_pooling can only be pruned as an image classifier.")
         base = "" if model is base_model else f"{model.base_model_prefix}."
         num_patches = embeddings.grid[0] * embeddings.grid[1]
@@ -44,17 +49,31 @@ class ViTArchitecture(Architecture):
             rows |= dict.fromkeys(block.layers, num_tokens)
 
         heads = _heads(model, base)
-        is_classifier = isinstance(model, SNPViTForImageClassification)
+        # Of a model that projects, the image embeddings count; raw tokens are an output of all others that have them.
+        is_output = not is_classifier and base_model.visual_projection is None
         if base_model.layernorm is not None:
             reads = _tokens_of_heads(model) if heads else (Tokens(),)
-            norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=not is_classifier))
+            normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
+            norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=is_output, normalizes=normalizes))
         vectors = [
             f"{base}embeddings.{name}"
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
             if getattr(embeddings, name) is not None
         ]
-        stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=base_model.layernorm is None)
-        return Structure(blocks, [stream], rows | dict.fromkeys(heads, 1))
+        gives_raw_tokens = base_model.layernorm is None or (is_output and model.config.norm_after_pooling)
+        stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=gives_raw_tokens)
+        if base_model.reduction is not None:
+            # Embeddings and the norm behind them have a size of their own.
+            reduction = f"{base}reduction"
+            stream = replace(stream, writers=[reduction, *writers[1:]], vectors=[])
+            rows[reduction] = num_tokens
+        elif base_model.pre_layernorm is not None:
+            stream = replace(stream, scales=[f"{base}pre_layernorm"], reduction=f"{base}reduction")
+        further_macs = 0
+        if base_model.pooler is not None and _pooler(model) == "attention":
+            further_macs = 2 * num_tokens * model.config.pooler_output_size  # scores and context of its one query
+        rows |= _rows_behind_the_blocks(model, base, heads, num_tokens)
+        return Structure(blocks, [stream], rows, further_macs)
 
     def block_sizes(self, config: SNPViTConfig) -> list[dict[str, Any]]:
         """See [`optimum_snp.structure.block_sizes`]."""
@@ -84,6 +103,9 @@ class ViTArchitecture(Architecture):
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
             fields["key_bias"] = None  # as the others
+            fields["projection_bias"] = config.projection_size is not None
+            if config.use_pre_layernorm:
+                fields["embedding_size"] = config.embedding_size or config.hidden_size
         return SNPViTConfig.from_dict(fields)
 
     def blocks_with_maps(self, config: SNPViTConfig) -> list[int]:
@@ -101,11 +123,26 @@ class ViTArchitecture(Architecture):
         return AttentionMaps(title, received.unflatten(-1, embeddings.grid))
 
     def features(self, output: ModelOutput, config: SNPViTConfig) -> list[torch.Tensor]:
-        """See [`Architecture.features`]; a class token that is pooled counts as much as all tokens."""
-        if config.use_pooler and config.pooler_type == "cls":
-            tokens = output.last_hidden_state
-            return [output.pooler_output, tokens / tokens.shape[1] ** 0.5]
-        return super().features(output, config)
+        """See [`Architecture.features`]; a vector that is pooled counts as much as all tokens.
+
+        Image embeddings are compared by their angles, so that only their direction counts; and so with what a
+        projection would make embeddings of. Raw tokens count as a norm would leave them.
+        """
+        if config.projection_size is not None:
+            return [_direction(output.image_embeds)]
+        if not config.use_pooler or config.pooler_type == "dense":
+            return super().features(output, config)
+        pooled, tokens = output.pooler_output, output.last_hidden_state
+        if config.norm_after_pooling:
+            tokens = F.layer_norm(tokens, tokens.shape[-1:])
+        if config.norm_after_pooling or config.pooler_type == "attention":
+            pooled = _direction(pooled)
+        return [pooled, tokens / tokens.shape[1] ** 0.5]
+
+
+def _direction(embeddings: torch.Tensor) -> torch.Tensor:
+    """Embeddings, all of the length that independent channels of variance 1 have."""
+    return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
 
 
 def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
@@ -134,19 +171,41 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
 
 
 def _heads(model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone, base: str) -> list[str]:
-    """The linear layers behind the final norm."""
-    heads = [] if model.base_model.pooler is None else [f"{base}pooler.dense"]
+    """The linear layers that read the final norm."""
+    base_model = model.base_model
+    heads = [] if base_model.pooler is None else [f"{base}pooler.{name}" for name in _POOLER_READERS[_pooler(model)]]
+    if base_model.visual_projection is not None and base_model.pooler is None:
+        heads.append(f"{base}visual_projection")
     if isinstance(model, SNPViTForImageClassification):
         names = ("classifier", "distillation_classifier")
         heads += [name for name in names if isinstance(getattr(model, name), nn.Linear)]
     return heads
 
 
+def _pooler(model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone) -> str:
+    """The kind of the pooler of a model that has one with weights."""
+    return model.config.pooler_type
+
+
+def _rows_behind_the_blocks(
+    model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone, base: str, heads: list[str], num_tokens: int
+) -> dict[str, int]:
+    """See `Structure.linear_rows`."""
+    base_model, rows = model.base_model, dict.fromkeys(heads, 1)
+    if base_model.pooler is not None:
+        if _pooler(model) == "attention":
+            rows = dict.fromkeys(heads, num_tokens)
+        rows |= {f"{base}pooler.{name}": 1 for name in _POOLER_LAYERS[_pooler(model)]}
+    if base_model.visual_projection is not None:
+        rows[f"{base}visual_projection"] = 1
+    return rows
+
+
 def _tokens_of_heads(model: SNPViTModel | SNPViTForImageClassification) -> tuple[Tokens, ...]:
     """What a pooler or the classifiers read."""
     config = model.config
-    if config.norm_after_pooling:
-        return (Tokens(),)  # what the norm gets is pooled already
+    if config.norm_after_pooling or (model.base_model.pooler is not None and _pooler(model) == "attention"):
+        return (Tokens(),)  # what the norm gets is pooled already, or all tokens are read
     class_tokens = Tokens(stop=2 if config.use_distillation_token else 1)
     if not isinstance(model, SNPViTForImageClassification) or config.classifier_pooling == "cls":
         return (class_tokens,)

@@ -95,6 +95,11 @@ CASES = [
         ),
     )
 ]
+# One test each; those of networks that another class has as well take long for what they tell, and are marked so.
+PARAMS = [
+    pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith("MetaClip2") else [])
+    for case in CASES
+]
 SHARES = ("queries and keys", "values", "MLP", "width", "last width", "heads", "blocks", "whole", "uneven")
 
 

@@ -16,7 +16,7 @@ from optimum_snp.publishing import card
 from optimum_snp.publishing.attention import attention_maps, heads_of_maps
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import architecture_of, as_pair, block_sizes, stream_widths
-from tests.families.cases import CASES, IMAGES, first_of_each
+from tests.families.cases import CASES, IMAGES, PARAMS, first_of_each
 from tests.helpers import run_python
 from tests.hub_server import HubServer
 from tests.test_remote_code import JOB, PYTHONS
@@ -60,7 +60,7 @@ def saved(tmp_path_factory):
     return pruners, folder
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request):
     return request.param
 
@@ -103,6 +103,8 @@ def test_cards_name_the_family(case, saved):
     assert written.data.tags[-1] == title.lower()
     assert f"# Pruned {title}" in written.text
     task = "image-classification" if case.has_classifier else "image-feature-extraction"
+    if case.class_name in ("CLIPModel", "MetaClip2Model", "SiglipModel"):
+        task = "zero-shot-image-classification"
     assert written.data.pipeline_tag == task
     usage = written.text.split("```python\n")[1].split("```")[0]
     assert f"{pruners[str(case)].model._auto_class}.from_pretrained(name, trust_remote_code=True)" in usage

@@ -17,6 +17,7 @@ class DeiTFamily(ViTFamily):
         "DeiTForImageClassification": SNPViTForImageClassification,
         "DeiTForImageClassificationWithTeacher": SNPViTForImageClassification,
     }
+    refused = {}  # the ViT tells of them
     short_names = {
         "deit-tiny": "facebook/deit-tiny-patch16-224",
         "deit-small": "facebook/deit-small-patch16-224",

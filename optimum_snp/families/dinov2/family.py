@@ -31,6 +31,7 @@ class DINOv2Family(Family):
         for size in ("small", "base", "large", "giant")
     }
 
+    limits = "the width of a backbone with `apply_layernorm=False` within a budget"
     native_version = "5.18"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:

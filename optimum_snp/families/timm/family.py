@@ -32,6 +32,7 @@ class TimmFamily(Family):
     """A ViT or a Swin, as the timm model says."""
 
     title = "timm"
+    limits = "networks but plain ViTs, DeiTs and Swins, which are refused"
     model_types = ("timm_wrapper",)
     source_classes = {
         "TimmWrapperModel": SNPViTModel,

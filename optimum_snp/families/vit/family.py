@@ -11,6 +11,16 @@ from ..example import random_example
 from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields, native_fields, require
 
 
+# Of examples, for tests and trials.
+EXAMPLE_SIZES = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "patch_size": 8,
+}
+
+
 class ViTFamily(Family):
     """Class token, position embeddings, norms before both halves of a block; the DeiT is one with another token."""
 
@@ -22,6 +32,12 @@ class ViTFamily(Family):
         "vit-base": "google/vit-base-patch16-224",
     }
     optional_modules = ("pooler",)
+    refused = {
+        "AST": "it reads spectrograms, in patches that overlap, and no stage here knows of sounds. Nearest to its "
+        "network is a ViTModel.",
+        "Yolos": "tokens that find objects, and position embeddings in every block, are parts that the ViT here has "
+        "not. Nearest to its network is a ViTModel.",
+    }
     native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
@@ -40,7 +56,7 @@ class ViTFamily(Family):
     ) -> Weights:
         """See [`Family.convert_weights`]; ours has the same names below the base model."""
         # Only masked-image pretraining reads the mask token.
-        return {_our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+        return {our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
 
     def native_config(
         self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
@@ -85,22 +101,16 @@ class ViTFamily(Family):
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 12, MLP 96, 17 or 18 tokens."""
         config_class = transformers.DeiTConfig if class_name.startswith("DeiT") else transformers.ViTConfig
-        sizes = {
-            "hidden_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "intermediate_size": 96,
-            "patch_size": 8,
-        }
-        return random_example(class_name, config_class, **{**sizes, **options})
+        return random_example(class_name, config_class, **{**EXAMPLE_SIZES, **options})
 
     def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
         """See [`Family.variants`]."""
         return {"no biases": {"qkv_bias": False}}
 
 
-def _our_name(name: str) -> str:
-    for prefix in ("vit.", "deit."):
+def our_name(name: str) -> str:
+    """The name that a weight of a ViT has in ours."""
+    for prefix in ("vit.", "deit.", "ijepa."):
         if name.startswith(prefix):
             return "snp_vit." + name.removeprefix(prefix)
     return "classifier." + name.removeprefix("cls_classifier.") if name.startswith("cls_classifier.") else name

@@ -1,7 +1,24 @@
-"""The pruned ViT, DeiT and DINOv2. This folder's two other files are copied into every checkpoint."""
+"""The pruned ViT, DeiT, DINOv2 and so on, and models of images and texts that have one as their vision tower.
 
+This folder's other files are copied into every checkpoint that needs them.
+"""
+
+from .configuration_snp_two_towers import SNPCLIPConfig, SNPMetaClip2Config, SNPSiglipConfig
 from .configuration_snp_vit import SNPViTConfig
+from .modeling_snp_two_towers import SNPCLIPModel, SNPMetaClip2Model, SNPSiglipModel
 from .modeling_snp_vit import SNPViTBackbone, SNPViTForImageClassification, SNPViTModel, SNPViTPreTrainedModel
 
 
-__all__ = ["SNPViTBackbone", "SNPViTConfig", "SNPViTForImageClassification", "SNPViTModel", "SNPViTPreTrainedModel"]
+__all__ = [
+    "SNPCLIPConfig",
+    "SNPCLIPModel",
+    "SNPMetaClip2Config",
+    "SNPMetaClip2Model",
+    "SNPSiglipConfig",
+    "SNPSiglipModel",
+    "SNPViTBackbone",
+    "SNPViTConfig",
+    "SNPViTForImageClassification",
+    "SNPViTModel",
+    "SNPViTPreTrainedModel",
+]

@@ -38,10 +38,16 @@ FIXED_FIELDS = (
     "use_distillation_token",
     "use_distillation_head",
     "use_pre_layernorm",
+    "embedding_size",
+    "use_final_layernorm",
     "use_gated_mlp",
     "use_pooler",
     "pooler_type",
     "pooler_output_size",
+    "pooler_num_attention_heads",
+    "pooler_intermediate_size",
+    "projection_size",
+    "projection_bias",
     "classifier_pooling",
     "norm_after_pooling",
     "stage_depths",
@@ -52,7 +58,7 @@ FIXED_FIELDS = (
 # The fields that name one of several ways.
 CHOICES = {
     "norm_type": ("layer",),
-    "pooler_type": ("dense", "cls"),
+    "pooler_type": ("dense", "cls", "attention"),
     "classifier_pooling": ("cls", "mean", "cls_mean"),
 }
 
@@ -60,7 +66,9 @@ FLAGS = (
     "patch_embedding_bias",
     "use_cls_token",
     "use_pre_layernorm",
+    "use_final_layernorm",
     "use_gated_mlp",
+    "projection_bias",
     "norm_after_pooling",
     "interpolate_pos_encoding",
     "interpolation_antialias",
@@ -121,6 +129,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether a second classifier reads the distillation token; the logits are then the mean of both.
         use_pre_layernorm (`bool`, *optional*, defaults to `False`):
             Whether a norm stands between the embeddings and the first block (CLIP).
+        embedding_size (`int`, *optional*):
+            Channels of the embeddings and of that norm where they have another number than the stream: a linear layer
+            behind the norm then leads from them to the stream. Without it they have `hidden_size`.
+        use_final_layernorm (`bool`, *optional*, defaults to `True`):
+            Whether a norm follows the last block. Without it a classifier reads the stream as it is (CLIP).
         use_gated_mlp (`bool`, *optional*, defaults to `False`):
             Whether the MLP multiplies a second projection by the activations (SwiGLU). `intermediate_size` counts the
             pairs of both.
@@ -128,18 +141,26 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether a pooler follows the final norm.
         pooler_type (`str`, *optional*, defaults to `"dense"`):
             What the pooler makes of the class token: `"dense"`, a linear layer and its activation (ViT), or `"cls"`,
-            the token itself (DINOv2).
+            the token itself (DINOv2). `"attention"` needs no class token: a learned query attends to all tokens, and
+            an MLP follows (SigLIP).
         pooler_output_size (`int`, *optional*):
             Size of the pooler's output. Defaults to `hidden_size`.
+        pooler_num_attention_heads (`int`, *optional*), pooler_intermediate_size (`int`, *optional*):
+            Heads, and neurons of the MLP, of the attention pooler.
         pooler_act (`str`, *optional*, defaults to `"tanh"`):
-            Activation of the dense pooler.
+            Activation of the dense pooler, or of the MLP of the attention pooler.
+        projection_size (`int`, *optional*):
+            Size of the image embeddings that a linear layer makes of what the pooler gives (CLIP); without it there
+            are none.
+        projection_bias (`bool`, *optional*, defaults to `False`):
+            Whether that layer has a bias.
         classifier_pooling (`str`, *optional*):
             What the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches, without any other
             token; or `"cls_mean"`, both side by side, twice as wide (DINOv2). Defaults to `"cls"`, or to `"mean"`
             without a class token.
         norm_after_pooling (`bool`, *optional*, defaults to `False`):
-            Whether the final norm is over what the classifier reads, in place of all tokens, which then stay as the
-            last block leaves them.
+            Whether the final norm is over what the classifier reads or the pooler gives, in place of all tokens, which
+            then stay as the last block leaves them.
         interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
             Whether images of every other size are read as well, with position embeddings that are interpolated in
             float32 (DINOv2). Otherwise only the `forward` that is asked to reads them, and interpolates in the dtype
@@ -196,11 +217,17 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         use_distillation_token=False,
         use_distillation_head=False,
         use_pre_layernorm=False,
+        embedding_size=None,
+        use_final_layernorm=True,
         use_gated_mlp=False,
         use_pooler=False,
         pooler_type="dense",
         pooler_output_size=None,
+        pooler_num_attention_heads=None,
+        pooler_intermediate_size=None,
         pooler_act="tanh",
+        projection_size=None,
+        projection_bias=False,
         classifier_pooling=None,
         norm_after_pooling=False,
         interpolate_pos_encoding=False,
@@ -251,11 +278,17 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.use_distillation_token = use_distillation_token
         self.use_distillation_head = use_distillation_head
         self.use_pre_layernorm = use_pre_layernorm
+        self.embedding_size = embedding_size
+        self.use_final_layernorm = use_final_layernorm
         self.use_gated_mlp = use_gated_mlp
         self.use_pooler = use_pooler
         self.pooler_type = pooler_type
         self.pooler_output_size = hidden_size if pooler_output_size is None else pooler_output_size
+        self.pooler_num_attention_heads = pooler_num_attention_heads
+        self.pooler_intermediate_size = pooler_intermediate_size
         self.pooler_act = pooler_act
+        self.projection_size = projection_size
+        self.projection_bias = projection_bias
         if classifier_pooling is None:
             classifier_pooling = "cls" if use_cls_token else "mean"
         self.classifier_pooling = classifier_pooling
@@ -340,8 +373,12 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         if self.use_distillation_head and not self.use_distillation_token:
             raise ValueError("use_distillation_head needs use_distillation_token.")
         if not self.use_cls_token:
-            for name in ("use_distillation_token", "use_pooler"):
-                if getattr(self, name):
+            reads_cls_token = self.use_pooler and self.pooler_type != "attention"
+            for name, needs_it in (
+                ("use_distillation_token", self.use_distillation_token),
+                ("use_pooler", reads_cls_token),
+            ):
+                if needs_it:
                     raise ValueError(f"{name} is True, but use_cls_token is False: there is no class token for it.")
             if self.classifier_pooling != "mean":
                 raise ValueError(
@@ -349,18 +386,40 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                     "class token to read. Only 'mean' is left."
                 )
         if self.norm_after_pooling:
-            for name, value in (
-                ("use_pooler", True),
-                ("use_distillation_head", True),
-                ("classifier_pooling", "cls_mean"),
+            for name, is_set in (
+                ("use_pooler", self.use_pooler and self.pooler_type != "cls"),
+                ("use_distillation_head", self.use_distillation_head),
+                ("classifier_pooling", self.classifier_pooling == "cls_mean"),
             ):
-                if getattr(self, name) == value:
+                if is_set:
+                    value = getattr(self, name)
                     raise ValueError(f"{name} is {value!r}, but norm_after_pooling norms one vector of hidden_size.")
+            if not self.use_final_layernorm:
+                raise ValueError("use_final_layernorm is False, but norm_after_pooling says where that norm stands.")
+        self._check_further_options()
         if self.use_pooler and self.pooler_type == "cls" and self.pooler_output_size != self.hidden_size:
             raise ValueError(
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "
                 f"has hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
             )
+
+    def _check_further_options(self):
+        if self.embedding_size is not None:
+            _check_positive("embedding_size", self.embedding_size, int)
+            if not self.use_pre_layernorm:
+                raise ValueError("embedding_size needs use_pre_layernorm: without a norm there is one size.")
+        if self.use_pooler and self.pooler_type == "attention":
+            for name in ("pooler_num_attention_heads", "pooler_intermediate_size"):
+                _check_positive(name, getattr(self, name), int)
+            if self.pooler_output_size % self.pooler_num_attention_heads:
+                raise ValueError(
+                    f"pooler_output_size {self.pooler_output_size} is no multiple of pooler_num_attention_heads "
+                    f"{self.pooler_num_attention_heads}."
+                )
+        if self.projection_size is not None:
+            _check_positive("projection_size", self.projection_size, int)
+            if not self.use_pooler:
+                raise ValueError("projection_size needs use_pooler: the projection reads what the pooler gives.")
 
     def _set_stages(self, stage_names, out_features, out_indices):
         names = self.stage_names

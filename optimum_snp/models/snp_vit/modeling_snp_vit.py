@@ -28,9 +28,9 @@ def _pair(size):
     return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 
-def build_norm(config):
-    """A layer norm over the residual stream."""
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+def build_norm(config, size=None):
+    """A layer norm over the residual stream, or over `size` channels."""
+    return nn.LayerNorm(config.hidden_size if size is None else size, eps=config.layer_norm_eps)
 
 
 def build_activation(config, field):
@@ -55,7 +55,7 @@ class SNPViTPatchEmbeddings(nn.Module):
         self.num_channels = config.num_channels
         self.projection = nn.Conv2d(
             config.num_channels,
-            config.hidden_size,
+            config.embedding_size or config.hidden_size,
             kernel_size=patch_size,
             stride=patch_size,
             bias=config.patch_embedding_bias,
@@ -83,7 +83,7 @@ class SNPViTEmbeddings(nn.Module):
         self.antialias = config.interpolation_antialias
 
         def build_tokens(number):
-            return nn.Parameter(torch.zeros(1, number, config.hidden_size))
+            return nn.Parameter(torch.zeros(1, number, config.embedding_size or config.hidden_size))
 
         self.cls_token = build_tokens(1) if config.use_cls_token else None
         self.distillation_token = build_tokens(1) if config.use_distillation_token else None
@@ -255,6 +255,41 @@ class SNPViTPooler(nn.Module):
         return self.activation(self.dense(hidden_states[:, 0]))
 
 
+class SNPViTAttentionPooler(nn.Module):
+    """A learned query attends to all tokens, and an MLP behind a norm is added to what it gets: one vector per image.
+
+    Its own sizes are not those of the residual stream.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        size = config.pooler_output_size
+        self.num_attention_heads = config.pooler_num_attention_heads
+        self.head_dim = size // self.num_attention_heads
+        self.probe = nn.Parameter(torch.zeros(1, 1, size))
+        self.q_proj = nn.Linear(size, size)
+        self.k_proj = nn.Linear(config.hidden_size, size)
+        self.v_proj = nn.Linear(config.hidden_size, size)
+        self.o_proj = nn.Linear(size, size)
+        self.layernorm = build_norm(config, size)
+        self.fc1 = nn.Linear(size, config.pooler_intermediate_size)
+        self.activation_fn = build_activation(config, "pooler_act")
+        self.fc2 = nn.Linear(config.pooler_intermediate_size, size)
+
+    def _split_heads(self, states):
+        return states.unflatten(-1, (self.num_attention_heads, self.head_dim)).transpose(1, 2)
+
+    def forward(self, hidden_states):
+        query = self._split_heads(self.q_proj(self.probe)).expand(hidden_states.shape[0], -1, -1, -1)
+        key, value = (self._split_heads(layer(hidden_states)) for layer in (self.k_proj, self.v_proj))
+        context, _ = eager_attention(query, key, value, self.head_dim**-0.5, 0.0)
+        pooled = self.o_proj(context.transpose(1, 2).flatten(2))
+        return (pooled + self.fc2(self.activation_fn(self.fc1(self.layernorm(pooled)))))[:, 0]
+
+
+POOLERS = {"dense": SNPViTPooler, "attention": SNPViTAttentionPooler}
+
+
 class SNPViTPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation for all models of this file."""
 
@@ -288,23 +323,47 @@ class SNPViTPreTrainedModel(PreTrainedModel):
             for name in ("position_embeddings", "cls_token", "distillation_token", "register_tokens"):
                 if getattr(module, name) is not None:
                     nn.init.trunc_normal_(getattr(module, name), mean=0.0, std=std)
+        elif isinstance(module, SNPViTAttentionPooler):
+            nn.init.trunc_normal_(module.probe, mean=0.0, std=std)
+
+
+@dataclass
+class SNPViTModelOutput(BaseModelOutputWithPooling):
+    r"""
+    [`~transformers.modeling_outputs.BaseModelOutputWithPooling`] that has `image_embeds`, `[batch, projection_size]`,
+    in place of the pooler's output when the model has a projection (CLIP).
+    """
+
+    image_embeds: torch.FloatTensor | None = None
 
 
 class SNPViTModel(SNPViTPreTrainedModel):
-    """The network up to the final norm, and the pooler when the config has one. Backbones may do without both."""
+    """The network up to the final norm, and the pooler and a projection of what it gives when the config has them.
+    Backbones may do without all three.
+    """
 
     def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
         super().__init__(config)
         self.embeddings = SNPViTEmbeddings(config)
-        self.pre_layernorm = build_norm(config) if config.use_pre_layernorm else None
+        self.pre_layernorm = build_norm(config, config.embedding_size) if config.use_pre_layernorm else None
+        self.reduction = None
+        if config.embedding_size is not None:
+            self.reduction = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
         last = max(len(config.block_configs) - 1, 1)
         self.layers = nn.ModuleList(
             SNPViTLayer(config, block, config.drop_path_rate * index / last)
             for index, block in enumerate(config.block_configs)
         )
-        self.layernorm = build_norm(config) if add_final_norm else None
-        dense_pooler = add_pooling_layer and config.use_pooler and config.pooler_type == "dense"
-        self.pooler = SNPViTPooler(config) if dense_pooler else None
+        self.layernorm = None
+        if add_final_norm:
+            self.layernorm = build_norm(config) if config.use_final_layernorm else nn.Identity()
+        self.pooler = self.visual_projection = None
+        if add_pooling_layer and config.use_pooler and config.pooler_type in POOLERS:
+            self.pooler = POOLERS[config.pooler_type](config)
+        if add_pooling_layer and config.projection_size is not None:
+            self.visual_projection = nn.Linear(
+                config.pooler_output_size, config.projection_size, bias=config.projection_bias
+            )
         self.post_init()
 
     def get_input_embeddings(self):
@@ -318,6 +377,8 @@ class SNPViTModel(SNPViTPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
         if self.pre_layernorm is not None:
             hidden_states = self.pre_layernorm(hidden_states)
+        if self.reduction is not None:
+            hidden_states = self.reduction(hidden_states)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for layer in self.layers:
@@ -354,7 +415,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
                 Further arguments are not read, as in transformers.
 
         Returns:
-            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]
+            [`SNPViTModelOutput`]
 
         Raises:
             ValueError: If there is a mask among the arguments, which transformers would apply, or if the images have
@@ -374,11 +435,17 @@ class SNPViTModel(SNPViTPreTrainedModel):
             pooler_output = self.pooler(last_hidden_state)
         elif self.config.use_pooler:
             pooler_output = last_hidden_state[:, 0]
-        return BaseModelOutputWithPooling(
+            if self.config.norm_after_pooling:
+                pooler_output = self.layernorm(pooler_output.unsqueeze(1)).squeeze(1)
+        image_embeds = None
+        if self.visual_projection is not None:
+            image_embeds, pooler_output = self.visual_projection(pooler_output), None
+        return SNPViTModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooler_output,
             hidden_states=all_hidden_states,
             attentions=attentions,
+            image_embeds=image_embeds,
         )
 
 

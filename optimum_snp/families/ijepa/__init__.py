@@ -1,0 +1,6 @@
+"""I-JEPA."""
+
+from .family import IJepaFamily
+
+
+__all__ = ["IJepaFamily"]

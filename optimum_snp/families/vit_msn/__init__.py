@@ -1,0 +1,6 @@
+"""ViT-MSN."""
+
+from .family import ViTMSNFamily
+
+
+__all__ = ["ViTMSNFamily"]
