@@ -26,6 +26,8 @@ _FUNCTION_FIELDS = (
     "interpolate_pos_encoding",
     "interpolation_antialias",
 )
+# The same of options that came later: only where they are set, so that older digests stay valid.
+_OPTIONAL_FIELDS = ("rope_theta", "rope_head_dim")
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -42,7 +44,9 @@ def fingerprint_of_version_0_1(model: nn.Module) -> str:
 
 
 def _function_of(config: PretrainedConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
+    fields = {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
+    optional = {name: getattr(config, name, None) for name in _OPTIONAL_FIELDS}
+    return fields | {name: value for name, value in optional.items() if value is not None}
 
 
 def _digest(model: nn.Module, description: Any) -> str:
@@ -53,4 +57,4 @@ def _digest(model: nn.Module, description: Any) -> str:
 
 
 def _in_order(model: nn.Module) -> Iterable[torch.Tensor]:
-    return (parameter.reshape(-1) for _, parameter in sorted(model.named_parameters()))
+    return (tensor.reshape(-1) for _, tensor in sorted(model.state_dict().items()))

@@ -6,6 +6,7 @@ A family from outside this package registers itself the same way: `register_fami
 from .convert import check_supported, convert, our_weights
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
+from .dinov3 import DINOv3Family
 from .family import Family, config_fields
 from .native import native_config, native_family, native_intermediate_sizes, native_model
 from .registry import (
@@ -24,7 +25,7 @@ from .timm import TimmFamily
 from .vit import ViTFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), TimmFamily()):
+for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), DINOv3Family(), TimmFamily()):
     register_family(family)
 
 

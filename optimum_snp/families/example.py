@@ -29,6 +29,6 @@ def random_example(class_name: str, config_class: type[PretrainedConfig], **opti
         model = getattr(transformers, class_name)(config_class(**settings)).eval()
         with torch.no_grad():  # biases, norms and tokens start as zeros and ones; a mix-up must not go unseen
             for parameter in model.parameters():
-                if (parameter == parameter.flatten()[0]).all():
+                if parameter.numel() and (parameter == parameter.flatten()[0]).all():
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     return model

@@ -68,6 +68,10 @@ class ViTArchitecture(Architecture):
         """See [`optimum_snp.structure.block_stages`]."""
         return [0] * len(config.block_configs)
 
+    def query_key_step(self, config: SNPViTConfig) -> int:
+        """See [`Architecture.query_key_step`]; rotary positions turn pairs of neurons."""
+        return 1 if config.rope_theta is None else 2
+
     def resized_config(
         self, config: SNPViTConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> SNPViTConfig:
@@ -112,6 +116,9 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
     attention = layer.attention
     is_gated = hasattr(layer.mlp, "gate_proj")
     up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
+    rotations = None
+    if attention.query_rotation is not None:
+        rotations = (f"{name}.attention.query_rotation", f"{name}.attention.key_rotation")
     return Block(
         name=name,
         module=layer,
@@ -129,6 +136,8 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         up=f"{name}.mlp.{up}",
         down=f"{name}.mlp.{down}",
         gate=f"{name}.mlp.gate_proj" if is_gated else None,
+        rotations=rotations,
+        rotary_pairs=f"{name}.attention.rotary_pairs" if rotations else None,
         drop_paths=[f"{name}.drop_path"],
     )
 

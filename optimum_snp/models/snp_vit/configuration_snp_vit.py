@@ -1,4 +1,4 @@
-"""Configuration of a vision transformer (ViT, DeiT, DINOv2) whose every block states its own sizes.
+"""Configuration of a vision transformer (ViT, DeiT, DINOv2, DINOv3) whose every block states its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but transformers and must load under
 transformers 4.57 and 5.x.
@@ -33,6 +33,9 @@ FIXED_FIELDS = (
     "qkv_bias",
     "key_bias",
     "patch_embedding_bias",
+    "use_position_embeddings",
+    "rope_theta",
+    "rope_head_dim",
     "use_cls_token",
     "num_register_tokens",
     "use_distillation_token",
@@ -58,6 +61,7 @@ CHOICES = {
 
 FLAGS = (
     "patch_embedding_bias",
+    "use_position_embeddings",
     "use_cls_token",
     "use_pre_layernorm",
     "use_gated_mlp",
@@ -111,6 +115,14 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether the keys have a bias. Without a value they have one if `qkv_bias` says so.
         patch_embedding_bias (`bool`, *optional*, defaults to `True`):
             Whether the convolution that embeds the patches has a bias.
+        use_position_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether position embeddings are added to the patches. Without them images of every size are read.
+        rope_theta (`float`, *optional*):
+            The base of the periods of rotary positions, which turn the queries and keys of the patches in pairs of
+            neurons (DINOv3). Queries and keys then have an even size. Without a value nothing is turned.
+        rope_head_dim (`int`, *optional*):
+            With `rope_theta`, the size of queries and keys per head in the dense network, a multiple of 4: each of
+            its pairs has a period of its own. Defaults to `hidden_size / num_attention_heads`.
         use_cls_token (`bool`, *optional*, defaults to `True`):
             Whether a class token precedes the patches.
         num_register_tokens (`int`, *optional*, defaults to 0):
@@ -191,6 +203,9 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         qkv_bias=True,
         key_bias=None,
         patch_embedding_bias=True,
+        use_position_embeddings=True,
+        rope_theta=None,
+        rope_head_dim=None,
         use_cls_token=True,
         num_register_tokens=0,
         use_distillation_token=False,
@@ -246,6 +261,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.qkv_bias = qkv_bias
         self.key_bias = key_bias
         self.patch_embedding_bias = patch_embedding_bias
+        self.use_position_embeddings = use_position_embeddings
+        self.rope_theta = rope_theta
+        if rope_theta is not None and rope_head_dim is None:
+            rope_head_dim = hidden_size // num_attention_heads
+        self.rope_head_dim = rope_head_dim
         self.use_cls_token = use_cls_token
         self.num_register_tokens = num_register_tokens
         self.use_distillation_token = use_distillation_token
@@ -332,6 +352,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         if self.key_bias not in (None, True, False):
             raise ValueError(f"key_bias must be True, False or None, got {self.key_bias!r}.")
+        self._check_rotary_positions()
         registers = self.num_register_tokens
         if isinstance(registers, bool) or not isinstance(registers, int) or registers < 0:
             raise ValueError(f"num_register_tokens must be an integer from 0 on, got {registers!r}.")
@@ -361,6 +382,26 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "
                 f"has hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
             )
+
+    def _check_rotary_positions(self):
+        if self.rope_theta is None:
+            if self.rope_head_dim is not None:
+                raise ValueError(f"rope_head_dim is {self.rope_head_dim!r}, but there is no rope_theta. Give both.")
+            return
+        _check_positive("rope_theta", self.rope_theta, float)
+        _check_positive("rope_head_dim", self.rope_head_dim, int)
+        if self.rope_head_dim % 4:
+            raise ValueError(
+                f"rope_head_dim is {self.rope_head_dim}, but rotary positions turn half of the pairs of neurons by "
+                "the height of a patch and half by its width. It must be a multiple of 4."
+            )
+        for index, block in enumerate(self.block_configs):
+            size = block["qk_head_dim"]
+            if size % 2 or size > self.rope_head_dim:
+                raise ValueError(
+                    f"block_configs[{index}].qk_head_dim is {size}, but rotary positions (rope_theta) turn queries "
+                    f"and keys in pairs of neurons. It must be an even number up to {self.rope_head_dim}."
+                )
 
     def _set_stages(self, stage_names, out_features, out_indices):
         names = self.stage_names

@@ -1,9 +1,10 @@
-"""A vision transformer (ViT, DeiT, DINOv2) whose every block has its own sizes.
+"""A vision transformer (ViT, DeiT, DINOv2, DINOv3) whose every block has its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but torch, transformers and its configuration,
 and must load under transformers 4.57 and 5.x.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +92,9 @@ class SNPViTEmbeddings(nn.Module):
         self.num_positioned_tokens = sum(token is not None for token in (self.cls_token, self.distillation_token))
         self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
-        self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
+        self.position_embeddings = None
+        if config.use_position_embeddings:
+            self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def interpolate_pos_encoding(self, grid):
@@ -109,21 +112,66 @@ class SNPViTEmbeddings(nn.Module):
         batch_size, _, height, width = pixel_values.shape
         patches = self.patch_embeddings(pixel_values)
         interpolate = self.interpolate if interpolate_pos_encoding is None else interpolate_pos_encoding
+        interpolate = interpolate or self.position_embeddings is None
         if not interpolate and (height, width) != self.image_size:
             raise ValueError(
                 f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
                 "Resize them or pass interpolate_pos_encoding=True."
             )
         grid = (height // self.patch_size[0], width // self.patch_size[1])
-        position_embeddings = self.position_embeddings if grid == self.grid else self.interpolate_pos_encoding(grid)
         tokens = [token for token in (self.cls_token, self.distillation_token) if token is not None]
         tokens = [token.expand(batch_size, -1, -1) for token in tokens]
-        hidden_states = torch.cat([*tokens, patches], dim=1) + position_embeddings
+        hidden_states = torch.cat([*tokens, patches], dim=1)
+        if self.position_embeddings is not None:
+            hidden_states = hidden_states + (
+                self.position_embeddings if grid == self.grid else self.interpolate_pos_encoding(grid)
+            )
         if self.register_tokens is not None:
             registers = self.register_tokens.expand(batch_size, -1, -1)
             place = self.num_positioned_tokens
             hidden_states = torch.cat((hidden_states[:, :place], registers, hidden_states[:, place:]), dim=1)
         return self.dropout(hidden_states)
+
+
+class SNPViTRotaryPositions(nn.Module):
+    """How far the positions of patches turn every pair of neurons: cosines and sines, `[patches, pairs]` each.
+
+    The first half of the pairs turns with the height of a patch in the image, the second half with its width, both
+    from -1 to 1, each pair of a half with a period of its own (DINOv3).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_size = _pair(config.patch_size)
+        self.theta = config.rope_theta
+        self.head_dim = config.rope_head_dim
+
+    def forward(self, pixel_values):
+        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        # In float32 whatever the weights are, as in transformers.
+        options = {"dtype": torch.float32, "device": pixel_values.device}
+        places = [torch.arange(0.5, size, **options) / size for size in grid]
+        places = 2.0 * torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).flatten(0, 1) - 1.0
+        frequencies = 1 / self.theta ** torch.arange(0, 1, 4 / self.head_dim, **options)
+        angles = (2 * math.pi * places[:, :, None] * frequencies).flatten(1)
+        return angles.cos().to(pixel_values.dtype), angles.sin().to(pixel_values.dtype)
+
+
+class SNPViTRotation(nn.Module):
+    """Turns queries or keys `[batch, tokens, heads * qk_head_dim]` in pairs, half a head apart; the patches come last.
+
+    A module, so that what attention reads can be observed.
+    """
+
+    def __init__(self, num_attention_heads):
+        super().__init__()
+        self.num_attention_heads = num_attention_heads
+
+    def forward(self, hidden_states, cos, sin):
+        num_others = hidden_states.shape[1] - len(cos)
+        first, second = hidden_states.unflatten(-1, (self.num_attention_heads, 2, -1))[:, num_others:].unbind(-2)
+        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).flatten(2)
+        return torch.cat((hidden_states[:, :num_others], turned), dim=1)
 
 
 def eager_attention(query, key, value, scale, dropout):
@@ -154,13 +202,23 @@ class SNPViTAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, qk_size, bias=key_bias)
         self.v_proj = nn.Linear(config.hidden_size, v_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(v_size, config.hidden_size)
+        self.query_rotation = self.key_rotation = None
+        if config.rope_theta is not None:
+            self.query_rotation = SNPViTRotation(self.num_attention_heads)
+            self.key_rotation = SNPViTRotation(self.num_attention_heads)
+            # Which pairs of the dense network every head has.
+            pairs = torch.arange(self.qk_head_dim // 2).expand(self.num_attention_heads, -1).clone()
+            self.register_buffer("rotary_pairs", pairs)
 
-    def forward(self, hidden_states, output_attentions=False):
+    def forward(self, hidden_states, output_attentions=False, positions=None):
         batch_size, num_tokens, _ = hidden_states.shape
         qk_shape = (batch_size, num_tokens, self.num_attention_heads, self.qk_head_dim)
         v_shape = (batch_size, num_tokens, self.num_attention_heads, self.v_head_dim)
-        query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        if positions is not None:
+            cos, sin = (turns[:, self.rotary_pairs] for turns in positions)  # [patches, heads, pairs]
+            query, key = self.query_rotation(query, cos, sin), self.key_rotation(key, cos, sin)
+        query, key = query.view(qk_shape).transpose(1, 2), key.view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
 
@@ -235,8 +293,10 @@ class SNPViTLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = SNPViTDropPath(drop_path_rate)
 
-    def forward(self, hidden_states, output_attentions=False):
-        attention_output, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
+    def forward(self, hidden_states, output_attentions=False, positions=None):
+        attention_output, probabilities = self.attention(
+            self.layernorm_before(hidden_states), output_attentions, positions
+        )
         hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
         hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
@@ -296,6 +356,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
     def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
         super().__init__(config)
         self.embeddings = SNPViTEmbeddings(config)
+        self.rotary_positions = None if config.rope_theta is None else SNPViTRotaryPositions(config)
         self.pre_layernorm = build_norm(config) if config.use_pre_layernorm else None
         last = max(len(config.block_configs) - 1, 1)
         self.layers = nn.ModuleList(
@@ -318,10 +379,11 @@ class SNPViTModel(SNPViTPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
         if self.pre_layernorm is not None:
             hidden_states = self.pre_layernorm(hidden_states)
+        positions = None if self.rotary_positions is None else self.rotary_positions(pixel_values)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for layer in self.layers:
-            hidden_states, attentions = layer(hidden_states, output_attentions)
+            hidden_states, attentions = layer(hidden_states, output_attentions, positions)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_attentions:
