@@ -8,7 +8,8 @@ labels. What is told of the 1,000 held-out digits: the accuracy of a k-NN (k = 1
 training digits by the same pruned model; that of a linear probe fitted once to features of the dense model; and how
 far the features are from those of the dense model, relative to their spread.
 
-Rows prune queries and keys alone by a share of their pairs, or all parts by a budget of FLOPs. `magnitude` keeps the
+Rows prune queries and keys alone by a share of their pairs, or queries and keys, values and MLP by a budget of FLOPs.
+The width stays, so that one probe reads all features; nothing is reconstructed in sequence. `magnitude` keeps the
 pairs with the longest rows of query and key weights; the other methods are those of the package. The dense model is
 kept in the output folder and used again.
 
@@ -83,7 +84,7 @@ def train(model: DINOv3ViTModel, epochs: int, seed: int) -> None:
     model.eval()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def features_of(model: nn.Module, images: Images) -> torch.Tensor:
     """The class token behind the final norm, `[images, hidden_size]`."""
     return torch.cat([model(pixels).pooler_output for pixels in images.pixels.split(100)])
@@ -123,6 +124,7 @@ class Measurement:
         self.dense_features = features_of(dense, self.test)
         self.probe = fit_probe(features_of(dense, training), training.labels)
 
+    @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """k-NN and probe accuracy, and the relative distance of the features from the dense ones."""
         features = features_of(model, self.test)
@@ -139,7 +141,8 @@ def prune(calibrated: SNPPruner, method: str, **asked: float) -> SNPModel | None
     """A pruned copy; `None` for what magnitude has no rule for."""
     if method == "magnitude":
         return prune_by_scores(calibrated.model, asked, l2_norm) if "qk_sparsity" in asked else None
-    return calibrated.copy().prune(SNPConfig(method=method, reconstruction=False, **asked))
+    config = SNPConfig(method=method, reconstruction=False, frozen_parts=["hidden_sparsity"], **asked)
+    return calibrated.copy().prune(config)
 
 
 def format_table(results: list[dict]) -> str:

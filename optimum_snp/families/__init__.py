@@ -3,7 +3,9 @@
 A family from outside this package registers itself the same way: `register_family(MyFamily())`.
 """
 
+from .beit import BeitFamily
 from .convert import check_supported, convert, our_weights
+from .data2vec import Data2VecVisionFamily
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
 from .dinov3 import DINOv3Family
@@ -25,7 +27,16 @@ from .timm import TimmFamily
 from .vit import ViTFamily
 
 
-for family in (ViTFamily(), DeiTFamily(), SwinFamily(), DINOv2Family(), DINOv3Family(), TimmFamily()):
+for family in (
+    ViTFamily(),
+    DeiTFamily(),
+    SwinFamily(),
+    DINOv2Family(),
+    DINOv3Family(),
+    BeitFamily(),
+    Data2VecVisionFamily(),
+    TimmFamily(),
+):
     register_family(family)
 
 

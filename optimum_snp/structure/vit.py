@@ -19,13 +19,14 @@ class ViTArchitecture(Architecture):
 
         Raises:
             ValueError: If a norm stands between embeddings and blocks: no stage knows how the width passes it; or if
-                a model without a classifier has its norm behind the pooling.
+                a model has its norm behind a pooling that it does not do.
         """
         base_model = model.base_model
         embeddings = base_model.embeddings
         if base_model.pre_layernorm is not None:
             raise ValueError("Models with a norm before the blocks (use_pre_layernorm) cannot be pruned yet.")
-        if model.config.norm_after_pooling and not isinstance(model, SNPViTForImageClassification):
+        is_classifier = isinstance(model, SNPViTForImageClassification)
+        if model.config.norm_after_pooling and not (is_classifier or model.config.use_pooler):
             raise ValueError("A model with norm_after_pooling can only be pruned as an image classifier.")
         base = "" if model is base_model else f"{model.base_model_prefix}."
         num_patches = embeddings.grid[0] * embeddings.grid[1]
@@ -44,7 +45,6 @@ class ViTArchitecture(Architecture):
             rows |= dict.fromkeys(block.layers, num_tokens)
 
         heads = _heads(model, base)
-        is_classifier = isinstance(model, SNPViTForImageClassification)
         if base_model.layernorm is not None:
             reads = _tokens_of_heads(model) if heads else (Tokens(),)
             norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=not is_classifier))
@@ -53,7 +53,9 @@ class ViTArchitecture(Architecture):
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
             if getattr(embeddings, name) is not None
         ]
-        stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=base_model.layernorm is None)
+        # Without a classifier, what no norm is over is itself put out.
+        is_output = base_model.layernorm is None or (model.config.norm_after_pooling and not is_classifier)
+        stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=is_output)
         return Structure(blocks, [stream], rows | dict.fromkeys(heads, 1))
 
     def block_sizes(self, config: SNPViTConfig) -> list[dict[str, Any]]:
@@ -83,7 +85,7 @@ class ViTArchitecture(Architecture):
         fields["block_configs"] = [block for block in blocks if block is not None]
         fields["num_hidden_layers"] = len(fields["block_configs"])
         fields["hidden_size"] = widths[0]
-        if config.pooler_type == "cls":
+        if config.pooler_type != "dense":
             fields["pooler_output_size"] = widths[0]
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
@@ -119,6 +121,7 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
     rotations = None
     if attention.query_rotation is not None:
         rotations = (f"{name}.attention.query_rotation", f"{name}.attention.key_rotation")
+    has_biases = attention.relative_position_bias is not None
     return Block(
         name=name,
         module=layer,
@@ -138,6 +141,7 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         gate=f"{name}.mlp.gate_proj" if is_gated else None,
         rotations=rotations,
         rotary_pairs=f"{name}.attention.rotary_pairs" if rotations else None,
+        per_head={f"{name}.attention.relative_position_bias.table": 1} if has_biases else {},
         drop_paths=[f"{name}.drop_path"],
     )
 

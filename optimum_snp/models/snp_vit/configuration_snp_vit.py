@@ -1,4 +1,4 @@
-"""Configuration of a vision transformer (ViT, DeiT, DINOv2, DINOv3) whose every block states its own sizes.
+"""Configuration of a vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT) whose every block states its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but transformers and must load under
 transformers 4.57 and 5.x.
@@ -36,6 +36,8 @@ FIXED_FIELDS = (
     "use_position_embeddings",
     "rope_theta",
     "rope_head_dim",
+    "use_relative_position_bias",
+    "use_final_norm",
     "use_cls_token",
     "num_register_tokens",
     "use_distillation_token",
@@ -55,13 +57,15 @@ FIXED_FIELDS = (
 # The fields that name one of several ways.
 CHOICES = {
     "norm_type": ("layer",),
-    "pooler_type": ("dense", "cls"),
+    "pooler_type": ("dense", "cls", "mean"),
     "classifier_pooling": ("cls", "mean", "cls_mean"),
 }
 
 FLAGS = (
     "patch_embedding_bias",
     "use_position_embeddings",
+    "use_relative_position_bias",
+    "use_final_norm",
     "use_cls_token",
     "use_pre_layernorm",
     "use_gated_mlp",
@@ -123,6 +127,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         rope_head_dim (`int`, *optional*):
             With `rope_theta`, the size of queries and keys per head in the dense network, a multiple of 4: each of
             its pairs has a period of its own. Defaults to `hidden_size / num_attention_heads`.
+        use_relative_position_bias (`bool`, *optional*, defaults to `False`):
+            Whether every block adds to its attention scores what a table has for the distance of two patches, and for
+            pairs with the class token (BEiT).
+        use_final_norm (`bool`, *optional*, defaults to `True`):
+            Whether there is a norm behind the last block, or behind the pooling.
         use_cls_token (`bool`, *optional*, defaults to `True`):
             Whether a class token precedes the patches.
         num_register_tokens (`int`, *optional*, defaults to 0):
@@ -139,8 +148,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         use_pooler (`bool`, *optional*, defaults to `False`):
             Whether a pooler follows the final norm.
         pooler_type (`str`, *optional*, defaults to `"dense"`):
-            What the pooler makes of the class token: `"dense"`, a linear layer and its activation (ViT), or `"cls"`,
-            the token itself (DINOv2).
+            What the pooler gives: `"dense"`, a linear layer and its activation on the class token (ViT), `"cls"`, the
+            class token itself (DINOv2), or `"mean"`, the mean of the patches (BEiT).
         pooler_output_size (`int`, *optional*):
             Size of the pooler's output. Defaults to `hidden_size`.
         pooler_act (`str`, *optional*, defaults to `"tanh"`):
@@ -150,8 +159,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             token; or `"cls_mean"`, both side by side, twice as wide (DINOv2). Defaults to `"cls"`, or to `"mean"`
             without a class token.
         norm_after_pooling (`bool`, *optional*, defaults to `False`):
-            Whether the final norm is over what the classifier reads, in place of all tokens, which then stay as the
-            last block leaves them.
+            Whether the final norm is over what the classifier reads, or the pooler of the mean gives, in place of all
+            tokens, which then stay as the last block leaves them.
         interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
             Whether images of every other size are read as well, with position embeddings that are interpolated in
             float32 (DINOv2). Otherwise only the `forward` that is asked to reads them, and interpolates in the dtype
@@ -206,6 +215,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         use_position_embeddings=True,
         rope_theta=None,
         rope_head_dim=None,
+        use_relative_position_bias=False,
+        use_final_norm=True,
         use_cls_token=True,
         num_register_tokens=0,
         use_distillation_token=False,
@@ -266,6 +277,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         if rope_theta is not None and rope_head_dim is None:
             rope_head_dim = hidden_size // num_attention_heads
         self.rope_head_dim = rope_head_dim
+        self.use_relative_position_bias = use_relative_position_bias
+        self.use_final_norm = use_final_norm
         self.use_cls_token = use_cls_token
         self.num_register_tokens = num_register_tokens
         self.use_distillation_token = use_distillation_token
@@ -298,6 +311,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             "AutoBackbone": "modeling_snp_vit.SNPViTBackbone",
         }
         super().__init__(**kwargs)
+
+    @property
+    def num_extra_tokens(self):
+        """How many tokens come before the patches."""
+        return self.use_cls_token + self.use_distillation_token + self.num_register_tokens
 
     @property
     def stage_names(self):
@@ -375,12 +393,19 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 ("use_distillation_head", True),
                 ("classifier_pooling", "cls_mean"),
             ):
-                if getattr(self, name) == value:
+                if getattr(self, name) == value and not (name == "use_pooler" and self.pooler_type == "mean"):
                     raise ValueError(f"{name} is {value!r}, but norm_after_pooling norms one vector of hidden_size.")
-        if self.use_pooler and self.pooler_type == "cls" and self.pooler_output_size != self.hidden_size:
+        if self.use_relative_position_bias and self.num_extra_tokens != 1:
             raise ValueError(
-                f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "
-                f"has hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
+                f"use_relative_position_bias needs a class token and no other before the patches, but there are "
+                f"{self.num_extra_tokens} tokens."
+            )
+        if not self.use_final_norm and self.norm_after_pooling:
+            raise ValueError("norm_after_pooling is True, but use_final_norm is False: there is no norm for it.")
+        if self.use_pooler and self.pooler_type != "dense" and self.pooler_output_size != self.hidden_size:
+            raise ValueError(
+                f"pooler_output_size is {self.pooler_output_size}, but pooler_type {self.pooler_type!r} gives "
+                f"hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
             )
 
     def _check_rotary_positions(self):
