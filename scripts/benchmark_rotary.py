@@ -20,6 +20,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,12 +138,11 @@ class Measurement:
         }
 
 
-def prune(calibrated: SNPPruner, method: str, **asked: float) -> SNPModel | None:
+def prune(calibrated: SNPPruner, method: str, **asked: Any) -> SNPModel | None:
     """A pruned copy; `None` for what magnitude has no rule for."""
     if method == "magnitude":
         return prune_by_scores(calibrated.model, asked, l2_norm) if "qk_sparsity" in asked else None
-    config = SNPConfig(method=method, reconstruction=False, frozen_parts=["hidden_sparsity"], **asked)
-    return calibrated.copy().prune(config)
+    return calibrated.copy().prune(SNPConfig(method=method, reconstruction=False, **asked))
 
 
 def format_table(results: list[dict]) -> str:
@@ -181,7 +181,9 @@ def main() -> None:
     measure = Measurement(pruner.model)
 
     asked = {f"queries and keys \N{MINUS SIGN}{share:.0%}": {"qk_sparsity": share} for share in SHARES}
-    asked |= {f"FLOPs \N{MINUS SIGN}{1 - budget:.0%}": {"target_flops": budget} for budget in BUDGETS}
+    for budget in BUDGETS:
+        name = f"FLOPs \N{MINUS SIGN}{1 - budget:.0%}"
+        asked[name] = {"target_flops": budget, "frozen_parts": ["hidden_sparsity"]}
     results = []
     for name, options in asked.items():
         found = {}
