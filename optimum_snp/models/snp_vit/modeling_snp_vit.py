@@ -4,7 +4,6 @@ This file is copied into every saved checkpoint. It must import nothing but torc
 and must load under transformers 4.57 and 5.x.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -153,7 +152,7 @@ class SNPViTRotaryPositions(nn.Module):
         places = [torch.arange(0.5, size, **options) / size for size in grid]
         places = 2.0 * torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).flatten(0, 1) - 1.0
         frequencies = 1 / self.theta ** torch.arange(0, 1, 4 / self.head_dim, **options)
-        angles = (2 * math.pi * places[:, :, None] * frequencies).flatten(1)
+        angles = (2 * torch.pi * places[:, :, None] * frequencies).flatten(1)
         return angles.cos().to(pixel_values.dtype), angles.sin().to(pixel_values.dtype)
 
 
