@@ -233,7 +233,7 @@ def test_pairs_stay_integers_in_half_precision(tmp_path, calibrated):
     pruner.calibrate(IMAGES, num_samples=len(IMAGES))
     model = pruner.prune(SNPConfig(qk_sparsity=0.5, mlp_sparsity=0.3, **LEVEL))
     assert model.dtype == torch.bfloat16
-    pruner.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
     loaded = SNPViTModel.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
     for one, other in zip(loaded.layers, model.layers, strict=True):
         assert one.attention.rotary_pairs.dtype == torch.long
