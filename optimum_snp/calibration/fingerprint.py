@@ -26,8 +26,8 @@ _FUNCTION_FIELDS = (
     "interpolate_pos_encoding",
     "interpolation_antialias",
 )
-# The same of options that came later: only where they are set, so that older digests stay valid.
-_OPTIONAL_FIELDS = ("rope_theta", "rope_head_dim")
+# Fields that came later count only where they are set, so that models from before keep their digests.
+_LATER_FIELDS = ("rope_theta", "rope_head_dim")
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -45,8 +45,8 @@ def fingerprint_of_version_0_1(model: nn.Module) -> str:
 
 def _function_of(config: PretrainedConfig) -> dict[str, Any]:
     fields = {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
-    optional = {name: getattr(config, name, None) for name in _OPTIONAL_FIELDS}
-    return fields | {name: value for name, value in optional.items() if value is not None}
+    later = {name: getattr(config, name, None) for name in _LATER_FIELDS}
+    return fields | {name: value for name, value in later.items() if value is not None}
 
 
 def _digest(model: nn.Module, description: Any) -> str:

@@ -87,7 +87,7 @@ class BeitFamily(Family):
             "pooler_type": "mean" if pools_mean else "cls",
             "classifier_pooling": "mean" if pools_mean else "cls",
             "norm_after_pooling": pools_mean and not is_backbone and (has_pooler or not is_bare),
-            "use_final_norm": not is_backbone and (has_pooler or not is_bare or not pools_mean),
+            "use_final_layernorm": not is_backbone and (has_pooler or not is_bare or not pools_mean),
             "apply_layernorm": False,
         }
         if not is_backbone:

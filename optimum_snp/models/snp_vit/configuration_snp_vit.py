@@ -37,7 +37,7 @@ FIXED_FIELDS = (
     "rope_theta",
     "rope_head_dim",
     "use_relative_position_bias",
-    "use_final_norm",
+    "use_final_layernorm",
     "use_cls_token",
     "num_register_tokens",
     "use_distillation_token",
@@ -65,7 +65,7 @@ FLAGS = (
     "patch_embedding_bias",
     "use_position_embeddings",
     "use_relative_position_bias",
-    "use_final_norm",
+    "use_final_layernorm",
     "use_cls_token",
     "use_pre_layernorm",
     "use_gated_mlp",
@@ -130,7 +130,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         use_relative_position_bias (`bool`, *optional*, defaults to `False`):
             Whether every block adds to its attention scores what a table has for the distance of two patches, and for
             pairs with the class token (BEiT).
-        use_final_norm (`bool`, *optional*, defaults to `True`):
+        use_final_layernorm (`bool`, *optional*, defaults to `True`):
             Whether there is a norm behind the last block, or behind the pooling.
         use_cls_token (`bool`, *optional*, defaults to `True`):
             Whether a class token precedes the patches.
@@ -216,7 +216,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         rope_theta=None,
         rope_head_dim=None,
         use_relative_position_bias=False,
-        use_final_norm=True,
+        use_final_layernorm=True,
         use_cls_token=True,
         num_register_tokens=0,
         use_distillation_token=False,
@@ -278,7 +278,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             rope_head_dim = hidden_size // num_attention_heads
         self.rope_head_dim = rope_head_dim
         self.use_relative_position_bias = use_relative_position_bias
-        self.use_final_norm = use_final_norm
+        self.use_final_layernorm = use_final_layernorm
         self.use_cls_token = use_cls_token
         self.num_register_tokens = num_register_tokens
         self.use_distillation_token = use_distillation_token
@@ -400,8 +400,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f"use_relative_position_bias needs a class token and no other before the patches, but there are "
                 f"{self.num_extra_tokens} tokens."
             )
-        if not self.use_final_norm and self.norm_after_pooling:
-            raise ValueError("norm_after_pooling is True, but use_final_norm is False: there is no norm for it.")
+        if not self.use_final_layernorm and self.norm_after_pooling:
+            raise ValueError("norm_after_pooling is True, but use_final_layernorm is False: there is no norm for it.")
         if self.use_pooler and self.pooler_type != "dense" and self.pooler_output_size != self.hidden_size:
             raise ValueError(
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type {self.pooler_type!r} gives "

@@ -416,7 +416,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
             SNPViTLayer(config, block, config.drop_path_rate * index / last)
             for index, block in enumerate(config.block_configs)
         )
-        self.layernorm = build_norm(config) if add_final_norm and config.use_final_norm else None
+        self.layernorm = build_norm(config) if add_final_norm and config.use_final_layernorm else None
         dense_pooler = add_pooling_layer and config.use_pooler and config.pooler_type == "dense"
         self.pooler = SNPViTPooler(config) if dense_pooler else None
         self.post_init()
