@@ -85,7 +85,7 @@ class ViTArchitecture(Architecture):
         fields["block_configs"] = [block for block in blocks if block is not None]
         fields["num_hidden_layers"] = len(fields["block_configs"])
         fields["hidden_size"] = widths[0]
-        if config.pooler_type != "dense":
+        if config.pooler_type in ("cls", "mean"):
             fields["pooler_output_size"] = widths[0]
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there

@@ -402,7 +402,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             )
         if not self.use_final_layernorm and self.norm_after_pooling:
             raise ValueError("norm_after_pooling is True, but use_final_layernorm is False: there is no norm for it.")
-        if self.use_pooler and self.pooler_type != "dense" and self.pooler_output_size != self.hidden_size:
+        if self.use_pooler and self.pooler_type in ("cls", "mean") and self.pooler_output_size != self.hidden_size:
             raise ValueError(
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type {self.pooler_type!r} gives "
                 f"hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
