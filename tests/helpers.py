@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from optimum_snp.families import families, family_of_source
+from optimum_snp.plan.sizes import Part
+from optimum_snp.structure import query_key_step
 
 
 # What tests build of itself; timm's models come with packages of their own (tests/families/test_timm.py).
@@ -26,6 +28,15 @@ def build_source(class_name, **options):
     """
     torch.manual_seed(1)  # of what a test draws after it
     return family_of_source(class_name).example(class_name, **options)
+
+
+def random_sizes(dense, config, generator):
+    """Sizes that the parts of a model may have, up to the `dense` ones, at random."""
+    sizes = {}
+    for part, size in dense.items():
+        step = query_key_step(config) if part[0] is Part.QUERY_KEY else 1
+        sizes[part] = step * int(torch.randint(1, size // step + 1, (), generator=generator))
+    return sizes
 
 
 # Its name before transformers 5.23.

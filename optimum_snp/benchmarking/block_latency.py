@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 from ..models import SNPModel
 from ..packages import FORMAT_OF_RUNTIME, package_version
 from ..random_images import random_images
-from ..structure import Structure, block_sizes, describe, resized_config, stream_widths
+from ..structure import Structure, block_sizes, describe, query_key_step, resized_config, stream_widths
 from ..structure.costs import skeleton
 from .backends import cpu_threads, prepare
 from .latency import random_model, time_in_turn
@@ -152,15 +152,19 @@ def _axes(
         parts.append(structure.streams[block.stream].width)
         largest[kind] = [max(pair) for pair in zip(parts, largest.get(kind, parts), strict=True)]
     return {
-        kind: [*(_axis(size, num_sizes) for size in parts), _axis(width, num_widths)]
-        for kind, (*parts, width) in largest.items()
+        kind: [
+            _axis(query_key, num_sizes, least=query_key_step(config)),
+            *(_axis(size, num_sizes) for size in parts),
+            _axis(width, num_widths),
+        ]
+        for kind, (query_key, *parts, width) in largest.items()
     }
 
 
-def _axis(largest: int, count: int) -> list[int]:
-    """Sizes from 1 to the largest: evenly spread multiples of 8, since kernels are fast for those."""
+def _axis(largest: int, count: int, least: int = 1) -> list[int]:
+    """Sizes from the least to the largest: evenly spread multiples of 8, since kernels are fast for those."""
     steps = (8 * max(1, round(largest * step / (count - 1) / 8)) for step in range(1, count - 1))
-    return sorted({1, largest, *(step for step in steps if step < largest)})
+    return sorted({least, largest, *(step for step in steps if step < largest)})
 
 
 def _blocks(
@@ -243,4 +247,6 @@ def _with_weights(module: nn.Module, model: SNPModel) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.02)
+        for buffer in module.buffers():  # which pairs of neurons rotary positions turn: all take the same time
+            buffer.zero_()
     return module

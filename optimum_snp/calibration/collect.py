@@ -151,6 +151,7 @@ def _summing_hooks(
 
 def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:
     queries = []
+    query, key = block.score_inputs
 
     def split_heads(states: torch.Tensor) -> torch.Tensor:
         return states.unflatten(-1, (block.num_attention_heads, block.qk_head_dim)).transpose(1, 2)
@@ -163,8 +164,8 @@ def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tenso
             sums[name] = sums[name] + value if name in sums else value
 
     return [
-        model.get_submodule(block.query).register_forward_hook(keep_query),
-        model.get_submodule(block.key).register_forward_hook(add_key),
+        model.get_submodule(query).register_forward_hook(keep_query),
+        model.get_submodule(key).register_forward_hook(add_key),
     ]
 
 

@@ -26,6 +26,8 @@ _FUNCTION_FIELDS = (
     "interpolate_pos_encoding",
     "interpolation_antialias",
 )
+# Fields that came later count only where they are set, so that models from before keep their digests.
+_LATER_FIELDS = ("rope_theta", "rope_head_dim")
 
 # Fields that came later count only where they are set, so that models from before keep their digests.
 _LATER_FIELDS = ("pooler_num_attention_heads",)
@@ -58,4 +60,4 @@ def _digest(model: nn.Module, description: Any) -> str:
 
 
 def _in_order(model: nn.Module) -> Iterable[torch.Tensor]:
-    return (parameter.reshape(-1) for _, parameter in sorted(model.named_parameters()))
+    return (tensor.reshape(-1) for _, tensor in sorted(model.state_dict().items()))

@@ -8,8 +8,9 @@ products. The sums of one block (float64, over all tokens of all images):
     context_moment  [H e, H e]     sum c c^T of the attention-weighted values of all heads, input of the output layer
     mlp_moment      [M, M]         sum a a^T of the MLP's neurons, the input of its second layer
 
-`context_sum`, `mlp_sum` are the plain sums, and `query_num_tokens`, `context_num_tokens`, `mlp_num_tokens` the rows
-summed over. The sums of one norm, over the rows that its readers get:
+Queries and keys are those of the scores, turned by rotary positions where there are some. `context_sum`, `mlp_sum` are
+the plain sums, and `query_num_tokens`, `context_num_tokens`, `mlp_num_tokens` the rows summed over. The sums of one
+norm, over the rows that its readers get:
 
     num_tokens  []      rows summed over
     moment      [C, C]  sum n n^T of what the norm puts out without its own scale and shift
@@ -126,7 +127,7 @@ def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> A
 
 def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch, place: torch.device | str) -> list[Any]:
     heads, head_dim = block.num_attention_heads, block.qk_head_dim
-    query, key, output, down = map(model.get_submodule, (block.query, block.key, block.output, block.down))
+    query, key, output, down = map(model.get_submodule, (*block.score_inputs, block.output, block.down))
     sums["query_num_tokens"] = _zeros(place=place)
     sums["query_moment"] = _zeros(heads, head_dim, head_dim, place=place)
     sums["key_moment"] = _zeros(heads, head_dim, head_dim, place=place)

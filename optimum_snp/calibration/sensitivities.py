@@ -9,7 +9,7 @@ independent.
 Added to the sums of one block (float64, over all tokens of the images):
 
     sensitivity_images     []              images summed over
-    query_sensitivity      [heads, d, d]   sum g g^T at the queries
+    query_sensitivity      [heads, d, d]   sum g g^T at the queries, turned by rotary positions where there are some
     attention_sensitivity  []              sum |g|^2 at what the attention adds to the residual stream
     mlp_sensitivity        []              the same of the MLP
     removal_change         []              sum over images of (g . d)^2 for all that the block adds, `d = out - in`,
@@ -111,7 +111,7 @@ def _changes(
     added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
-        names += [block.query, block.output, block.down]
+        names += [block.score_inputs[0], block.output, block.down]
 
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: states.setdefault(name, []).append(output)
@@ -147,7 +147,8 @@ def _add(
 ) -> None:
     num_images = len(next(iter(added.values())))
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
-        (query,), (output,), (down,) = (gradients[layer] for layer in (block.query, block.output, block.down))
+        queries, _ = block.score_inputs
+        (query,), (output,), (down,) = (gradients[layer] for layer in (queries, block.output, block.down))
         queries = query.float().flatten(0, 1)
         by_head = queries.unflatten(-1, (block.num_attention_heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
         sums["sensitivity_images"] += num_images

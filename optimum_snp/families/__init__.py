@@ -3,10 +3,13 @@
 A family from outside this package registers itself the same way: `register_family(MyFamily())`.
 """
 
+from .beit import BeitFamily
 from .clip import CLIPFamily
 from .convert import check_supported, convert, our_weights
+from .data2vec import Data2VecVisionFamily
 from .deit import DeiTFamily
 from .dinov2 import DINOv2Family
+from .dinov3 import DINOv3Family
 from .family import Family, config_fields
 from .ijepa import IJepaFamily
 from .native import native_config, native_family, native_intermediate_sizes, native_model
@@ -35,6 +38,9 @@ for family in (
     DeiTFamily(),
     SwinFamily(),
     DINOv2Family(),
+    DINOv3Family(),
+    BeitFamily(),
+    Data2VecVisionFamily(),
     CLIPFamily(),
     SigLIPFamily(),
     ViTMSNFamily(),

@@ -41,6 +41,6 @@ def random_model(class_name: str, config: PretrainedConfig) -> PreTrainedModel:
         model = getattr(transformers, class_name)(config).eval()
         with torch.no_grad():  # biases, norms and tokens start as zeros and ones; a mix-up must not go unseen
             for parameter in model.parameters():
-                if (parameter == parameter.flatten()[0]).all():
+                if parameter.numel() and (parameter == parameter.flatten()[0]).all():
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     return model

@@ -17,6 +17,7 @@ import torch
 @dataclass
 class Losses:
     """The loss of every size, `[size + 1]`, float64; entry `r` is that of `r` neurons kept, so the last is 0.
+    Sizes that a part cannot have are infinite.
 
     Attributes:
         query_key, value, mlp (`list[torch.Tensor]`):

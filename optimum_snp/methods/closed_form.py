@@ -12,8 +12,11 @@ from ..structure import Block, Structure, describe
 
 
 def double_weights(model: SNPModel) -> Weights:
-    """Copies of all weights in float64 on the CPU, where regressions are solved."""
-    return {name: weight.detach().cpu().double() for name, weight in model.state_dict().items()}
+    """Copies of all weights in float64 on the CPU, where regressions are solved; integers stay what they are."""
+    return {
+        name: weight.detach().cpu().double() if weight.is_floating_point() else weight.cpu().clone()
+        for name, weight in model.state_dict().items()
+    }
 
 
 def add_biases(weights: Weights, structure: Structure) -> None:

@@ -16,8 +16,9 @@ from ..models import SNPModel, build_like
 from ..plan import PruningPlan
 from ..reshaping.remove import remove, requires_grad_of_rest
 from ..reshaping.select import Weights, weight_of
-from ..scoring import Scores, query_key_scores, redundancy_scores, residual_scores
+from ..scoring import Scores, pair_scores, query_key_scores, redundancy_scores, residual_scores
 from ..structure import Block, Stream, describe
+from .rotary import lose_pairs
 
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,9 @@ class Method(ABC):
         self.check_statistics(statistics)
         structure = describe(model)
         query_key, value = attention_scores(model, statistics, config)
+        for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
+            if block.rotary_pairs is not None:
+                query_key[index] = self._score_pairs(sums, query_key[index])
         mlp = parallel_map(
             lambda block: self._score_mlp(model, *block), zip(structure.blocks, statistics.blocks, strict=True)
         )
@@ -102,7 +106,8 @@ class Method(ABC):
         structure = describe(model)
         losses = Losses([], [], [], [])
         losses.query_key = parallel_map(
-            lambda block: self._lose_query_key(*block), zip(statistics.blocks, scores.query_key, strict=True)
+            lambda block: self._lose_queries_and_keys(*block),
+            zip(structure.blocks, statistics.blocks, scores.query_key, strict=True),
         )
         for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
             output, down = (weight_of(model, layer).cpu().double() for layer in (block.output, block.down))
@@ -173,6 +178,16 @@ class Method(ABC):
     @abstractmethod
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         """`[intermediate_size]`, float64."""
+
+    def _score_pairs(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
+        """The scores of the pairs of rotary positions from those of their neurons, both `[heads, qk_head_dim]`."""
+        return pair_scores(scores)
+
+    def _lose_queries_and_keys(self, block: Block, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
+        """`[qk_head_dim + 1]`; infinite for sizes that cannot be."""
+        if block.rotary_pairs is not None:
+            return lose_pairs(sums, scores, refit=self.refits)
+        return self._lose_query_key(sums, scores)
 
     @abstractmethod
     def _lose_query_key(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from ..reshaping.project import project_block, project_output, project_scores
 from ..reshaping.remove import remove
 from ..reshaping.select import Weights, weight_of
 from ..reshaping.width import axes_of_stream, reshape_stream, rotation
-from ..scoring import elimination_scores
+from ..scoring import elimination_pair_scores, elimination_scores
 from ..structure import Block, Stream, describe
 from .closed_form import add_biases, double_weights, head_scores, lose_heads
 from .method import Method
@@ -51,6 +51,9 @@ class Projection(Method):
             for index, (stream, width) in enumerate(zip(describe(rest).streams, plan.widths, strict=True))
             if width.after < width.before
         }
+
+    def _score_pairs(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
+        return elimination_pair_scores(sums)
 
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         return elimination_scores(sums, weight_of(model, block.down))

@@ -122,10 +122,10 @@ def build_like(
         )
     if requires_grad is None:
         requires_grad = {name: weight.requires_grad for name, weight in weights.items()}
-    copies = {
-        name: weight.detach().to(device=source.device, dtype=source.dtype, copy=True).contiguous()
-        for name, weight in weights.items()
-    }
+    copies = {}
+    for name, weight in weights.items():
+        dtype = source.dtype if weight.is_floating_point() else weight.dtype  # integers are indices
+        copies[name] = weight.detach().to(device=source.device, dtype=dtype, copy=True).contiguous()
     model.load_state_dict(copies, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(requires_grad.get(name, True))

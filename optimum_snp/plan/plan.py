@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
 from ..saved_fields import check_types, read_fields, read_json
-from ..structure import block_sizes, resized_config, stream_widths
+from ..structure import block_sizes, query_key_step, resized_config, stream_widths
 from .sizes import NEURON_PARTS
 
 
@@ -151,7 +151,7 @@ class PruningPlan:
         """The config of the pruned model, given that of the dense one.
 
         Raises:
-            ValueError: If the plan was made for a model of other sizes.
+            ValueError: If the plan was made for a model of other sizes, or keeps one neuron of a pair.
         """
         if ([width.before for width in self.widths], [block.before for block in self.blocks]) != (
             stream_widths(config),
@@ -160,12 +160,26 @@ class PruningPlan:
             raise ValueError(
                 "This plan was made for a model of other sizes. Make one for this model with SNPPruner.plan."
             )
+        if query_key_step(config) == 2:
+            self._check_pairs()
         return resized_config(
             config,
             [block.after for block in self.blocks],
             [width.after for width in self.widths],
             refits=self.config.refits,
         )
+
+    def _check_pairs(self) -> None:
+        """With rotary positions, neurons half a head apart stay together."""
+        for index, block in enumerate(self.kept_blocks):
+            partner = block.before["qk_head_dim"] // 2
+            for kept in block.query_key:
+                firsts = [neuron for neuron in kept if neuron < partner]
+                if kept != [*firsts, *(neuron + partner for neuron in firsts)]:
+                    raise ValueError(
+                        f"blocks[{index}].query_key keeps {kept} of a head, but rotary positions turn neurons in "
+                        f"pairs, {partner} apart: both of a pair stay, or none."
+                    )
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a dict that JSON can hold."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
-from ..structure import block_sizes, block_stages, stream_widths
+from ..structure import block_sizes, block_stages, query_key_step, stream_widths
 
 
 class Part(Enum):
@@ -55,8 +55,13 @@ def sizes_of_shares(config: SNPConfig, model_config: PretrainedConfig) -> Sizes:
     stages = block_stages(model_config)
     shares = {part: block_shares(part.share_name, getattr(config, part.share_name), stages) for part in NEURON_PARTS}
     shares[Part.WIDTH] = _stream_shares(config.hidden_sparsity, max(stages) + 1)
+    step = query_key_step(model_config)
     return {
-        (part, index): kept_size(size, shares[part][index], config.round_to or 1)
+        (part, index): kept_size(
+            size,
+            shares[part][index],
+            math.lcm(config.round_to or 1, step if part is Part.QUERY_KEY else 1),
+        )
         for (part, index), size in dense_sizes(model_config).items()
     }
 

@@ -48,6 +48,15 @@ class Choice:
     sizes: torch.Tensor
     losses: torch.Tensor
 
+    def at_least(self, size: int) -> int:
+        """The first size from `size` on; the largest where there is none."""
+        place = int(torch.searchsorted(self.sizes, size))
+        return int(self.sizes[min(place, len(self.sizes) - 1)])
+
+    def loss_of(self, size: int) -> float:
+        """The loss of one of the sizes."""
+        return float(self.losses[torch.searchsorted(self.sizes, size)])
+
 
 def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_to: int) -> Sizes:
     """Chooses the sizes that lose least at a cost of at most `target`.
@@ -99,7 +108,7 @@ def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]
 
 
 def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Slot, Choice]:
-    """What every part may choose from: its sizes from the least one on."""
+    """What every part may choose from: its sizes from the least one on, without those of infinite loss."""
     curves = {
         Part.QUERY_KEY: losses.query_key,
         Part.VALUE: losses.value,
@@ -108,8 +117,9 @@ def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Slot, Cho
     }
     choices = {}
     for (part, index), size in dense.items():
-        sizes = torch.arange(minimum[part, index], size + 1)
-        choices[part, index] = Choice(sizes, curves[part][index][sizes])
+        sizes, curve = torch.arange(minimum[part, index], size + 1), curves[part][index]
+        sizes = sizes[torch.isfinite(curve[sizes])]
+        choices[part, index] = Choice(sizes, curve[sizes])
     return choices
 
 
@@ -171,12 +181,12 @@ def _spend_rest(costs: Costs, choices: dict[Slot, Choice], sizes: Sizes, target:
             gains = {}
             for slot, choice in choices.items():
                 size = sizes[slot]
-                larger = min((size // step + 1) * step, int(choice.sizes[-1]))
+                larger = choice.at_least((size // step + 1) * step)
                 now, then = costs.curve(slot, torch.tensor([size, larger]), sizes).tolist()
                 cost = max(then - now, _FREE * target)
                 if larger > size and cost <= unspent:
-                    gain = choice.losses[size - choice.sizes[0]] - choice.losses[larger - choice.sizes[0]]
-                    gains[slot] = float(gain) / cost, larger
+                    gain = choice.loss_of(size) - choice.loss_of(larger)
+                    gains[slot] = gain / cost, larger
             if not gains:
                 break
             slot = max(gains, key=lambda slot: gains[slot][0])

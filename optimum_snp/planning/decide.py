@@ -15,7 +15,7 @@ from ..packages import FORMAT_OF_RUNTIME, check_packages
 from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
 from ..scoring import Scores
-from ..structure import block_sizes, block_stages, describe, stream_widths
+from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths
 from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import Allocator, allocate
 from .latency import plan_within_latency
@@ -133,7 +133,7 @@ def make_plan(
                 before=dict(before),
                 after=after,
                 heads=kept,
-                query_key=_kept_of_heads(query_key, after["qk_head_dim"], method),
+                query_key=_kept_query_key(query_key, after["qk_head_dim"], method, query_key_step(model.config)),
                 value=_kept_of_heads(value, after["v_head_dim"], method),
                 mlp=keep_highest(mlp, after["intermediate_size"]),
                 stage=stages[index],
@@ -188,6 +188,15 @@ def _kept_of_heads(scores: torch.Tensor, size: int, method: Method) -> list[list
     return [keep_highest(head, size) for head in scores]
 
 
+def _kept_query_key(scores: torch.Tensor, size: int, method: Method, step: int) -> list[list[int]] | str:
+    """The same of queries and keys, whose neurons may stay together in pairs, half a head apart."""
+    if step == 1:
+        return _kept_of_heads(scores, size, method)
+    num_pairs = scores.shape[1] // step
+    firsts = [keep_highest(head[:num_pairs], size // step) for head in scores]
+    return [[*kept, *(num_pairs + pair for pair in kept)] for kept in firsts]
+
+
 def _scores_and_losses(
     model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
 ) -> tuple[Scores, Losses | None]:
@@ -234,7 +243,8 @@ def _minimum_sizes(config: SNPConfig, model: SNPModel) -> Sizes:
         Part.MLP: config.minimum_intermediate_size,
         Part.WIDTH: config.minimum_hidden_size,
     }
-    minimum, streams = {}, describe(model).streams
+    minimum, streams, step = {}, describe(model).streams, query_key_step(model.config)
+    least[Part.QUERY_KEY] = math.ceil(config.minimum_qk_head_dim / step) * step
     for (part, index), size in dense_sizes(model.config).items():
         in_frozen_block = part is not Part.WIDTH and index in config.frozen_blocks
         is_output = part is Part.WIDTH and streams[index].is_output

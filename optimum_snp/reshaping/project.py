@@ -14,8 +14,8 @@ from ..calibration.moments import Sums, covariance_and_mean
 from ..linear_algebra import root_and_inverse
 from ..plan import PROJECTED, BlockPlan
 from ..structure import Block
-from .refit import dense_layer, map_heads, refit_linear, refit_reader
-from .select import Weights, select_mlp
+from .refit import dense_layer, map_heads, refit_linear, refit_queries, refit_reader
+from .select import Weights, select_mlp, select_queries_and_keys
 
 
 def project_block(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
@@ -27,6 +27,9 @@ def project_block(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -
         ]
         map_heads(weights, block.query, torch.stack([query for query, _ in maps]))
         map_heads(weights, block.key, torch.stack([key for _, key in maps]))
+    elif plan.after["qk_head_dim"] < plan.before["qk_head_dim"]:  # pairs of rotary positions
+        select_queries_and_keys(weights, block, plan)
+        refit_queries(weights, block, plan, sums)
     if plan.value == PROJECTED:
         _project_values(weights, block, plan, sums)
     if plan.after["intermediate_size"] < plan.before["intermediate_size"]:

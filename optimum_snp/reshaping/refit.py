@@ -12,6 +12,7 @@ import torch
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
 from ..linear_algebra import ridge_cholesky
 from ..plan import BlockPlan
+from ..scoring import pair_gram, pair_target
 from ..structure import Block
 from .select import Weights, rows_of_heads, select_block
 
@@ -82,23 +83,47 @@ def refit_scores(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: lis
     return query_side.T @ key_side
 
 
+def refit_pairs(query_moment: torch.Tensor, key_moment: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    """The same under rotary positions, where pairs of neurons are kept: `Z` that lengthens and turns each pair alone.
+
+    Nothing else passes the turns of the positions. See [`optimum_snp.scoring.rotary`].
+
+    Args:
+        query_moment, key_moment (`torch.Tensor` of shape `[d, d]`):
+            Of this head, turned by the positions.
+        kept (`list[int]`):
+            The neurons `S`: the first ones of the kept pairs, then the second ones.
+
+    Returns:
+        `torch.Tensor` of shape `[kept, kept]`: `Z`; the new queries are `Q_S Z`.
+    """
+    gram, target = pair_gram(query_moment, key_moment), pair_target(len(query_moment))
+    zero = torch.zeros(len(gram), dtype=torch.float64)
+    firsts = torch.tensor(kept[: len(kept) // 2])
+    basis = (2 * firsts.unsqueeze(1) + torch.arange(2)).flatten()
+    numbers, _ = refit_linear(target, zero[:1], gram, zero, basis, target[:, basis])
+    length, turn = (torch.diag(part) for part in numbers.view(-1, 2).T)
+    return torch.cat((torch.cat((length, turn), dim=1), torch.cat((-turn, length), dim=1)))
+
+
 def refit_block(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
     """Replaces the weights of one block by those of its kept neurons, refitted; parts of unchanged size stay."""
     dense_output, dense_down = (dense_layer(weights, layer) for layer in (block.output, block.down))
     select_block(weights, block, plan)
     if plan.after["qk_head_dim"] < plan.before["qk_head_dim"]:
-        mixings = [
-            refit_scores(query_moment, key_moment, kept)
-            for query_moment, key_moment, kept in zip(
-                sums["query_moment"], sums["key_moment"], plan.query_key, strict=True
-            )
-        ]
-        map_heads(weights, block.query, torch.stack(mixings))
+        refit_queries(weights, block, plan, sums)
     if plan.after["v_head_dim"] < plan.before["v_head_dim"]:
         kept = rows_of_heads(plan.value, plan.before["v_head_dim"])
         refit_reader(weights, block.output, *dense_output, sums, "context_", kept)
     if plan.after["intermediate_size"] < plan.before["intermediate_size"]:
         refit_reader(weights, block.down, *dense_down, sums, "mlp_", plan.mlp)
+
+
+def refit_queries(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
+    """Refits the kept queries of a block, so that its scores come near those of all queries and keys."""
+    refit = refit_scores if block.rotary_pairs is None else refit_pairs
+    heads = zip(sums["query_moment"], sums["key_moment"], plan.query_key, strict=True)
+    map_heads(weights, block.query, torch.stack([refit(*head) for head in heads]))
 
 
 def dense_layer(weights: Weights, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -77,6 +77,8 @@ def _remove_heads(weights: Weights, block: Block, kept: list[int], sums: Sums | 
     for parameter, dimension in block.per_head.items():
         heads = torch.tensor(kept, device=weights[parameter].device)
         weights[parameter] = weights[parameter].index_select(dimension, heads)
+    if block.rotary_pairs is not None:
+        weights[block.rotary_pairs] = weights[block.rotary_pairs][kept]
     if sums is None:
         keep_columns(weights, block.output, value)
     else:

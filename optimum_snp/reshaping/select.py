@@ -41,13 +41,22 @@ def select_neurons(model: SNPModel, plan: PruningPlan) -> Weights:
 
 def select_block(weights: Weights, block: Block, plan: BlockPlan) -> None:
     """Replaces the weights of a block by those of its kept neurons."""
-    query_key = rows_of_heads(plan.query_key, plan.before["qk_head_dim"])
+    select_queries_and_keys(weights, block, plan)
     value = rows_of_heads(plan.value, plan.before["v_head_dim"])
-    keep_rows(weights, block.query, query_key)
-    keep_rows(weights, block.key, query_key)
     keep_rows(weights, block.value, value)
     keep_columns(weights, block.output, value)
     select_mlp(weights, block, plan.mlp)
+
+
+def select_queries_and_keys(weights: Weights, block: Block, plan: BlockPlan) -> None:
+    """Replaces the weights of a block's queries and keys by those of the kept neurons."""
+    rows = rows_of_heads(plan.query_key, plan.before["qk_head_dim"])
+    keep_rows(weights, block.query, rows)
+    keep_rows(weights, block.key, rows)
+    if block.rotary_pairs is not None:
+        pairs = weights[block.rotary_pairs]
+        firsts = [neurons[: len(neurons) // 2] for neurons in plan.query_key]  # the others are their partners
+        weights[block.rotary_pairs] = pairs.gather(1, torch.tensor(firsts, device=pairs.device))
 
 
 def select_mlp(weights: Weights, block: Block, kept: list[int]) -> None:

@@ -6,6 +6,7 @@ from .elimination import elimination_scores
 from .heads import eliminate_heads, snp_head_scores
 from .redundancy import redundancy_scores
 from .residual import residual_scores
+from .rotary import elimination_pair_scores, pair_gram, pair_scores, pair_target
 from .scores import Scores
 
 
@@ -13,7 +14,11 @@ __all__ = [
     "Scores",
     "block_scores",
     "eliminate_heads",
+    "elimination_pair_scores",
     "elimination_scores",
+    "pair_gram",
+    "pair_scores",
+    "pair_target",
     "query_key_scores",
     "redundancy_scores",
     "residual_scores",

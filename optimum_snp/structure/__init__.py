@@ -54,6 +54,11 @@ def block_stages(config: PretrainedConfig) -> list[int]:
     return architecture_of(config).block_stages(config)
 
 
+def query_key_step(config: PretrainedConfig) -> int:
+    """What the sizes of queries and keys per head are multiples of."""
+    return architecture_of(config).query_key_step(config)
+
+
 def resized_config(
     config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
 ) -> PretrainedConfig:
@@ -91,6 +96,7 @@ __all__ = [
     "block_sizes",
     "block_stages",
     "describe",
+    "query_key_step",
     "register_architecture",
     "resized_config",
     "stream_widths",

@@ -43,6 +43,10 @@ class Architecture(ABC):
     def block_stages(self, config: PretrainedConfig) -> list[int]:
         """For every block the position of its residual stream."""
 
+    def query_key_step(self, config: PretrainedConfig) -> int:
+        """What sizes of queries and keys are multiples of: 1, or 2 where their neurons stay together in pairs."""
+        return 1
+
     @abstractmethod
     def resized_config(
         self, config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool

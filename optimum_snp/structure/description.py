@@ -28,6 +28,9 @@ class Block:
         up (`str`): The first layer of the MLP, whose outputs are its neurons.
         down (`str`): The second layer of the MLP, which reads the neurons.
         gate (`str`, *optional*): Of a gated MLP the layer that runs beside `up`; a neuron is the product of both.
+        rotations (`tuple[str, str]`, *optional*): With rotary positions the modules that turn queries and keys.
+        rotary_pairs (`str`, *optional*): With rotary positions the buffer `[heads, qk_head_dim / 2]` of the pairs that
+            every head has. Neurons `i` and `i + qk_head_dim / 2` of queries and keys are a pair and stay together.
         per_head (`dict[str, int]`): Further weights with one entry per head, each with the dimension of the heads.
         drop_paths (`list[str]`): The modules that leave its branches out in training.
     """
@@ -48,6 +51,8 @@ class Block:
     up: str
     down: str
     gate: str | None = None
+    rotations: tuple[str, str] | None = None
+    rotary_pairs: str | None = None
     per_head: dict[str, int] = field(default_factory=dict)
     drop_paths: list[str] = field(default_factory=list)
 
@@ -55,6 +60,11 @@ class Block:
     def attention_inputs(self) -> list[str]:
         """The layers that read the stream for the attention."""
         return [self.query, self.key, self.value]
+
+    @property
+    def score_inputs(self) -> tuple[str, str]:
+        """The modules that put out the queries and the keys of the attention scores, `[batch, tokens, heads * d]`."""
+        return self.rotations or (self.query, self.key)
 
     @property
     def mlp_inputs(self) -> list[str]:

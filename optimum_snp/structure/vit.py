@@ -51,16 +51,17 @@ class ViTArchitecture(Architecture):
         heads = _heads(model, base)
         # Of a model that projects, the image embeddings count; raw tokens are an output of all others that have them.
         is_output = not is_classifier and base_model.visual_projection is None
-        if base_model.layernorm is not None:
+        normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
+        if normalizes or (base_model.layernorm is not None and heads):
             reads = _tokens_of_heads(model) if heads else (Tokens(),)
-            normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
             norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=is_output, normalizes=normalizes))
         vectors = [
             f"{base}embeddings.{name}"
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
             if getattr(embeddings, name) is not None
         ]
-        gives_raw_tokens = base_model.layernorm is None or (is_output and model.config.norm_after_pooling)
+        # Tokens that no norm is over are an output as they are.
+        gives_raw_tokens = is_output and (not normalizes or model.config.norm_after_pooling)
         stream = Stream(model.config.hidden_size, writers, vectors, norms, is_output=gives_raw_tokens)
         if base_model.reduction is not None:
             # Embeddings and the norm behind them have a size of their own.
@@ -87,6 +88,10 @@ class ViTArchitecture(Architecture):
         """See [`optimum_snp.structure.block_stages`]."""
         return [0] * len(config.block_configs)
 
+    def query_key_step(self, config: SNPViTConfig) -> int:
+        """See [`Architecture.query_key_step`]; rotary positions turn pairs of neurons."""
+        return 1 if config.rope_theta is None else 2
+
     def resized_config(
         self, config: SNPViTConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> SNPViTConfig:
@@ -98,7 +103,7 @@ class ViTArchitecture(Architecture):
         fields["block_configs"] = [block for block in blocks if block is not None]
         fields["num_hidden_layers"] = len(fields["block_configs"])
         fields["hidden_size"] = widths[0]
-        if config.pooler_type == "cls":
+        if config.pooler_type in ("cls", "mean"):
             fields["pooler_output_size"] = widths[0]
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
@@ -149,6 +154,10 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
     attention = layer.attention
     is_gated = hasattr(layer.mlp, "gate_proj")
     up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
+    rotations = None
+    if attention.query_rotation is not None:
+        rotations = (f"{name}.attention.query_rotation", f"{name}.attention.key_rotation")
+    has_biases = attention.relative_position_bias is not None
     return Block(
         name=name,
         module=layer,
@@ -166,6 +175,9 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         up=f"{name}.mlp.{up}",
         down=f"{name}.mlp.{down}",
         gate=f"{name}.mlp.gate_proj" if is_gated else None,
+        rotations=rotations,
+        rotary_pairs=f"{name}.attention.rotary_pairs" if rotations else None,
+        per_head={f"{name}.attention.relative_position_bias.table": 1} if has_biases else {},
         drop_paths=[f"{name}.drop_path"],
     )
 

@@ -9,7 +9,7 @@ from optimum_snp.methods import METHODS
 from optimum_snp.models import SNPModel
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping.select import weight_of
-from optimum_snp.scoring import Scores
+from optimum_snp.scoring import Scores, pair_scores
 from optimum_snp.scoring.residual import producer_rows
 from optimum_snp.structure import Block, describe
 
@@ -34,8 +34,12 @@ def plan_by_scores(dense: SNPModel, shares: Shares, score: RowScore) -> PruningP
     def score_heads(block: Block, layers: list[str]) -> torch.Tensor:
         return score_layers(layers).view(block.num_attention_heads, -1)
 
+    def score_query_key(block: Block) -> torch.Tensor:
+        neurons = score_heads(block, [block.query, block.key])
+        return neurons if block.rotary_pairs is None else pair_scores(neurons)
+
     scores = Scores(
-        query_key=[score_heads(block, [block.query, block.key]) for block in structure.blocks],
+        query_key=[score_query_key(block) for block in structure.blocks],
         value=[score_heads(block, [block.value]) for block in structure.blocks],
         mlp=[score_layers(block.mlp_inputs) for block in structure.blocks],
         widths=[score(torch.cat(producer_rows(dense, stream), dim=1)) for stream in structure.streams],

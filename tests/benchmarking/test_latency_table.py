@@ -15,7 +15,7 @@ from optimum_snp.families import convert
 from optimum_snp.plan.sizes import Part
 from optimum_snp.planning.latency_costs import LatencyCosts
 from optimum_snp.structure.costs import count_parameters
-from tests.helpers import CLASSES, build_source
+from tests.helpers import CLASSES, build_source, random_sizes
 from tests.planning.test_budget import resized
 
 
@@ -89,7 +89,7 @@ def test_the_table_adds_up_to_whole_models(class_name, backend, stopwatch):
     assert costs.total(costs.sizes) == pytest.approx(count_parameters(model))
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
-        sizes = {part: int(torch.randint(1, size + 1, (), generator=generator)) for part, size in costs.sizes.items()}
+        sizes = random_sizes(costs.sizes, model.config, generator)
         if class_name.startswith("Swin"):  # patch merging is not linear in the mean of all widths
             sizes |= {part: size for part, size in costs.sizes.items() if part[0] is Part.WIDTH}
         assert costs.total(sizes) == pytest.approx(count_parameters(resized(model, sizes)))

@@ -90,7 +90,7 @@ def test_a_norm_behind_the_pooling_is_pruned_with_a_classifier_only():
             {"norm_after_pooling": True, "classifier_pooling": "cls_mean"},
             "classifier_pooling is 'cls_mean', but norm_after_pooling norms one vector",
         ),
-        ({"pooler_type": "mean"}, "pooler_type must be 'dense' or 'cls' or 'attention', got 'mean'"),
+        ({"pooler_type": "max"}, "pooler_type must be 'dense' or 'cls' or 'mean' or 'attention', got 'max'"),
         (
             {"use_pooler": True, "pooler_type": "cls", "pooler_output_size": 7},
             "pooler_output_size is 7, but pooler_type",

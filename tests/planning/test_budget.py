@@ -16,7 +16,7 @@ from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, resized_config
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.helpers import CLASSES, accuracy, build_source
+from tests.helpers import CLASSES, accuracy, build_source, random_sizes
 
 
 COUNTS = {"macs": count_macs, "parameters": count_parameters}
@@ -40,7 +40,7 @@ def test_costs_are_those_of_whole_models(class_name, unit):
     assert costs.total(costs.sizes) == pytest.approx(COUNTS[unit](model))
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
-        sizes = {part: int(torch.randint(1, size + 1, (), generator=generator)) for part, size in costs.sizes.items()}
+        sizes = random_sizes(costs.sizes, model.config, generator)
         assert costs.total(sizes) == pytest.approx(COUNTS[unit](resized(model, sizes)))
         for part, size in sizes.items():
             less, more = costs.curve(part, torch.tensor([size, size + 1]), sizes).tolist()

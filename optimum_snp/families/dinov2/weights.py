@@ -4,6 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..family import Weights
+from ..layer_scale import fold_layer_scale
 
 
 _PREFIXES = ("dinov2.", "dinov2_with_registers.")
@@ -24,13 +25,7 @@ def convert_weights(weights: Weights, *, is_bare: bool) -> Weights:
         if name.endswith("mask_token"):
             continue
         ours[_our_name(name, is_bare=is_bare)] = weight
-    for name in [name for name in ours if name.endswith(tuple(_SCALED))]:
-        scale = ours.pop(name)
-        block, _, end = name.rpartition(".layer_scale")
-        for layer in _SCALED[f"layer_scale{end}"]:
-            if f"{block}.{layer}.weight" in ours:
-                ours[f"{block}.{layer}.weight"] = scale.unsqueeze(1) * ours[f"{block}.{layer}.weight"]
-                ours[f"{block}.{layer}.bias"] = scale * ours[f"{block}.{layer}.bias"]
+    fold_layer_scale(ours, _SCALED)
     return ours
 
 

@@ -1,4 +1,4 @@
-"""Configuration of a vision transformer (ViT, DeiT, DINOv2) whose every block states its own sizes.
+"""Configuration of a vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT) whose every block states its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but transformers and must load under
 transformers 4.57 and 5.x.
@@ -33,13 +33,17 @@ FIXED_FIELDS = (
     "qkv_bias",
     "key_bias",
     "patch_embedding_bias",
+    "use_position_embeddings",
+    "rope_theta",
+    "rope_head_dim",
+    "use_relative_position_bias",
+    "use_final_layernorm",
     "use_cls_token",
     "num_register_tokens",
     "use_distillation_token",
     "use_distillation_head",
     "use_pre_layernorm",
     "embedding_size",
-    "use_final_layernorm",
     "use_gated_mlp",
     "use_pooler",
     "pooler_type",
@@ -58,15 +62,17 @@ FIXED_FIELDS = (
 # The fields that name one of several ways.
 CHOICES = {
     "norm_type": ("layer",),
-    "pooler_type": ("dense", "cls", "attention"),
+    "pooler_type": ("dense", "cls", "mean", "attention"),
     "classifier_pooling": ("cls", "mean", "cls_mean"),
 }
 
 FLAGS = (
     "patch_embedding_bias",
+    "use_position_embeddings",
+    "use_relative_position_bias",
+    "use_final_layernorm",
     "use_cls_token",
     "use_pre_layernorm",
-    "use_final_layernorm",
     "use_gated_mlp",
     "projection_bias",
     "norm_after_pooling",
@@ -119,6 +125,20 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether the keys have a bias. Without a value they have one if `qkv_bias` says so.
         patch_embedding_bias (`bool`, *optional*, defaults to `True`):
             Whether the convolution that embeds the patches has a bias.
+        use_position_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether position embeddings are added to the patches. Without them images of every size are read.
+        rope_theta (`float`, *optional*):
+            The base of the periods of rotary positions, which turn the queries and keys of the patches in pairs of
+            neurons (DINOv3). Queries and keys then have an even size. Without a value nothing is turned.
+        rope_head_dim (`int`, *optional*):
+            With `rope_theta`, the size of queries and keys per head in the dense network, a multiple of 4: each of
+            its pairs has a period of its own. Defaults to `hidden_size / num_attention_heads`.
+        use_relative_position_bias (`bool`, *optional*, defaults to `False`):
+            Whether every block adds to its attention scores what a table has for the distance of two patches, and for
+            pairs with the class token (BEiT).
+        use_final_layernorm (`bool`, *optional*, defaults to `True`):
+            Whether a norm stands behind the last block, or behind the pooling. Without it a classifier reads the
+            stream as it is (CLIP).
         use_cls_token (`bool`, *optional*, defaults to `True`):
             Whether a class token precedes the patches.
         num_register_tokens (`int`, *optional*, defaults to 0):
@@ -132,17 +152,15 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         embedding_size (`int`, *optional*):
             Channels of the embeddings and of that norm where they have another number than the stream: a linear layer
             behind the norm then leads from them to the stream. Without it they have `hidden_size`.
-        use_final_layernorm (`bool`, *optional*, defaults to `True`):
-            Whether a norm follows the last block. Without it a classifier reads the stream as it is (CLIP).
         use_gated_mlp (`bool`, *optional*, defaults to `False`):
             Whether the MLP multiplies a second projection by the activations (SwiGLU). `intermediate_size` counts the
             pairs of both.
         use_pooler (`bool`, *optional*, defaults to `False`):
             Whether a pooler follows the final norm.
         pooler_type (`str`, *optional*, defaults to `"dense"`):
-            What the pooler makes of the class token: `"dense"`, a linear layer and its activation (ViT), or `"cls"`,
-            the token itself (DINOv2). `"attention"` needs no class token: a learned query attends to all tokens, and
-            an MLP follows (SigLIP).
+            What the pooler gives: `"dense"`, a linear layer and its activation on the class token (ViT), `"cls"`, the
+            class token itself (DINOv2), or `"mean"`, the mean of the patches (BEiT). `"attention"` needs no class
+            token: a learned query attends to all tokens, and an MLP follows (SigLIP).
         pooler_output_size (`int`, *optional*):
             Size of the pooler's output. Defaults to `hidden_size`.
         pooler_num_attention_heads (`int`, *optional*), pooler_intermediate_size (`int`, *optional*):
@@ -212,13 +230,17 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         qkv_bias=True,
         key_bias=None,
         patch_embedding_bias=True,
+        use_position_embeddings=True,
+        rope_theta=None,
+        rope_head_dim=None,
+        use_relative_position_bias=False,
+        use_final_layernorm=True,
         use_cls_token=True,
         num_register_tokens=0,
         use_distillation_token=False,
         use_distillation_head=False,
         use_pre_layernorm=False,
         embedding_size=None,
-        use_final_layernorm=True,
         use_gated_mlp=False,
         use_pooler=False,
         pooler_type="dense",
@@ -273,13 +295,19 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.qkv_bias = qkv_bias
         self.key_bias = key_bias
         self.patch_embedding_bias = patch_embedding_bias
+        self.use_position_embeddings = use_position_embeddings
+        self.rope_theta = rope_theta
+        if rope_theta is not None and rope_head_dim is None:
+            rope_head_dim = hidden_size // num_attention_heads
+        self.rope_head_dim = rope_head_dim
+        self.use_relative_position_bias = use_relative_position_bias
+        self.use_final_layernorm = use_final_layernorm
         self.use_cls_token = use_cls_token
         self.num_register_tokens = num_register_tokens
         self.use_distillation_token = use_distillation_token
         self.use_distillation_head = use_distillation_head
         self.use_pre_layernorm = use_pre_layernorm
         self.embedding_size = embedding_size
-        self.use_final_layernorm = use_final_layernorm
         self.use_gated_mlp = use_gated_mlp
         self.use_pooler = use_pooler
         self.pooler_type = pooler_type
@@ -311,6 +339,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             "AutoBackbone": "modeling_snp_vit.SNPViTBackbone",
         }
         super().__init__(**kwargs)
+
+    @property
+    def num_extra_tokens(self):
+        """How many tokens come before the patches."""
+        return self.use_cls_token + self.use_distillation_token + self.num_register_tokens
 
     @property
     def stage_names(self):
@@ -365,6 +398,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         if self.key_bias not in (None, True, False):
             raise ValueError(f"key_bias must be True, False or None, got {self.key_bias!r}.")
+        self._check_rotary_positions()
         registers = self.num_register_tokens
         if isinstance(registers, bool) or not isinstance(registers, int) or registers < 0:
             raise ValueError(f"num_register_tokens must be an integer from 0 on, got {registers!r}.")
@@ -387,7 +421,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 )
         if self.norm_after_pooling:
             for name, is_set in (
-                ("use_pooler", self.use_pooler and self.pooler_type != "cls"),
+                ("use_pooler", self.use_pooler and self.pooler_type not in ("cls", "mean")),
                 ("use_distillation_head", self.use_distillation_head),
                 ("classifier_pooling", self.classifier_pooling == "cls_mean"),
             ):
@@ -397,11 +431,36 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             if not self.use_final_layernorm:
                 raise ValueError("use_final_layernorm is False, but norm_after_pooling says where that norm stands.")
         self._check_further_options()
-        if self.use_pooler and self.pooler_type == "cls" and self.pooler_output_size != self.hidden_size:
+        if self.use_relative_position_bias and self.num_extra_tokens != 1:
             raise ValueError(
-                f"pooler_output_size is {self.pooler_output_size}, but pooler_type 'cls' gives the class token, which "
-                f"has hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
+                f"use_relative_position_bias needs a class token and no other before the patches, but there are "
+                f"{self.num_extra_tokens} tokens."
             )
+        if self.use_pooler and self.pooler_type in ("cls", "mean") and self.pooler_output_size != self.hidden_size:
+            raise ValueError(
+                f"pooler_output_size is {self.pooler_output_size}, but pooler_type {self.pooler_type!r} gives "
+                f"hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
+            )
+
+    def _check_rotary_positions(self):
+        if self.rope_theta is None:
+            if self.rope_head_dim is not None:
+                raise ValueError(f"rope_head_dim is {self.rope_head_dim!r}, but there is no rope_theta. Give both.")
+            return
+        _check_positive("rope_theta", self.rope_theta, float)
+        _check_positive("rope_head_dim", self.rope_head_dim, int)
+        if self.rope_head_dim % 4:
+            raise ValueError(
+                f"rope_head_dim is {self.rope_head_dim}, but rotary positions turn half of the pairs of neurons by "
+                "the height of a patch and half by its width. It must be a multiple of 4."
+            )
+        for index, block in enumerate(self.block_configs):
+            size = block["qk_head_dim"]
+            if size % 2 or size > self.rope_head_dim:
+                raise ValueError(
+                    f"block_configs[{index}].qk_head_dim is {size}, but rotary positions (rope_theta) turn queries "
+                    f"and keys in pairs of neurons. It must be an even number up to {self.rope_head_dim}."
+                )
 
     def _check_further_options(self):
         if self.embedding_size is not None:

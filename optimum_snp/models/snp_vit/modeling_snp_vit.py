@@ -1,4 +1,4 @@
-"""A vision transformer (ViT, DeiT, DINOv2) whose every block has its own sizes.
+"""A vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT) whose every block has its own sizes.
 
 This file is copied into every saved checkpoint. It must import nothing but torch, transformers and its configuration,
 and must load under transformers 4.57 and 5.x.
@@ -91,7 +91,9 @@ class SNPViTEmbeddings(nn.Module):
         self.num_positioned_tokens = sum(token is not None for token in (self.cls_token, self.distillation_token))
         self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
-        self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
+        self.position_embeddings = None
+        if config.use_position_embeddings:
+            self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def interpolate_pos_encoding(self, grid):
@@ -109,16 +111,20 @@ class SNPViTEmbeddings(nn.Module):
         batch_size, _, height, width = pixel_values.shape
         patches = self.patch_embeddings(pixel_values)
         interpolate = self.interpolate if interpolate_pos_encoding is None else interpolate_pos_encoding
+        interpolate = interpolate or self.position_embeddings is None
         if not interpolate and (height, width) != self.image_size:
             raise ValueError(
                 f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
                 "Resize them or pass interpolate_pos_encoding=True."
             )
         grid = (height // self.patch_size[0], width // self.patch_size[1])
-        position_embeddings = self.position_embeddings if grid == self.grid else self.interpolate_pos_encoding(grid)
         tokens = [token for token in (self.cls_token, self.distillation_token) if token is not None]
         tokens = [token.expand(batch_size, -1, -1) for token in tokens]
-        hidden_states = torch.cat([*tokens, patches], dim=1) + position_embeddings
+        hidden_states = torch.cat([*tokens, patches], dim=1)
+        if self.position_embeddings is not None:
+            hidden_states = hidden_states + (
+                self.position_embeddings if grid == self.grid else self.interpolate_pos_encoding(grid)
+            )
         if self.register_tokens is not None:
             registers = self.register_tokens.expand(batch_size, -1, -1)
             place = self.num_positioned_tokens
@@ -126,10 +132,95 @@ class SNPViTEmbeddings(nn.Module):
         return self.dropout(hidden_states)
 
 
-def eager_attention(query, key, value, scale, dropout):
+class SNPViTRotaryPositions(nn.Module):
+    """How far the positions of patches turn every pair of neurons: cosines and sines, `[patches, pairs]` each.
+
+    The first half of the pairs turns with the height of a patch in the image, the second half with its width, both
+    from -1 to 1, each pair of a half with a period of its own (DINOv3).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_size = _pair(config.patch_size)
+        self.theta = config.rope_theta
+        self.head_dim = config.rope_head_dim
+
+    def forward(self, pixel_values):
+        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        # In float32 whatever the weights are, as in transformers.
+        options = {"dtype": torch.float32, "device": pixel_values.device}
+        places = [torch.arange(0.5, size, **options) / size for size in grid]
+        places = 2.0 * torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).flatten(0, 1) - 1.0
+        frequencies = 1 / self.theta ** torch.arange(0, 1, 4 / self.head_dim, **options)
+        angles = (2 * torch.pi * places[:, :, None] * frequencies).flatten(1)
+        return angles.cos().to(pixel_values.dtype), angles.sin().to(pixel_values.dtype)
+
+
+class SNPViTRotation(nn.Module):
+    """Turns queries or keys `[batch, tokens, heads * qk_head_dim]` in pairs, half a head apart; the patches come last.
+
+    A module, so that what attention reads can be observed.
+    """
+
+    def __init__(self, num_attention_heads):
+        super().__init__()
+        self.num_attention_heads = num_attention_heads
+
+    def forward(self, hidden_states, cos, sin):
+        num_others = hidden_states.shape[1] - len(cos)
+        first, second = hidden_states.unflatten(-1, (self.num_attention_heads, 2, -1))[:, num_others:].unbind(-2)
+        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).flatten(2)
+        return torch.cat((hidden_states[:, :num_others], turned), dim=1)
+
+
+class SNPViTRelativePositions(nn.Module):
+    """Where the biases of all pairs of tokens stand in a table for the grid of patches of these images.
+
+    Puts out the grid and the rows `[tokens, tokens]`. A table has a row for every distance of two patches, from the
+    least height and width on, and three more: from the class token to patches, from patches to it, and to itself.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_size = _pair(config.patch_size)
+
+    def forward(self, pixel_values):
+        height, width = (size // patch for size, patch in zip(pixel_values.shape[2:], self.patch_size, strict=True))
+        rows, columns = (torch.arange(size, device=pixel_values.device) for size in (height, width))
+        rows, columns = (places.flatten() for places in torch.meshgrid(rows, columns, indexing="ij"))
+        distances = rows.unsqueeze(1) - rows + height - 1
+        index = distances * (2 * width - 1) + columns.unsqueeze(1) - columns + width - 1
+        from_class_token = (2 * height - 1) * (2 * width - 1)
+        index = F.pad(index, (0, 0, 1, 0), value=from_class_token)
+        index = F.pad(index, (1, 0, 0, 0), value=from_class_token + 1)
+        itself = F.pad(torch.ones_like(index[:1, :1]), (0, height * width, 0, height * width))
+        return (height, width), index + itself
+
+
+class SNPViTRelativePositionBias(nn.Module):
+    """Biases of the attention scores by relative position: `[1, heads, tokens, tokens]`."""
+
+    def __init__(self, config, num_attention_heads):
+        super().__init__()
+        image_size, patch_size = _pair(config.image_size), _pair(config.patch_size)
+        self.grid = (image_size[0] // patch_size[0], image_size[1] // patch_size[1])
+        num_distances = (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1)
+        self.table = nn.Parameter(torch.zeros(num_distances + 3, num_attention_heads))
+
+    def forward(self, grid, index):
+        table = self.table
+        if grid != self.grid:
+            distances = table[:-3].T.reshape(1, -1, 2 * self.grid[0] - 1, 2 * self.grid[1] - 1)
+            distances = F.interpolate(distances, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bilinear")
+            table = torch.cat((distances.flatten(2).squeeze(0).T, table[-3:]))
+        return table[index].permute(2, 0, 1).unsqueeze(0)
+
+
+def eager_attention(query, key, value, scale, dropout, bias=None):
     """Plain attention: `[batch, heads, tokens, v_head_dim]` and the probabilities `[batch, heads, tokens, tokens]`."""
-    probabilities = torch.matmul(query, key.transpose(2, 3)) * scale
-    probabilities = F.softmax(probabilities, dim=-1, dtype=torch.float32).to(query.dtype)
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
+    scores = scores if bias is None else scores + bias
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
 
 
@@ -154,21 +245,40 @@ class SNPViTAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, qk_size, bias=key_bias)
         self.v_proj = nn.Linear(config.hidden_size, v_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(v_size, config.hidden_size)
+        self.query_rotation = self.key_rotation = None
+        if config.rope_theta is not None:
+            self.query_rotation = SNPViTRotation(self.num_attention_heads)
+            self.key_rotation = SNPViTRotation(self.num_attention_heads)
+            # Which pairs of the dense network every head has.
+            pairs = torch.arange(self.qk_head_dim // 2).expand(self.num_attention_heads, -1).clone()
+            self.register_buffer("rotary_pairs", pairs)
+        self.relative_position_bias = None
+        if config.use_relative_position_bias:
+            self.relative_position_bias = SNPViTRelativePositionBias(config, self.num_attention_heads)
 
-    def forward(self, hidden_states, output_attentions=False):
+    def forward(self, hidden_states, output_attentions=False, positions=None, relative_positions=None):
         batch_size, num_tokens, _ = hidden_states.shape
         qk_shape = (batch_size, num_tokens, self.num_attention_heads, self.qk_head_dim)
         v_shape = (batch_size, num_tokens, self.num_attention_heads, self.v_head_dim)
-        query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        if positions is not None:
+            cos, sin = (turns[:, self.rotary_pairs] for turns in positions)  # [patches, heads, pairs]
+            query, key = self.query_rotation(query, cos, sin), self.key_rotation(key, cos, sin)
+        query, key = query.view(qk_shape).transpose(1, 2), key.view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
+        bias = None if relative_positions is None else self.relative_position_bias(*relative_positions)
 
         implementation = self.config._attn_implementation
         if implementation == "eager" or output_attentions:
-            context, probabilities = eager_attention(query, key, value, self.scaling, dropout)
+            context, probabilities = eager_attention(query, key, value, self.scaling, dropout, bias)
             context = context.transpose(1, 2)
         else:
+            if bias is not None and implementation != "sdpa":
+                raise ValueError(
+                    f"attn_implementation {implementation!r} adds no biases to attention scores, but this model has "
+                    "some. Choose 'sdpa' or 'eager'."
+                )
             # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
             missing = self.v_head_dim - self.qk_head_dim
             if missing > 0:
@@ -176,7 +286,7 @@ class SNPViTAttention(nn.Module):
             elif missing < 0:
                 value = F.pad(value, (0, -missing))
             context, probabilities = ALL_ATTENTION_FUNCTIONS[implementation](
-                self, query, key, value, None, dropout=dropout, scaling=self.scaling
+                self, query, key, value, bias, dropout=dropout, scaling=self.scaling
             )
             context = context[..., : self.v_head_dim]
         return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities
@@ -235,8 +345,10 @@ class SNPViTLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = SNPViTDropPath(drop_path_rate)
 
-    def forward(self, hidden_states, output_attentions=False):
-        attention_output, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
+    def forward(self, hidden_states, output_attentions=False, positions=None, relative_positions=None):
+        attention_output, probabilities = self.attention(
+            self.layernorm_before(hidden_states), output_attentions, positions, relative_positions
+        )
         hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
         hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
@@ -345,6 +457,8 @@ class SNPViTModel(SNPViTPreTrainedModel):
     def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
         super().__init__(config)
         self.embeddings = SNPViTEmbeddings(config)
+        self.rotary_positions = None if config.rope_theta is None else SNPViTRotaryPositions(config)
+        self.relative_positions = SNPViTRelativePositions(config) if config.use_relative_position_bias else None
         self.pre_layernorm = build_norm(config, config.embedding_size) if config.use_pre_layernorm else None
         self.reduction = None
         if config.embedding_size is not None:
@@ -379,15 +493,25 @@ class SNPViTModel(SNPViTPreTrainedModel):
             hidden_states = self.pre_layernorm(hidden_states)
         if self.reduction is not None:
             hidden_states = self.reduction(hidden_states)
+        positions = None if self.rotary_positions is None else self.rotary_positions(pixel_values)
+        relative_positions = None if self.relative_positions is None else self.relative_positions(pixel_values)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
         for layer in self.layers:
-            hidden_states, attentions = layer(hidden_states, output_attentions)
+            hidden_states, attentions = layer(hidden_states, output_attentions, positions, relative_positions)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_attentions:
                 all_attentions += (attentions,)
         return hidden_states, all_hidden_states, all_attentions
+
+    def mean_of_patches(self, last_hidden_state):
+        """From `[batch, tokens, hidden_size]` to `[batch, hidden_size]`, without the tokens before the patches."""
+        return last_hidden_state[:, self.embeddings.num_extra_tokens :].mean(dim=1)
+
+    def norm_pooled(self, pooled):
+        """The final norm over `[batch, hidden_size]` where it stands behind the pooling."""
+        return self.layernorm(pooled.unsqueeze(1)).squeeze(1) if self.config.norm_after_pooling else pooled
 
     @can_return_tuple
     def forward(
@@ -429,14 +553,15 @@ class SNPViTModel(SNPViTPreTrainedModel):
         hidden_states, all_hidden_states, attentions = self.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states
         )
-        last_hidden_state = hidden_states if self.config.norm_after_pooling else self.layernorm(hidden_states)
+        is_normed = self.layernorm is not None and not self.config.norm_after_pooling
+        last_hidden_state = self.layernorm(hidden_states) if is_normed else hidden_states
         pooler_output = None
         if self.pooler is not None:
             pooler_output = self.pooler(last_hidden_state)
+        elif self.config.use_pooler and self.config.pooler_type == "cls":
+            pooler_output = self.norm_pooled(last_hidden_state[:, 0])
         elif self.config.use_pooler:
-            pooler_output = last_hidden_state[:, 0]
-            if self.config.norm_after_pooling:
-                pooler_output = self.layernorm(pooler_output.unsqueeze(1)).squeeze(1)
+            pooler_output = self.norm_pooled(self.mean_of_patches(last_hidden_state))
         image_embeds = None
         if self.visual_projection is not None:
             image_embeds, pooler_output = self.visual_projection(pooler_output), None
@@ -482,13 +607,12 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
 
     def pool(self, last_hidden_state):
         """What the classifier reads of `[batch, tokens, hidden_size]`: one vector per image."""
-        pooled = self._pool_tokens(last_hidden_state)
-        return self.snp_vit.layernorm(pooled.unsqueeze(1)).squeeze(1) if self.config.norm_after_pooling else pooled
+        return self.snp_vit.norm_pooled(self._pool_tokens(last_hidden_state))
 
     def _pool_tokens(self, last_hidden_state):
         if self.config.classifier_pooling == "cls":
             return last_hidden_state[:, 0]
-        mean = last_hidden_state[:, self.snp_vit.embeddings.num_extra_tokens :].mean(dim=1)
+        mean = self.snp_vit.mean_of_patches(last_hidden_state)
         if self.config.classifier_pooling == "mean":
             return mean
         return torch.cat((last_hidden_state[:, 0], mean), dim=1)
