@@ -17,7 +17,7 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
-from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
+from .configuration import AUTO, NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import LabelMap
 from .data.classes import number_names
 from .devices import put_back
@@ -285,7 +285,9 @@ class SNPPruner:
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         self._check_unchanged()
-        plan = run_on_main_process(lambda: decide(self.model, self.statistics, config))
+        images = self.calibration_images if config.token_sparsity == AUTO else None
+        pixel_values = next(images.batches(), None) if images else None  # dealt out to all processes
+        plan = run_on_main_process(lambda: decide(self.model, self.statistics, config, pixel_values))
         plan.previous = self.pruning_plan
         return plan
 

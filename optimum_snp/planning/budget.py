@@ -100,16 +100,10 @@ def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]
 
 def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Slot, Choice]:
     """What every part may choose from: its sizes from the least one on."""
-    curves = {
-        Part.QUERY_KEY: losses.query_key,
-        Part.VALUE: losses.value,
-        Part.MLP: losses.mlp,
-        Part.WIDTH: losses.widths,
-    }
     choices = {}
-    for (part, index), size in dense.items():
-        sizes = torch.arange(minimum[part, index], size + 1)
-        choices[part, index] = Choice(sizes, curves[part][index][sizes])
+    for slot, size in dense.items():
+        sizes = torch.arange(minimum[slot], size + 1)
+        choices[slot] = Choice(sizes, losses.curve(slot)[sizes])
     return choices
 
 

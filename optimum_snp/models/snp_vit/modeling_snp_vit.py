@@ -89,7 +89,7 @@ class SNPViTEmbeddings(nn.Module):
         self.distillation_token = build_tokens(1) if config.use_distillation_token else None
         self.register_tokens = build_tokens(config.num_register_tokens) if config.num_register_tokens else None
         self.num_positioned_tokens = sum(token is not None for token in (self.cls_token, self.distillation_token))
-        self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
+        self.num_extra_tokens = config.num_extra_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
         self.position_embeddings = build_tokens(self.num_positioned_tokens + self.grid[0] * self.grid[1])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -126,11 +126,80 @@ class SNPViTEmbeddings(nn.Module):
         return self.dropout(hidden_states)
 
 
-def eager_attention(query, key, value, scale, dropout):
+def eager_attention(query, key, value, mask, scale, dropout):
     """Plain attention: `[batch, heads, tokens, v_head_dim]` and the probabilities `[batch, heads, tokens, tokens]`."""
-    probabilities = torch.matmul(query, key.transpose(2, 3)) * scale
-    probabilities = F.softmax(probabilities, dim=-1, dtype=torch.float32).to(query.dtype)
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
+    if mask is not None:
+        scores = scores + mask
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
+
+
+def unmerge_tokens(states, places):
+    """From merged tokens `[batch, tokens, channels]` to all: each gets the state of the group that it went into."""
+    return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def unmerge_attentions(probabilities, token_sizes, places):
+    """From the attention between merged tokens to that between all: the members of a group share what it receives."""
+    num_heads, num_tokens = probabilities.shape[1], places.shape[1]
+    shares = (probabilities / token_sizes.to(probabilities.dtype)[:, None, None]).gather(
+        3, places[:, None, None].expand(-1, num_heads, probabilities.shape[2], -1)
+    )
+    return shares.gather(2, places[:, None, :, None].expand(-1, num_heads, -1, num_tokens))
+
+
+class SNPViTTokenMerging(nn.Module):
+    """Makes fewer tokens: the most alike pairs of patches become their means (ToMe, arXiv 2210.09461).
+
+    The patches are split into two sets in turn. Each of the first has its most alike one of the second, by the cosine
+    of the keys of all heads; the `num_merged` best of these pairs are merged, weighted by how many patches each token
+    stands for. Other tokens than patches stay. Of equals the first counts, on every backend, and tokens keep their
+    order, so that a rounding error changes nothing but a pair.
+    """
+
+    def __init__(self, num_merged, num_extra_tokens):
+        super().__init__()
+        self.num_merged = num_merged
+        self.num_extra_tokens = num_extra_tokens
+
+    def forward(self, hidden_states, keys, token_sizes):
+        """From `[batch, tokens, channels]`, `[batch, tokens, ...]` and `[batch, tokens]` to the merged tokens, their
+        sizes, and for every token the place `[batch, tokens]` that it has then.
+        """
+        extra, num_merged = self.num_extra_tokens, self.num_merged
+        batch_size, num_patches = hidden_states.shape[0], hidden_states.shape[1] - extra
+        if 2 * num_merged > num_patches:
+            raise ValueError(
+                f"A block merges {num_merged} tokens, more than half of the {num_patches} patches that reach it. "
+                "Images must be at least as large as the model is configured for."
+            )
+        keys = F.normalize(keys[:, extra:].float(), dim=-1)
+        similarity, partners = torch.matmul(keys[:, ::2], keys[:, 1::2].transpose(1, 2)).max(dim=-1)
+        order = similarity.sort(dim=-1, descending=True, stable=True).indices
+        merged, kept = order[:, :num_merged], order[:, num_merged:].sort(dim=-1).values
+        partners = partners.gather(1, merged)
+        num_kept, num_second = kept.shape[1], num_patches // 2
+        is_partner = torch.arange(num_second, device=keys.device).unsqueeze(1) == partners.unsqueeze(1)
+        is_partner = is_partner.to(hidden_states.dtype)  # [batch, second set, merged]
+
+        def merge(states):
+            first, second = states[:, extra::2], states[:, extra + 1 :: 2]
+            added = torch.matmul(is_partner, unmerge_tokens(first, merged))
+            return torch.cat((states[:, :extra], unmerge_tokens(first, kept), second + added), dim=1)
+
+        token_sizes = token_sizes.unsqueeze(-1)
+        merged_sizes = merge(token_sizes)
+        hidden_states = merge(hidden_states * token_sizes) / merged_sizes
+
+        ranks = torch.arange(num_kept, device=keys.device).expand(batch_size, -1)
+        first_places = torch.zeros_like(order).scatter(1, kept, ranks).scatter(1, merged, num_kept + partners)
+        second_places = torch.arange(num_kept, num_kept + num_second, device=keys.device).expand(batch_size, -1)
+        patches = torch.arange(num_patches, device=keys.device)
+        in_sets = patches // 2 + patches % 2 * order.shape[1]
+        places = torch.cat((first_places, second_places), dim=1)[:, in_sets] + extra
+        extra_places = torch.arange(extra, device=keys.device).expand(batch_size, -1)
+        return hidden_states, merged_sizes.squeeze(-1), torch.cat((extra_places, places), dim=1)
 
 
 class SNPViTAttention(nn.Module):
@@ -155,20 +224,29 @@ class SNPViTAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, v_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(v_size, config.hidden_size)
 
-    def forward(self, hidden_states, output_attentions=False):
+    def forward(self, hidden_states, output_attentions=False, token_sizes=None):
+        """What attention adds, the probabilities where they are asked for, and the keys `[batch, tokens, qk_size]`."""
         batch_size, num_tokens, _ = hidden_states.shape
         qk_shape = (batch_size, num_tokens, self.num_attention_heads, self.qk_head_dim)
         v_shape = (batch_size, num_tokens, self.num_attention_heads, self.v_head_dim)
         query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        keys = self.k_proj(hidden_states)
+        key = keys.view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
+        # A token that stands for several counts as often in the softmax.
+        mask = None if token_sizes is None else token_sizes.log().to(query.dtype)[:, None, None]
 
         implementation = self.config._attn_implementation
         if implementation == "eager" or output_attentions:
-            context, probabilities = eager_attention(query, key, value, self.scaling, dropout)
+            context, probabilities = eager_attention(query, key, value, mask, self.scaling, dropout)
             context = context.transpose(1, 2)
         else:
+            if mask is not None and implementation != "sdpa":
+                raise ValueError(
+                    f"Attention between merged tokens runs as 'sdpa' or 'eager', not as {implementation!r}, which "
+                    "takes no additive mask. Call model.set_attn_implementation('sdpa')."
+                )
             # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
             missing = self.v_head_dim - self.qk_head_dim
             if missing > 0:
@@ -176,10 +254,10 @@ class SNPViTAttention(nn.Module):
             elif missing < 0:
                 value = F.pad(value, (0, -missing))
             context, probabilities = ALL_ATTENTION_FUNCTIONS[implementation](
-                self, query, key, value, None, dropout=dropout, scaling=self.scaling
+                self, query, key, value, mask, dropout=dropout, scaling=self.scaling
             )
             context = context[..., : self.v_head_dim]
-        return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities
+        return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities, keys
 
 
 class SNPViTMLP(nn.Module):
@@ -224,7 +302,11 @@ class SNPViTDropPath(nn.Module):
 
 
 class SNPViTLayer(GradientCheckpointingLayer):
-    """One block: attention and MLP, each behind a norm and added to the residual stream."""
+    """One block: attention and MLP, each behind a norm and added to the residual stream.
+
+    Between the two tokens may merge. `token_sizes` says how many tokens each stands for, and `places` which of them
+    holds each token of the first block; both are `None` as long as nothing was merged.
+    """
 
     def __init__(self, config, block, drop_path_rate):
         super().__init__()
@@ -234,13 +316,22 @@ class SNPViTLayer(GradientCheckpointingLayer):
         self.mlp = SNPViTGatedMLP(config, block) if config.use_gated_mlp else SNPViTMLP(config, block)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = SNPViTDropPath(drop_path_rate)
+        num_merged = block.get("merged_tokens", 0)
+        self.token_merging = SNPViTTokenMerging(num_merged, config.num_extra_tokens) if num_merged else None
 
-    def forward(self, hidden_states, output_attentions=False):
-        attention_output, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
+    def forward(self, hidden_states, output_attentions=False, token_sizes=None, places=None):
+        attention_output, probabilities, keys = self.attention(
+            self.layernorm_before(hidden_states), output_attentions, token_sizes
+        )
         hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        if self.token_merging is not None:
+            if token_sizes is None:
+                token_sizes = hidden_states.new_ones(hidden_states.shape[:2])
+            hidden_states, token_sizes, new_places = self.token_merging(hidden_states, keys, token_sizes)
+            places = new_places if places is None else new_places.gather(1, places)
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
         hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
-        return hidden_states, probabilities
+        return hidden_states, probabilities, token_sizes, places
 
 
 class SNPViTPooler(nn.Module):
@@ -291,7 +382,10 @@ class SNPViTPreTrainedModel(PreTrainedModel):
 
 
 class SNPViTModel(SNPViTPreTrainedModel):
-    """The network up to the final norm, and the pooler when the config has one. Backbones may do without both."""
+    """The network up to the final norm, and the pooler when the config has one. Backbones may do without both.
+
+    Where blocks merge tokens, all outputs are of all tokens still: each has the state of the group that it went into.
+    """
 
     def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
         super().__init__(config)
@@ -311,8 +405,9 @@ class SNPViTModel(SNPViTPreTrainedModel):
         return self.embeddings.patch_embeddings
 
     def encode(self, pixel_values, interpolate_pos_encoding=None, output_attentions=False, output_hidden_states=False):
-        """The residual stream behind the last block, and if asked for that after the embeddings and after every block
-        and the attention probabilities of every block, as tuples.
+        """The residual stream behind the last block, the places of all tokens in it (`None` if none were merged), and
+        if asked for that after the embeddings and after every block and the attention probabilities of every block, as
+        tuples; these two are of all tokens.
         """
         pixel_values = pixel_values.to(self.embeddings.patch_embeddings.projection.weight.dtype)
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
@@ -320,13 +415,19 @@ class SNPViTModel(SNPViTPreTrainedModel):
             hidden_states = self.pre_layernorm(hidden_states)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
+        token_sizes = places = None
         for layer in self.layers:
-            hidden_states, attentions = layer(hidden_states, output_attentions)
+            sizes_before, places_before = token_sizes, places
+            hidden_states, attentions, token_sizes, places = layer(
+                hidden_states, output_attentions, token_sizes, places
+            )
             if output_hidden_states:
-                all_hidden_states += (hidden_states,)
+                all_hidden_states += (hidden_states if places is None else unmerge_tokens(hidden_states, places),)
             if output_attentions:
+                if places_before is not None:
+                    attentions = unmerge_attentions(attentions, sizes_before, places_before)
                 all_attentions += (attentions,)
-        return hidden_states, all_hidden_states, all_attentions
+        return hidden_states, places, all_hidden_states, all_attentions
 
     @can_return_tuple
     def forward(
@@ -365,10 +466,12 @@ class SNPViTModel(SNPViTPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        hidden_states, all_hidden_states, attentions = self.encode(
+        hidden_states, places, all_hidden_states, attentions = self.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states
         )
         last_hidden_state = hidden_states if self.config.norm_after_pooling else self.layernorm(hidden_states)
+        if places is not None:
+            last_hidden_state = unmerge_tokens(last_hidden_state, places)
         pooler_output = None
         if self.pooler is not None:
             pooler_output = self.pooler(last_hidden_state)
@@ -528,7 +631,7 @@ class SNPViTBackbone(BackboneMixin, SNPViTPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        _, behind_blocks, attentions = self.snp_vit.encode(
+        _, _, behind_blocks, attentions = self.snp_vit.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True
         )
         depths = self.config.stage_depths or [1] * len(self.snp_vit.layers)
