@@ -56,13 +56,12 @@ def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]
     Raises:
         ValueError: If the blocks are too few for so large a share.
     """
-    total, steps = round(share * num_patches), max(num_blocks * (num_blocks - 1) // 2, 1)
+    total, steps = round(share * num_patches), num_blocks * (num_blocks - 1) / 2
     counts: list[int] = []
-    due = 0
     for index in range(num_blocks):
-        due += num_blocks - 1 - index
-        left = num_patches - sum(counts)
-        counts.append(min(round(total * min(due / steps, 1.0)) - sum(counts), left // 2))
+        steps_left = (num_blocks - 1 - index) * (num_blocks - 2 - index) / 2
+        due = total if steps_left == 0 else round(total * (1 - steps_left / steps))
+        counts.append(min(due - sum(counts), (num_patches - sum(counts)) // 2))
     if sum(counts) < total:
         raise ValueError(
             f"token_sparsity is {share}, but {num_blocks} blocks, each of which merges at most half of its patches, "

@@ -34,7 +34,7 @@ class ViTArchitecture(Architecture):
         patches = f"{base}embeddings.patch_embeddings.projection"
         blocks, writers, norms, rows = [], [patches], [], {patches: num_patches}
         for index, layer in enumerate(base_model.layers):
-            block = _describe_block(f"{base}layers.{index}", layer, num_tokens)
+            block = _describe_block(f"{base}layers.{index}", layer, num_tokens, embeddings.num_extra_tokens)
             blocks.append(block)
             writers += [block.output, block.down]
             norms.append(Norm(f"{block.name}.layernorm_before", block.attention_inputs))
@@ -108,7 +108,7 @@ class ViTArchitecture(Architecture):
         return super().features(output, config)
 
 
-def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
+def _describe_block(name: str, layer: nn.Module, num_tokens: int, num_extra_tokens: int) -> Block:
     attention = layer.attention
     is_gated = hasattr(layer.mlp, "gate_proj")
     up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
@@ -119,6 +119,7 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         num_maps=1,
         map_tokens=num_tokens,
         merged_tokens=0 if layer.token_merging is None else layer.token_merging.num_merged,
+        num_patches=num_tokens - num_extra_tokens,
         num_attention_heads=attention.num_attention_heads,
         qk_head_dim=attention.qk_head_dim,
         v_head_dim=attention.v_head_dim,

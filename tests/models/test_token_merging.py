@@ -34,7 +34,10 @@ def merge_directly(states, keys, sizes, num_merged, num_extra):
     second = list(range(num_extra + 1, len(states), 2))
     found = []
     for token in first:
-        cosines = [F.cosine_similarity(keys[token], keys[other], dim=0).item() for other in second]
+        cosines = [
+            sum(F.cosine_similarity(vectors[token], vectors[other], dim=0).item() for vectors in (keys, states))
+            for other in second
+        ]
         found.append((max(cosines), token, second[int(np.argmax(cosines))]))
     found.sort(key=lambda pair: (-pair[0], pair[1]))
     groups = {token: [token] for token in range(len(states))}
@@ -48,9 +51,7 @@ def merge_directly(states, keys, sizes, num_merged, num_extra):
     return torch.stack(means), new_sizes, torch.tensor(places)
 
 
-@given(
-    num_patches=st.integers(2, 15), num_extra=st.integers(0, 3), share=st.floats(0, 1), seed=st.integers(0, 2**20)
-)
+@given(num_patches=st.integers(2, 15), num_extra=st.integers(0, 3), share=st.floats(0, 1), seed=st.integers(0, 2**20))
 @settings(max_examples=40, deadline=None)
 def test_merges_what_a_direct_search_finds(num_patches, num_extra, share, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +67,7 @@ def test_merges_what_a_direct_search_finds(num_patches, num_extra, share, seed):
 
 
 def test_of_equals_the_first_merge():
-    """Keys all alike: the first pairs merge, and all of them into the first partner."""
+    """Keys and directions all alike: the first pairs merge, and all of them into the first partner."""
     states = torch.arange(8.0).view(1, 8, 1)
     merged, sizes, places = SNPViTTokenMerging(2, 1)(states, torch.ones(1, 8, 3), torch.ones(1, 8))
     # The class token, then of the first set the two that stay, then the second set; tokens 1 and 3 went into 2.

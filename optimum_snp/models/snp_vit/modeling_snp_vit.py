@@ -153,9 +153,9 @@ class SNPViTTokenMerging(nn.Module):
     """Makes fewer tokens: the most alike pairs of patches become their means (ToMe, arXiv 2210.09461).
 
     The patches are split into two sets in turn. Each of the first has its most alike one of the second, by the cosine
-    of the keys of all heads; the `num_merged` best of these pairs are merged, weighted by how many patches each token
-    stands for. Other tokens than patches stay. Of equals the first counts, on every backend, and tokens keep their
-    order, so that a rounding error changes nothing but a pair.
+    of their keys, of all heads, plus that of their states (our choice: docs/tokens.md); the `num_merged` best of these
+    pairs are merged, weighted by how many patches each token stands for. Other tokens than patches stay. Of equals the
+    first counts, on every backend, and tokens keep their order, so that a rounding error changes nothing but a pair.
     """
 
     def __init__(self, num_merged, num_extra_tokens):
@@ -174,13 +174,14 @@ class SNPViTTokenMerging(nn.Module):
                 f"A block merges {num_merged} tokens, more than half of the {num_patches} patches that reach it. "
                 "Images must be at least as large as the model is configured for."
             )
-        keys = F.normalize(keys[:, extra:].float(), dim=-1)
-        similarity, partners = torch.matmul(keys[:, ::2], keys[:, 1::2].transpose(1, 2)).max(dim=-1)
+        directions = [F.normalize(vectors[:, extra:].float(), dim=-1) for vectors in (keys, hidden_states)]
+        directions = torch.cat(directions, dim=-1)
+        similarity, partners = torch.matmul(directions[:, ::2], directions[:, 1::2].transpose(1, 2)).max(dim=-1)
         order = similarity.sort(dim=-1, descending=True, stable=True).indices
         merged, kept = order[:, :num_merged], order[:, num_merged:].sort(dim=-1).values
         partners = partners.gather(1, merged)
         num_kept, num_second = kept.shape[1], num_patches // 2
-        is_partner = torch.arange(num_second, device=keys.device).unsqueeze(1) == partners.unsqueeze(1)
+        is_partner = torch.arange(num_second, device=order.device).unsqueeze(1) == partners.unsqueeze(1)
         is_partner = is_partner.to(hidden_states.dtype)  # [batch, second set, merged]
 
         def merge(states):
@@ -192,13 +193,13 @@ class SNPViTTokenMerging(nn.Module):
         merged_sizes = merge(token_sizes)
         hidden_states = merge(hidden_states * token_sizes) / merged_sizes
 
-        ranks = torch.arange(num_kept, device=keys.device).expand(batch_size, -1)
+        ranks = torch.arange(num_kept, device=order.device).expand(batch_size, -1)
         first_places = torch.zeros_like(order).scatter(1, kept, ranks).scatter(1, merged, num_kept + partners)
-        second_places = torch.arange(num_kept, num_kept + num_second, device=keys.device).expand(batch_size, -1)
-        patches = torch.arange(num_patches, device=keys.device)
+        second_places = torch.arange(num_kept, num_kept + num_second, device=order.device).expand(batch_size, -1)
+        patches = torch.arange(num_patches, device=order.device)
         in_sets = patches // 2 + patches % 2 * order.shape[1]
         places = torch.cat((first_places, second_places), dim=1)[:, in_sets] + extra
-        extra_places = torch.arange(extra, device=keys.device).expand(batch_size, -1)
+        extra_places = torch.arange(extra, device=order.device).expand(batch_size, -1)
         return hidden_states, merged_sizes.squeeze(-1), torch.cat((extra_places, places), dim=1)
 
 
