@@ -112,6 +112,11 @@ def test_pruned_with_shares(class_name, method, tmp_path):
     pruner.save_pretrained(tmp_path / "pruned")
     loaded = SNPPruner.from_pretrained(tmp_path / "pruned")
     assert merged_of(loaded.model) == merged_of(model)
+    card = (tmp_path / "pruned" / "README.md").read_text()
+    counts = ", ".join(map(str, merged_of(model)))
+    assert f"the blocks merge {counts} of the most alike patches into others" in card
+    pruner.report(tmp_path / "report", images=IMAGES[:2], num_images=2)
+    assert f"merge {counts} of the most" in (tmp_path / "report" / "report.html").read_text()
     with pytest.raises(ValueError, match=r"merge tokens .* Prune it before its tokens merge"):
         loaded.calibrate(IMAGES, 8)
 

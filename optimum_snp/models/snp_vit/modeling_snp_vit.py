@@ -149,6 +149,18 @@ def unmerge_attentions(probabilities, token_sizes, places):
     return shares.gather(2, places[:, None, :, None].expand(-1, num_heads, -1, num_tokens))
 
 
+def descending_order(values):
+    """The positions of `[batch, n]`, the largest first; of equals the first is first.
+
+    By counting what goes before each: exporters know no stable sort, and backends break ties in ways of their own.
+    """
+    positions = torch.arange(values.shape[1], device=values.device)
+    after, before = values.unsqueeze(2), values.unsqueeze(1)
+    goes_before = (before > after) | ((before == after) & (positions < positions.unsqueeze(1)))
+    ranks = goes_before.sum(dim=-1)
+    return torch.zeros_like(ranks).scatter(1, ranks, positions.expand(values.shape[0], -1))
+
+
 class SNPViTTokenMerging(nn.Module):
     """Makes fewer tokens: the most alike pairs of patches become their means (ToMe, arXiv 2210.09461).
 
@@ -177,7 +189,7 @@ class SNPViTTokenMerging(nn.Module):
         directions = [F.normalize(vectors[:, extra:].float(), dim=-1) for vectors in (keys, hidden_states)]
         directions = torch.cat(directions, dim=-1)
         similarity, partners = torch.matmul(directions[:, ::2], directions[:, 1::2].transpose(1, 2)).max(dim=-1)
-        order = similarity.sort(dim=-1, descending=True, stable=True).indices
+        order = descending_order(similarity)
         merged, kept = order[:, :num_merged], order[:, num_merged:].sort(dim=-1).values
         partners = partners.gather(1, merged)
         num_kept, num_second = kept.shape[1], num_patches // 2
