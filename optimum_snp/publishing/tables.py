@@ -192,6 +192,6 @@ def merged_tokens(plan: PruningPlan) -> str:
     if not any(counts):
         return ""
     return (
-        f"Behind their attention, the blocks merge {', '.join(map(str, counts))} of the most alike patches into others "
-        f"(ToMe, arXiv 2210.09461): {sum(counts)} tokens fewer behind the last block."
+        f"Behind their attention, the blocks merge {', '.join(map(str, counts))} of their most alike patches "
+        f"into others (ToMe, arXiv 2210.09461): {sum(counts)} tokens fewer behind the last block."
     )

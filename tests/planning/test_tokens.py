@@ -13,6 +13,7 @@ from optimum_snp.plan.tokens import falling_counts, merged_tokens
 from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.decide import check_fits
 from optimum_snp.planning.tokens import SHARES, choose_token_share, costs_with_tokens
+from optimum_snp.publishing.report import write_report
 from optimum_snp.structure.costs import count_macs
 from tests.helpers import build_source
 
@@ -114,9 +115,9 @@ def test_pruned_with_shares(class_name, method, tmp_path):
     assert merged_of(loaded.model) == merged_of(model)
     card = (tmp_path / "pruned" / "README.md").read_text()
     counts = ", ".join(map(str, merged_of(model)))
-    assert f"the blocks merge {counts} of the most alike patches into others" in card
-    pruner.report(tmp_path / "report", images=IMAGES[:2], num_images=2)
-    assert f"merge {counts} of the most" in (tmp_path / "report" / "report.html").read_text()
+    assert f"the blocks merge {counts} of their most alike patches into others" in card
+    write_report(tmp_path / "report", {"merging": loaded.record})
+    assert f"merge {counts} of their most" in (tmp_path / "report" / "report.html").read_text()
     with pytest.raises(ValueError, match=r"merge tokens .* Prune it before its tokens merge"):
         loaded.calibrate(IMAGES, 8)
 
@@ -220,3 +221,24 @@ def test_auto_needs_images(shared):
     pruner.calibration_images = None
     with pytest.raises(ValueError, match="tries out on images how many tokens may merge"):
         pruner.plan(SNPConfig(token_sparsity="auto", target_flops=0.5))
+
+
+@pytest.fixture(scope="module")
+def merging(shared):
+    pruner = shared.copy()
+    pruner.prune(SNPConfig(token_sparsity=0.5, mlp_sparsity=0.25))
+    return pruner
+
+
+@pytest.mark.parametrize("export_format", ["onnx", "openvino"])
+def test_exports_merge_the_same(merging, tmp_path, export_format):
+    """The graph runs beside PyTorch on images that make it merge different pairs."""
+    exported = merging.export(tmp_path / "export", format=export_format, calibration_dataset=IMAGES)
+    assert exported.check.top1_agreement == 1.0
+    assert exported.check.relative_error < 1e-4
+
+
+@pytest.mark.slow
+def test_compiles_without_graph_breaks(merging):
+    compiled = torch.compile(merging.model, fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES).logits, merging.model(IMAGES).logits, atol=1e-4, rtol=1e-4)
