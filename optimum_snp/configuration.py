@@ -28,8 +28,8 @@ BUDGETS = {"target_flops": "macs", "target_params": "parameters", "target_latenc
 SNP_LAYOUT, NATIVE_LAYOUT = LAYOUTS = ("snp", "native")
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
-# What goes as a whole, also within a budget.
-REMOVALS = ("head_sparsity", "dropped_blocks")
+# What can be said beside a budget: heads and blocks that go as a whole, and tokens that merge.
+REMOVALS = ("head_sparsity", "dropped_blocks", "token_sparsity")
 # What these say where the budget is to choose.
 AUTO = "auto"
 _LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")
@@ -90,6 +90,13 @@ class SNPConfig:
         metadata={
             "help": "how many blocks to remove whole, those that change their stream least, a list of the blocks, "
             "counted from 0, or 'auto' for those that a budget removes best"
+        },
+    )
+    token_sparsity: float | list[float] | str = field(
+        default=0.0,
+        metadata={
+            "help": "share of the patches that are gone behind the last block, merged into others block by block, in "
+            "[0, 1), a list with the share that each block merges, or 'auto' for what target_flops spends best"
         },
     )
     target_flops: float | None = field(
@@ -191,6 +198,8 @@ class SNPConfig:
                 continue
             setattr(self, name, _shares(name, getattr(self, name), nested=True))
         self.hidden_sparsity = _shares("hidden_sparsity", self.hidden_sparsity, nested=False)
+        if self.token_sparsity != AUTO:
+            self.token_sparsity = _shares("token_sparsity", self.token_sparsity, nested=False)
         _choice("method", self.method, METHODS)
         _choice("singular_weighting", self.singular_weighting, SINGULAR_WEIGHTINGS)
         _choice("layout", self.layout, LAYOUTS)
@@ -240,6 +249,11 @@ class SNPConfig:
         constraints += [name for name in _MINIMUM_SIZES if getattr(self, name) != _default(name)]
         if constraints and not given:
             raise ValueError(f"{', '.join(constraints)} only mean something with {' or '.join(BUDGETS)}.")
+        if self.token_sparsity == AUTO and self.target_flops is None:
+            raise ValueError(
+                f"token_sparsity={AUTO!r} only means something with target_flops; with {', '.join(given)} name the "
+                "share of the tokens that merge."
+            )
         settings = [name for name in _LATENCY_SETTINGS if getattr(self, name) != _default(name)]
         if settings and self.target_latency is None:
             raise ValueError(f"{', '.join(settings)} only mean something with target_latency.")
@@ -258,6 +272,11 @@ class SNPConfig:
             raise ValueError(
                 f"head_sparsity={AUTO!r} lets every block keep its own number of heads; with layout={NATIVE_LAYOUT!r} "
                 "all have one. Name the share of the heads that goes."
+            )
+        if self.token_sparsity:
+            raise ValueError(
+                f"token_sparsity needs layout={SNP_LAYOUT!r}: the classes of transformers, which "
+                f"layout={NATIVE_LAYOUT!r} saves, merge no tokens."
             )
         if self.frozen_blocks:
             raise ValueError(

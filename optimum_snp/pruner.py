@@ -25,7 +25,7 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
-from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
+from .configuration import AUTO, NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import REGRESSION, LabelMap, ModelClasses, problem_type
 from .data.classes import number_names
 from .devices import put_back
@@ -320,7 +320,9 @@ class SNPPruner:
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         statistics = self._check_unchanged(self.statistics)
-        plan = run_on_main_process(lambda: decide(self.model, statistics, config))
+        images = self.calibration_images if config.token_sparsity == AUTO else None
+        pixel_values = next(images.batches(), None) if images else None  # dealt out to all processes
+        plan = run_on_main_process(lambda: decide(self.model, statistics, config, pixel_values))
         plan.previous = self.pruning_plan
         return plan
 

@@ -104,6 +104,12 @@ def collect_from_images(
         )
     state = process_state()
     structure = describe(model)
+    if any(block.merged_tokens for block in structure.blocks):
+        raise ValueError(
+            "The blocks of this model merge tokens (merged_tokens in its config), and statistics are of whole "
+            "grids. Prune it before its tokens merge: in one step with token_sparsity, or in steps of which the last "
+            "has it."
+        )
     statistics = CalibrationStatistics(blocks=[{} for _ in structure.blocks])
     is_silent = None if state.is_main_process else True  # None: only on a terminal
     progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=is_silent)

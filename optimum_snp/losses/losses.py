@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..plan.sizes import Part, Sizes, Slot
+
 
 @dataclass
 class Losses:
@@ -30,3 +32,18 @@ class Losses:
     value: list[torch.Tensor]
     mlp: list[torch.Tensor]
     widths: list[torch.Tensor]
+
+    def curve(self, slot: Slot) -> torch.Tensor:
+        """The loss of every size of one part."""
+        curves = {
+            Part.QUERY_KEY: self.query_key,
+            Part.VALUE: self.value,
+            Part.MLP: self.mlp,
+            Part.WIDTH: self.widths,
+        }
+        part, index = slot
+        return curves[part][index]
+
+    def total(self, sizes: Sizes) -> float:
+        """The sum of the losses of all parts at these sizes."""
+        return sum(float(self.curve(slot)[size]) for slot, size in sizes.items())

@@ -310,6 +310,8 @@ class PruningPlan:
 
     def __str__(self) -> str:
         header = f"{'block':>5}  {'heads':>8}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
+        if any("merged_tokens" in block.after for block in self.kept_blocks):
+            header += f"  {'tokens':>12}"
         rows = [header]
         for stage, width in enumerate(self.widths):
             rows.append("-" * len(header))
@@ -351,7 +353,9 @@ def _table_row(index: int, block: BlockPlan) -> str:
         return f"{index:>5}  dropped"
     names = ("num_attention_heads", *(part.size_name for part in NEURON_PARTS))
     sizes = [f"{block.before[name]} -> {block.after[name]}" for name in names]
-    return f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
+    row = f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
+    merged = block.after.get("merged_tokens", 0)
+    return f"{row}  {f'{merged} merged':>12}" if merged else row
 
 
 def _latency_row(

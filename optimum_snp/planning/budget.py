@@ -109,17 +109,11 @@ def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]
 
 def size_choices(dense: Sizes, losses: Losses, minimum: Sizes) -> dict[Slot, Choice]:
     """What every part may choose from: its sizes from the least one on, without those of infinite loss."""
-    curves = {
-        Part.QUERY_KEY: losses.query_key,
-        Part.VALUE: losses.value,
-        Part.MLP: losses.mlp,
-        Part.WIDTH: losses.widths,
-    }
     choices = {}
-    for (part, index), size in dense.items():
-        sizes, curve = torch.arange(minimum[part, index], size + 1), curves[part][index]
+    for slot, size in dense.items():
+        sizes, curve = torch.arange(minimum[slot], size + 1), losses.curve(slot)
         sizes = sizes[torch.isfinite(curve[sizes])]
-        choices[part, index] = Choice(sizes, curve[sizes])
+        choices[slot] = Choice(sizes, curve[sizes])
     return choices
 
 

@@ -14,6 +14,7 @@ from ..models import SNPModel
 from ..packages import FORMAT_OF_RUNTIME, check_packages
 from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
+from ..plan.tokens import merged_tokens
 from ..scoring import Scores
 from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths
 from ..structure.costs import count_macs, count_parameters, skeleton
@@ -23,6 +24,7 @@ from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
+from .tokens import check_tokens, choose_token_share, costs_with_tokens
 from .whole_parts import choose_head_counts
 
 
@@ -30,7 +32,12 @@ from .whole_parts import choose_head_counts
 BUDGET_ROUND_TO = 8
 
 
-def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> PruningPlan:
+def decide(
+    model: SNPModel,
+    statistics: CalibrationStatistics,
+    config: SNPConfig,
+    pixel_values: torch.Tensor | None = None,
+) -> PruningPlan:
     """Makes the plan for a model.
 
     Args:
@@ -40,6 +47,8 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             Of this model, reduced over all processes.
         config ([`SNPConfig`]):
             What is asked for.
+        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`, *optional*):
+            Calibration images, on which `token_sparsity="auto"` tries out how many tokens may merge.
 
     Returns:
         [`PruningPlan`]
@@ -55,6 +64,11 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
             f"{config.budget} needs the sensitivities of the outputs, and these statistics have none. Call "
             "calibrate(dataset) again, without moments=False or sensitivities=False."
         )
+    if config.token_sparsity == AUTO and pixel_values is None:
+        raise ValueError(
+            "token_sparsity='auto' tries out on images how many tokens may merge, and loaded statistics have "
+            "none. Call calibrate(dataset), or name the share of the tokens."
+        )
     method = method_of(config)
     method.check_statistics(statistics)
     minimum, round_to = _minimum_sizes(config, model), config.round_to or BUDGET_ROUND_TO
@@ -69,21 +83,36 @@ def decide(model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig
     if weighed is None or remaining.model is not model:
         weighed = _scores_and_losses(remaining.model, remaining.statistics, config)
     scores, losses = weighed
+    merged = merged_tokens(
+        0.0 if config.token_sparsity == AUTO else config.token_sparsity, model.config, remaining.kept_blocks
+    )
     if config.budget is None:
-        return make_plan(model, scores, config, heads=remaining.heads)
+        return make_plan(model, scores, config, heads=remaining.heads, merged=merged)
     minimum = remaining.from_dense(minimum, dense_sizes(remaining.model.config))
     allocator = allocate
     if config.layout == NATIVE_LAYOUT:
         minimum = native_minimum(minimum, remaining.model.config)
         allocator = partial(allocate_native, model_config=remaining.model.config)
 
+    if config.token_sparsity == AUTO:
+        share = choose_token_share(
+            remaining.model,
+            losses,
+            config.target_flops * count_macs(model),
+            lambda costs, target: allocator(costs, losses, target, minimum, round_to),
+            pixel_values,
+        )
+        merged = merged_tokens(share, model.config, remaining.kept_blocks)
+
     def plan_of(sizes: Sizes) -> PruningPlan:
-        return make_plan(model, scores, config, heads=remaining.heads, sizes=remaining.to_dense(sizes))
+        sizes = remaining.to_dense(sizes)
+        return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=merged)
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
             return plan_within_latency(model, remaining.model, config, losses, minimum, round_to, allocator, plan_of)
-    costs = SizeCosts(remaining.model, BUDGETS[config.budget])
+    kept_merged = [merged[index] for index in remaining.kept_blocks]
+    costs = costs_with_tokens(remaining.model, kept_merged, BUDGETS[config.budget])
     return _plan_within(model, config, costs, losses, minimum, round_to, allocator, plan_of)
 
 
@@ -94,6 +123,7 @@ def make_plan(
     *,
     heads: list[list[int]] | None = None,
     sizes: Sizes | None = None,
+    merged: list[int] | None = None,
 ) -> PruningPlan:
     """Keeps the neurons with the highest scores, as many as `sizes`, or else the shares of `config`, say.
 
@@ -108,6 +138,8 @@ def make_plan(
             Per block the heads that stay, none of a block that is dropped. Defaults to all.
         sizes (`dict[Slot, int]`, *optional*):
             The sizes that stay.
+        merged (`list[int]`, *optional*):
+            Per block how many tokens it merges. Defaults to none.
 
     Returns:
         [`PruningPlan`]
@@ -127,6 +159,8 @@ def make_plan(
             continue
         after = {**before, "num_attention_heads": len(kept)}
         after |= {part.size_name: sizes[part, index] for part in NEURON_PARTS}
+        if merged is not None and merged[index]:
+            after["merged_tokens"] = merged[index]
         query_key, value, mlp = next(scores_of_blocks)
         blocks.append(
             BlockPlan(
@@ -170,6 +204,7 @@ def check_fits(config: SNPConfig, model: SNPModel) -> None:
     """
     if config.target_latency is not None and config.latency_backend in FORMAT_OF_RUNTIME:
         check_packages(FORMAT_OF_RUNTIME[config.latency_backend])
+    check_tokens(config, model.config)
     sizes_of_shares(config, model.config)
     kept_head_counts(config, model.config)
     check_dropped_blocks(config, model.config)

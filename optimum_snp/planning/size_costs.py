@@ -52,6 +52,11 @@ class SizeCosts:
                 self._attention_slopes[index] = pairs
                 for slot in ((Part.QUERY_KEY, index), (Part.VALUE, index)):
                     self._add(pairs * self.sizes[slot], slot, block=index)
+                # Tokens are compared by keys and states.
+                keys, states = (Part.QUERY_KEY, index), (Part.WIDTH, block.stream)
+                compared_heads = block.matching_pairs * block.num_attention_heads
+                self._add(compared_heads * self.sizes[keys], keys, block=index)
+                self._add(block.matching_pairs * self.sizes[states], states, block=index)
         else:
             self._add_vectors(model, structure)
         self._terms_of: dict[Slot, list[tuple[list[Slot], float]]] = {slot: [] for slot in self.sizes}

@@ -34,6 +34,7 @@ from .tables import (
     format_bytes,
     format_counts,
     latency_rows,
+    merged_tokens,
     number_table,
     width_change,
 )
@@ -57,6 +58,7 @@ class ModelSection:
     blocks: list[BlockRow] = field(default_factory=list)
     block_heading: str = ""
     width: str = ""
+    tokens: str = ""
     pictures: list[Picture] = field(default_factory=list)
 
 
@@ -240,7 +242,7 @@ def _section(folder: Path, name: str, record: ModelRecord, measurements: Measure
     section = ModelSection(name, number_table(plan, measurements, record.model.dtype))
     if plan:
         section.blocks, section.block_heading = block_rows(plan), block_heading(plan)
-        section.width = width_change(plan)
+        section.width, section.tokens = width_change(plan), merged_tokens(plan)
         if can_draw():
             section.pictures = pictures.draw_pictures(folder, plan, measurements, prefix=f"{name}-")
     return section

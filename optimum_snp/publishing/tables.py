@@ -184,3 +184,14 @@ def _count(number: int, noun: str) -> str:
 
 def _in_order(values: Iterable) -> list:
     return list(dict.fromkeys(values))
+
+
+def merged_tokens(plan: PruningPlan) -> str:
+    """How many tokens the blocks merge, as a sentence; nothing if none do."""
+    counts = [block.after.get("merged_tokens", 0) for block in plan.history if block.after is not None]
+    if not any(counts):
+        return ""
+    return (
+        f"Behind their attention, the blocks merge {', '.join(map(str, counts))} of their most alike patches "
+        f"into others (ToMe, arXiv 2210.09461): {sum(counts)} tokens fewer behind the last block."
+    )

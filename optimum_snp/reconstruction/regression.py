@@ -64,27 +64,24 @@ class RegressionSums:
     @classmethod
     def of_chunks(
         cls,
-        chunks: Iterable[tuple[torch.Tensor, torch.Tensor]],
+        chunks: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
         num_inputs: int,
         num_outputs: int,
-        weights: torch.Tensor | None = None,
     ) -> "RegressionSums":
         """The sums over all chunks of all processes, the same on each to the bit.
 
         Args:
-            chunks (`Iterable[tuple[torch.Tensor, torch.Tensor]]`):
-                Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`; the main process has some.
+            chunks (`Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]`):
+                Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`, and the weights of their
+                rows, which the other dimensions broadcast to; the main process has some.
             num_inputs, num_outputs (`int`):
                 Their sizes, for a process without a chunk.
-            weights (`torch.Tensor`, *optional*):
-                Of the rows of a chunk, which its dimensions but the last broadcast to; 1 for all without.
         """
         shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
         totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
         quanta = None
-        for inputs, targets in chunks:
-            of_rows = inputs.new_ones(()) if weights is None else weights.to(inputs.device)
-            of_rows = of_rows.expand(inputs.shape[:-1]).flatten()
+        for inputs, targets, weights in chunks:
+            of_rows = weights.to(inputs.device).expand(inputs.shape[:-1]).flatten()
             sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
             quanta = _agree_on_quanta(sums) if quanta is None else quanta
             for name, quantum in zip(_FIELDS, quanta, strict=True):

@@ -21,6 +21,7 @@ Source: our choice (docs/real-model.md).
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ from ..devices import put_back
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
+from .groups import Groups
 from .regression import RegressionSums, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
 from .token_weights import token_weights
@@ -38,6 +40,10 @@ from .token_weights import token_weights
 # Of every regression, relative to the mean variance of its inputs: a hundred times that of the closed form. What a
 # weaker pull fits to the calibration images adds up over the blocks (docs/real-model.md).
 RIDGE = 0.1
+
+
+# Of one chunk of images: inputs, targets, and how much each row counts.
+Rows: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def reconstruct(
@@ -86,6 +92,7 @@ class _Reconstruction:
         self.directions = {index: kept.to(dense.dtype).to(device) for index, kept in directions.items()}
         self.dense_streams: list[torch.Tensor] = []
         self.pruned_streams: list[torch.Tensor] = []
+        self.groups: list[Groups | None] = []  # of the tokens of the pruned streams
         self.token_weights: dict[str, torch.Tensor] = {}
 
     def run(self, batches: Iterable[torch.Tensor]) -> None:
@@ -102,18 +109,18 @@ class _Reconstruction:
             for step in record_steps(self.pruned, self.pruned_structure):
                 dense_step = dense_steps.pop(0)
                 if step.block is None:
-                    self._advance(self.dense_streams, dense_step)
+                    self._advance_dense(dense_step)
                 else:
                     # Blocks that are dropped at the start of a stage are made up for by the first one that stays.
                     while dense_step.block != self.kept_blocks[step.block]:
-                        self._advance(self.dense_streams, dense_step)
+                        self._advance_dense(dense_step)
                         dense_step = dense_steps.pop(0)
                     dropped = []
                     while dense_steps and self._is_dropped(dense_steps[0]):
                         dropped.append(dense_steps.pop(0))
                     self._refit_block(step, dense_step, dropped)
                     progress.update()
-                self._advance(self.pruned_streams, step)
+                self._advance_pruned(step)
         self._refit_heads()
 
     def _embed(self, batches: Iterable[torch.Tensor]) -> None:
@@ -127,14 +134,26 @@ class _Reconstruction:
             ):
                 (stream,) = inputs_of([structure.blocks[0].module], partial(model, pixel_values))
                 streams.append(stream.cpu())
+        self.groups = [None] * len(self.pruned_streams)
         self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
 
     def _is_dropped(self, step: Step) -> bool:
         return step.block is not None and step.block not in self.kept_blocks
 
-    def _advance(self, streams: list[torch.Tensor], step: Step) -> None:
-        for index, stream in enumerate(streams):
-            streams[index] = step(stream.to(self.device)).cpu()
+    def _advance_dense(self, step: Step) -> None:
+        for index, stream in enumerate(self.dense_streams):
+            self.dense_streams[index] = step(stream.to(self.device))[0].cpu()
+
+    def _advance_pruned(self, step: Step) -> None:
+        for index in range(len(self.pruned_streams)):
+            stream, groups = step(*self._pruned(index))
+            self.pruned_streams[index] = stream.cpu()
+            self.groups[index] = None if groups is None else groups.to(torch.device("cpu"))
+
+    def _pruned(self, index: int) -> tuple[torch.Tensor, Groups | None]:
+        """The pruned stream of a chunk as far as it has come, and its groups of tokens."""
+        groups = self.groups[index]
+        return self.pruned_streams[index].to(self.device), None if groups is None else groups.to(self.device)
 
     def _refit_block(self, step: Step, dense_step: Step, dropped: list[Step]) -> None:
         """Refits what a block adds, and takes the dense streams past it and the dropped blocks behind it."""
@@ -147,28 +166,46 @@ class _Reconstruction:
             behind_attention.append((stream + added).cpu())
             self.dense_streams[index] = first(after).cpu()
         for dropped_step in dropped:
-            self._advance(self.dense_streams, dropped_step)
+            self._advance_dense(dropped_step)
         output, down = (self.pruned.get_submodule(name) for name in (block.output, block.down))
+        norm = self._norm_before_mlp(block)
 
-        def attention_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            stream = self.pruned_streams[index].to(self.device)
-            (context,) = inputs_of([output], partial(step, stream))
-            return context, self._kept(behind_attention[index], block) - stream
+        def attention_rows(index: int) -> Rows:
+            stream, groups = self._pruned(index)
+            (context,) = inputs_of([output], partial(step, stream, groups))
+            target = self._kept(behind_attention[index], block, groups) - stream
+            return context, target, self._weights_of(dense_block.output, groups)
 
-        self._refit(output, attention_rows, self.token_weights[dense_block.output])
+        self._refit(output, attention_rows)
         behind_attention.clear()
 
-        def mlp_rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            stream = self.pruned_streams[index].to(self.device)
-            context, neurons = inputs_of([output, down], partial(step, stream))
-            return neurons, self._kept(self.dense_streams[index], block) - stream - output(context)
+        def mlp_rows(index: int) -> Rows:
+            stream, groups = self._pruned(index)
+            stream_before, neurons = inputs_of([norm, down], partial(step, stream, groups))
+            if block.merged_tokens:
+                _, groups = step(stream, groups)
+            target = self._kept(self.dense_streams[index], block, groups) - stream_before
+            return neurons, target, self._weights_of(dense_block.down, groups)
 
-        self._refit(down, mlp_rows, self.token_weights[dense_block.down])
+        self._refit(down, mlp_rows)
 
-    def _kept(self, stream: torch.Tensor, block: Block) -> torch.Tensor:
-        """A dense stream in the basis of the pruned one."""
+    def _norm_before_mlp(self, block: Block) -> nn.Module:
+        norms = self.pruned_structure.streams[block.stream].norms
+        (name,) = (norm.name for norm in norms if norm.readers == block.mlp_inputs)
+        return self.pruned.get_submodule(name)
+
+    def _kept(self, stream: torch.Tensor, block: Block, groups: Groups | None) -> torch.Tensor:
+        """A dense stream in the basis of the pruned one, and of its tokens."""
         stream, kept = stream.to(self.device), self.directions.get(block.stream)
-        return stream if kept is None else stream @ kept
+        stream = stream if kept is None else stream @ kept
+        return stream if groups is None else groups.mean(stream)
+
+    def _weights_of(self, dense_layer: str, groups: Groups | None) -> torch.Tensor:
+        """The weights of tokens or of their groups, which count as much as their members."""
+        weights = self.token_weights[dense_layer].to(self.device)
+        if groups is None:
+            return weights
+        return groups.sum(weights.expand(groups.places.shape).unsqueeze(-1)).squeeze(-1)
 
     def _refit_heads(self) -> None:
         """Refits the layers that read the final norm of the network, if it has one."""
@@ -185,22 +222,23 @@ class _Reconstruction:
         dense_norm, norm = (model.get_submodule(behind.name) for model in (self.dense, self.pruned))
         dense_reader = self.dense.get_submodule(name)
 
-        def rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            inputs = behind.read(norm(self.pruned_streams[index].to(self.device)))
+        def rows(index: int) -> Rows:
+            stream, groups = self._pruned(index)
+            stream = norm(stream)
+            inputs = behind.read(stream if groups is None else groups.spread(stream))
             dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
-            return inputs, dense_reader(dense_inputs)
+            return inputs, dense_reader(dense_inputs), inputs.new_ones(())
 
         self._refit(self.pruned.get_submodule(name), rows)
 
     def _refit(
         self,
         layer: nn.Linear,
-        rows: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
-        weights: torch.Tensor | None = None,
+        rows: Callable[[int], Rows],
     ) -> None:
         """Replaces a layer by the regression of the targets on the inputs that `rows` gives for every chunk."""
         chunks = map(rows, range(len(self.pruned_streams)))
-        sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features, weights)
+        sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features)
 
         def solution() -> dict[str, torch.Tensor]:
             weight, bias = solve(sums, layer.weight, layer.bias, RIDGE)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..models import SNPModel
 from ..structure import Structure, as_pair
+from .groups import Groups
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,24 @@ class Step:
         module (`nn.Module`): A block, or a patch merging.
         block (`int` or `None`): The position of the block; `None` for a patch merging.
         arguments (`tuple`), options (`dict`): Of its call, such as the windows of a Swin; the same for all images.
+        merges_tokens (`bool`): Whether there are blocks in the network that merge tokens; all of them are then called
+            with the groups of tokens, and give those behind them.
     """
 
     module: nn.Module
     block: int | None
     arguments: tuple[Any, ...]
     options: dict[str, Any]
+    merges_tokens: bool = False
 
-    def __call__(self, stream: torch.Tensor) -> torch.Tensor:
-        """The stream `[images, tokens, channels]` behind the step."""
-        return first(self.module(stream, *self.arguments, **self.options))
+    def __call__(self, stream: torch.Tensor, groups: Groups | None = None) -> tuple[torch.Tensor, Groups | None]:
+        """The stream `[images, tokens, channels]` behind the step, and its groups of tokens if any were merged."""
+        if not self.merges_tokens:
+            return first(self.module(stream, *self.arguments, **self.options)), None
+        *others, _sizes, _places = self.arguments
+        sizes, places = (None, None) if groups is None else (groups.sizes, groups.places)
+        stream, _, sizes, places = self.module(stream, *others, sizes, places)
+        return stream, None if places is None else Groups(sizes, places)
 
 
 def first(output: Any) -> torch.Tensor:
@@ -48,10 +57,11 @@ def record_steps(model: SNPModel, structure: Structure) -> list[Step]:
     for norm in (norm for stream in structure.streams for norm in stream.norms):
         if norm.repeats > 1:
             positions[model.get_submodule(norm.name.rpartition(".")[0])] = None
+    merges_tokens = any(block.merged_tokens for block in structure.blocks)
     steps: list[Step] = []
 
     def keep(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        steps.append(Step(module, positions[module], arguments[1:], options))
+        steps.append(Step(module, positions[module], arguments[1:], options, merges_tokens))
 
     with _hooks(module.register_forward_pre_hook(keep, with_kwargs=True) for module in positions):
         model(torch.zeros(shape, device=model.device))

@@ -1,7 +1,8 @@
 """What a model costs: multiply-accumulates for one image, and parameters.
 
 The published "GFLOPs" of ViTs count multiply-accumulates (MACs), and so do we. Counted are all matrix products, those
-of attention included; norms, activations, softmax and additions are left out, as is usual.
+of attention and of the search for tokens to merge included; norms, activations, softmax and additions are left out,
+as is usual.
 """
 
 import torch
@@ -30,6 +31,8 @@ def count_macs(model: SNPModel) -> int:
     for block in structure.blocks:
         pairs = block.num_maps * block.map_tokens**2
         macs += pairs * block.num_attention_heads * (block.qk_head_dim + block.v_head_dim)
+        compared = block.num_attention_heads * block.qk_head_dim + structure.streams[block.stream].width
+        macs += block.matching_pairs * compared
     return macs
 
 

@@ -23,6 +23,8 @@ class Block:
         num_maps (`int`): Attention maps per head for one image: 1, or the number of windows.
         map_tokens (`int`): Tokens per attention map.
         num_attention_heads, qk_head_dim, v_head_dim, intermediate_size (`int`): As in `block_configs`.
+        merged_tokens (`int`): By how many tokens there are fewer behind its attention; its MLP sees the fewer ones.
+        num_patches (`int`): The tokens that reach it of those that may merge.
         query, key, value (`str`): The linear layers from the stream to the heads.
         output (`str`): The linear layer from the heads back to the stream.
         up (`str`): The first layer of the MLP, whose outputs are its neurons.
@@ -55,6 +57,15 @@ class Block:
     rotary_pairs: str | None = None
     per_head: dict[str, int] = field(default_factory=dict)
     drop_paths: list[str] = field(default_factory=list)
+    merged_tokens: int = 0
+    num_patches: int = 0
+
+    @property
+    def matching_pairs(self) -> int:
+        """Pairs of tokens that merging compares, by keys and states: those of two halves of the patches."""
+        if not self.merged_tokens:
+            return 0
+        return (self.num_patches + 1) // 2 * (self.num_patches // 2)
 
     @property
     def attention_inputs(self) -> list[str]:

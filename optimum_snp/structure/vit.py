@@ -33,20 +33,21 @@ class ViTArchitecture(Architecture):
         if model.config.norm_after_pooling and not (is_classifier or model.config.use_pooler):
             raise ValueError("A model with norm_after_pooling can only be pruned as an image classifier.")
         base = "" if model is base_model else f"{model.base_model_prefix}."
-        num_patches = embeddings.grid[0] * embeddings.grid[1]
+        num_patches = model.config.num_patches
         num_tokens = num_patches + embeddings.num_extra_tokens
 
         patches = f"{base}embeddings.patch_embeddings.projection"
-        blocks = [
-            _describe_block(f"{base}layers.{index}", layer, num_tokens)
-            for index, layer in enumerate(base_model.layers)
-        ]
-        writers, norms, rows = [patches], [], {patches: num_patches}
-        for block in blocks:
+        blocks, writers, norms, rows = [], [patches], [], {patches: num_patches}
+        num_left = num_tokens  # by the blocks that merge some; what comes behind the last block gets all again
+        for index, layer in enumerate(base_model.layers):
+            block = _describe_block(f"{base}layers.{index}", layer, num_left, embeddings.num_extra_tokens)
+            blocks.append(block)
             writers += [block.output, block.down]
             norms.append(Norm(f"{block.name}.layernorm_before", block.attention_inputs))
             norms.append(Norm(f"{block.name}.layernorm_after", block.mlp_inputs))
-            rows |= dict.fromkeys(block.layers, num_tokens)
+            rows |= dict.fromkeys([*block.attention_inputs, block.output], num_left)
+            num_left -= block.merged_tokens
+            rows |= dict.fromkeys([*block.mlp_inputs, block.down], num_left)
 
         heads = _heads(model, base)
         # Of a model that projects, the image embeddings count; raw tokens are an output of all others that have them.
@@ -150,7 +151,7 @@ def _direction(embeddings: torch.Tensor) -> torch.Tensor:
     return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
 
 
-def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
+def _describe_block(name: str, layer: nn.Module, num_tokens: int, num_extra_tokens: int) -> Block:
     attention = layer.attention
     is_gated = hasattr(layer.mlp, "gate_proj")
     up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
@@ -164,6 +165,8 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int) -> Block:
         stream=0,
         num_maps=1,
         map_tokens=num_tokens,
+        merged_tokens=0 if layer.token_merging is None else layer.token_merging.num_merged,
+        num_patches=num_tokens - num_extra_tokens,
         num_attention_heads=attention.num_attention_heads,
         qk_head_dim=attention.qk_head_dim,
         v_head_dim=attention.v_head_dim,

@@ -23,6 +23,9 @@ BLOCK_FIELDS = {
     "attention_scale": float,
 }
 
+# What a block may have beside them: how many tokens it merges. Without it, none.
+MERGED_TOKENS = "merged_tokens"
+
 # Arguments of `from_pretrained` that cannot change a checkpoint, because `block_configs` or the weights decide.
 FIXED_FIELDS = (
     *BLOCK_FIELDS,
@@ -190,7 +193,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         block_configs (`list[dict]`, *optional*):
             One dict per block in execution order with the final integers `num_attention_heads`, `qk_head_dim`,
             `v_head_dim` (both per head), `intermediate_size`, and `attention_scale`, the factor of the attention
-            scores. Without it every block is dense.
+            scores; and, where a block merges tokens behind its attention, `merged_tokens`, by how many they get fewer
+            there. Without it every block is dense.
         stage_depths (`list[int]`, *optional*):
             For every block of the dense network how many are left of it: 1, or 0 for one that was dropped. The stages
             of [`SNPViTBackbone`] are named after the dense blocks. Without it no block was dropped.
@@ -324,7 +328,11 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.interpolate_pos_encoding = interpolate_pos_encoding
         self.interpolation_antialias = interpolation_antialias
         self.norm_type = norm_type
-        self.block_configs = [dict(block) for block in block_configs]
+        # A block that merges nothing does not say so: such configs are those of before tokens could be merged.
+        self.block_configs = [
+            {name: value for name, value in block.items() if (name, value) != (MERGED_TOKENS, 0)}
+            for block in block_configs
+        ]
         self.stage_depths = None if stage_depths is None else list(stage_depths)
         self.apply_layernorm = apply_layernorm
         self.reshape_hidden_states = reshape_hidden_states
@@ -351,6 +359,13 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         num_stages = len(self.block_configs if self.stage_depths is None else self.stage_depths)
         return ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
 
+    @property
+    def num_patches(self):
+        """The patches of an image of the configured size."""
+        sides = zip(_pair(self.image_size), _pair(self.patch_size), strict=True)
+        rows, columns = (image // patch for image, patch in sides)
+        return rows * columns
+
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in [`PretrainedConfig`], but refuses arguments that the weights and `block_configs` overrule."""
@@ -372,7 +387,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         for index, block in enumerate(self.block_configs):
             where = f"block_configs[{index}]"
             missing = [name for name in BLOCK_FIELDS if name not in block]
-            unknown = [name for name in block if name not in BLOCK_FIELDS]
+            unknown = [name for name in block if name not in (*BLOCK_FIELDS, MERGED_TOKENS)]
             if missing or unknown:
                 raise ValueError(
                     f"{where} must have exactly the fields {', '.join(BLOCK_FIELDS)}; missing: "
@@ -380,6 +395,9 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 )
             for name, expected_type in BLOCK_FIELDS.items():
                 _check_positive(f"{where}.{name}", block[name], expected_type)
+            if MERGED_TOKENS in block:
+                _check_positive(f"{where}.{MERGED_TOKENS}", block[MERGED_TOKENS], int)
+        self._check_merged_tokens()
         depths = self.stage_depths
         if depths is not None and any(isinstance(depth, bool) or depth not in (0, 1) for depth in depths):
             raise ValueError(f"stage_depths must have 0 or 1 for every block of the dense network, got {depths!r}.")
@@ -387,6 +405,25 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             raise ValueError(
                 f"stage_depths {depths!r} leaves {sum(depths)} blocks, block_configs has {self.num_hidden_layers}."
             )
+
+    def _check_merged_tokens(self):
+        if not any(MERGED_TOKENS in block for block in self.block_configs):
+            return
+        for name in ("rope_theta", "use_relative_position_bias"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but blocks merge tokens ({MERGED_TOKENS}): what attention "
+                    "adds for the positions of patches is not defined for groups of them."
+                )
+        num_patches = self.num_patches
+        for index, block in enumerate(self.block_configs):
+            merged = block.get(MERGED_TOKENS, 0)
+            if 2 * merged > num_patches:
+                raise ValueError(
+                    f"block_configs[{index}].{MERGED_TOKENS} is {merged}, but {num_patches} patches reach the block, "
+                    "of which at most half can merge."
+                )
+            num_patches -= merged
 
     def _check_options(self):
         for name, allowed in CHOICES.items():
@@ -494,6 +531,10 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 )
         elif out_indices is not None:
             self.out_indices = list(out_indices)
+
+
+def _pair(size):
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 
 def check_activation(field, name):

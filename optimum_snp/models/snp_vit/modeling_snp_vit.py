@@ -89,7 +89,7 @@ class SNPViTEmbeddings(nn.Module):
         self.distillation_token = build_tokens(1) if config.use_distillation_token else None
         self.register_tokens = build_tokens(config.num_register_tokens) if config.num_register_tokens else None
         self.num_positioned_tokens = sum(token is not None for token in (self.cls_token, self.distillation_token))
-        self.num_extra_tokens = self.num_positioned_tokens + config.num_register_tokens
+        self.num_extra_tokens = config.num_extra_tokens
         self.patch_embeddings = SNPViTPatchEmbeddings(config)
         self.position_embeddings = None
         if config.use_position_embeddings:
@@ -224,6 +224,86 @@ def eager_attention(query, key, value, scale, dropout, bias=None):
     return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
 
 
+def unmerge_tokens(states, places):
+    """From merged tokens `[batch, tokens, channels]` to all: each gets the state of the group that it went into."""
+    return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def unmerge_attentions(probabilities, token_sizes, places):
+    """From the attention between merged tokens to that between all: the members of a group share what it receives."""
+    num_heads, num_tokens = probabilities.shape[1], places.shape[1]
+    shares = (probabilities / token_sizes.to(probabilities.dtype)[:, None, None]).gather(
+        3, places[:, None, None].expand(-1, num_heads, probabilities.shape[2], -1)
+    )
+    return shares.gather(2, places[:, None, :, None].expand(-1, num_heads, -1, num_tokens))
+
+
+def descending_order(values):
+    """The positions of `[batch, n]`, the largest first; of equals the first is first.
+
+    By counting what goes before each: exporters know no stable sort, and backends break ties in ways of their own.
+    """
+    positions = torch.arange(values.shape[1], device=values.device)
+    after, before = values.unsqueeze(2), values.unsqueeze(1)
+    goes_before = (before > after) | ((before == after) & (positions < positions.unsqueeze(1)))
+    ranks = goes_before.sum(dim=-1)
+    return torch.zeros_like(ranks).scatter(1, ranks, positions.expand(values.shape[0], -1))
+
+
+class SNPViTTokenMerging(nn.Module):
+    """Makes fewer tokens: the most alike pairs of patches become their means (ToMe, arXiv 2210.09461).
+
+    The patches are split into two sets in turn. Each of the first has its most alike one of the second, by the cosine
+    of their keys, of all heads, plus that of their states (our choice: docs/tokens.md); the `num_merged` best of these
+    pairs are merged, weighted by how many patches each token stands for. Other tokens than patches stay. Of equals the
+    first counts, on every backend, and tokens keep their order, so that a rounding error changes nothing but a pair.
+    """
+
+    def __init__(self, num_merged, num_extra_tokens):
+        super().__init__()
+        self.num_merged = num_merged
+        self.num_extra_tokens = num_extra_tokens
+
+    def forward(self, hidden_states, keys, token_sizes):
+        """From `[batch, tokens, channels]`, `[batch, tokens, ...]` and `[batch, tokens]` to the merged tokens, their
+        sizes, and for every token the place `[batch, tokens]` that it has then.
+        """
+        extra, num_merged = self.num_extra_tokens, self.num_merged
+        batch_size, num_patches = hidden_states.shape[0], hidden_states.shape[1] - extra
+        if 2 * num_merged > num_patches:
+            raise ValueError(
+                f"A block merges {num_merged} tokens, more than half of the {num_patches} patches that reach it. "
+                "Images must be at least as large as the model is configured for."
+            )
+        directions = [F.normalize(vectors[:, extra:].float(), dim=-1) for vectors in (keys, hidden_states)]
+        directions = torch.cat(directions, dim=-1)
+        similarity, partners = torch.matmul(directions[:, ::2], directions[:, 1::2].transpose(1, 2)).max(dim=-1)
+        order = descending_order(similarity)
+        merged, kept = order[:, :num_merged], order[:, num_merged:].sort(dim=-1).values
+        partners = partners.gather(1, merged)
+        num_kept, num_second = kept.shape[1], num_patches // 2
+        is_partner = torch.arange(num_second, device=order.device).unsqueeze(1) == partners.unsqueeze(1)
+        is_partner = is_partner.to(hidden_states.dtype)  # [batch, second set, merged]
+
+        def merge(states):
+            first, second = states[:, extra::2], states[:, extra + 1 :: 2]
+            added = torch.matmul(is_partner, unmerge_tokens(first, merged))
+            return torch.cat((states[:, :extra], unmerge_tokens(first, kept), second + added), dim=1)
+
+        token_sizes = token_sizes.unsqueeze(-1)
+        merged_sizes = merge(token_sizes)
+        hidden_states = merge(hidden_states * token_sizes) / merged_sizes
+
+        ranks = torch.arange(num_kept, device=order.device).expand(batch_size, -1)
+        first_places = torch.zeros_like(order).scatter(1, kept, ranks).scatter(1, merged, num_kept + partners)
+        second_places = torch.arange(num_kept, num_kept + num_second, device=order.device).expand(batch_size, -1)
+        patches = torch.arange(num_patches, device=order.device)
+        in_sets = patches // 2 + patches % 2 * order.shape[1]
+        places = torch.cat((first_places, second_places), dim=1)[:, in_sets] + extra
+        extra_places = torch.arange(extra, device=order.device).expand(batch_size, -1)
+        return hidden_states, merged_sizes.squeeze(-1), torch.cat((extra_places, places), dim=1)
+
+
 class SNPViTAttention(nn.Module):
     """Self-attention whose queries and keys may be narrower or wider than its values."""
 
@@ -256,18 +336,23 @@ class SNPViTAttention(nn.Module):
         if config.use_relative_position_bias:
             self.relative_position_bias = SNPViTRelativePositionBias(config, self.num_attention_heads)
 
-    def forward(self, hidden_states, output_attentions=False, positions=None, relative_positions=None):
+    def forward(
+        self, hidden_states, output_attentions=False, positions=None, relative_positions=None, token_sizes=None
+    ):
+        """What attention adds, the probabilities where they are asked for, and the keys `[batch, tokens, qk_size]`."""
         batch_size, num_tokens, _ = hidden_states.shape
         qk_shape = (batch_size, num_tokens, self.num_attention_heads, self.qk_head_dim)
         v_shape = (batch_size, num_tokens, self.num_attention_heads, self.v_head_dim)
-        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        query, keys = self.q_proj(hidden_states), self.k_proj(hidden_states)
         if positions is not None:
             cos, sin = (turns[:, self.rotary_pairs] for turns in positions)  # [patches, heads, pairs]
-            query, key = self.query_rotation(query, cos, sin), self.key_rotation(key, cos, sin)
-        query, key = query.view(qk_shape).transpose(1, 2), key.view(qk_shape).transpose(1, 2)
+            query, keys = self.query_rotation(query, cos, sin), self.key_rotation(keys, cos, sin)
+        query, key = query.view(qk_shape).transpose(1, 2), keys.view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
         bias = None if relative_positions is None else self.relative_position_bias(*relative_positions)
+        if token_sizes is not None:  # a token that stands for several counts as often in the softmax
+            bias = token_sizes.log().to(query.dtype)[:, None, None]
 
         implementation = self.config._attn_implementation
         if implementation == "eager" or output_attentions:
@@ -277,7 +362,7 @@ class SNPViTAttention(nn.Module):
             if bias is not None and implementation != "sdpa":
                 raise ValueError(
                     f"attn_implementation {implementation!r} adds no biases to attention scores, but this model has "
-                    "some. Choose 'sdpa' or 'eager'."
+                    "some, of relative positions or of tokens that are merged. Choose 'sdpa' or 'eager'."
                 )
             # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
             missing = self.v_head_dim - self.qk_head_dim
@@ -289,7 +374,7 @@ class SNPViTAttention(nn.Module):
                 self, query, key, value, bias, dropout=dropout, scaling=self.scaling
             )
             context = context[..., : self.v_head_dim]
-        return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities
+        return self.o_proj(context.reshape(batch_size, num_tokens, -1)), probabilities, keys
 
 
 class SNPViTMLP(nn.Module):
@@ -334,7 +419,11 @@ class SNPViTDropPath(nn.Module):
 
 
 class SNPViTLayer(GradientCheckpointingLayer):
-    """One block: attention and MLP, each behind a norm and added to the residual stream."""
+    """One block: attention and MLP, each behind a norm and added to the residual stream.
+
+    Between the two tokens may merge. `token_sizes` says how many tokens each stands for, and `places` which of them
+    holds each token of the first block; both are `None` as long as nothing was merged.
+    """
 
     def __init__(self, config, block, drop_path_rate):
         super().__init__()
@@ -344,15 +433,30 @@ class SNPViTLayer(GradientCheckpointingLayer):
         self.mlp = SNPViTGatedMLP(config, block) if config.use_gated_mlp else SNPViTMLP(config, block)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = SNPViTDropPath(drop_path_rate)
+        num_merged = block.get("merged_tokens", 0)
+        self.token_merging = SNPViTTokenMerging(num_merged, config.num_extra_tokens) if num_merged else None
 
-    def forward(self, hidden_states, output_attentions=False, positions=None, relative_positions=None):
-        attention_output, probabilities = self.attention(
-            self.layernorm_before(hidden_states), output_attentions, positions, relative_positions
+    def forward(
+        self,
+        hidden_states,
+        output_attentions=False,
+        positions=None,
+        relative_positions=None,
+        token_sizes=None,
+        places=None,
+    ):
+        attention_output, probabilities, keys = self.attention(
+            self.layernorm_before(hidden_states), output_attentions, positions, relative_positions, token_sizes
         )
         hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        if self.token_merging is not None:
+            if token_sizes is None:
+                token_sizes = hidden_states.new_ones(hidden_states.shape[:2])
+            hidden_states, token_sizes, new_places = self.token_merging(hidden_states, keys, token_sizes)
+            places = new_places if places is None else new_places.gather(1, places)
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
         hidden_states = hidden_states + self.drop_path(self.dropout(mlp_output))
-        return hidden_states, probabilities
+        return hidden_states, probabilities, token_sizes, places
 
 
 class SNPViTPooler(nn.Module):
@@ -452,6 +556,8 @@ class SNPViTModelOutput(BaseModelOutputWithPooling):
 class SNPViTModel(SNPViTPreTrainedModel):
     """The network up to the final norm, and the pooler and a projection of what it gives when the config has them.
     Backbones may do without all three.
+
+    Where blocks merge tokens, all outputs are of all tokens still: each has the state of the group that it went into.
     """
 
     def __init__(self, config, add_final_norm=True, add_pooling_layer=True):
@@ -484,8 +590,9 @@ class SNPViTModel(SNPViTPreTrainedModel):
         return self.embeddings.patch_embeddings
 
     def encode(self, pixel_values, interpolate_pos_encoding=None, output_attentions=False, output_hidden_states=False):
-        """The residual stream behind the last block, and if asked for that after the embeddings and after every block
-        and the attention probabilities of every block, as tuples.
+        """The residual stream behind the last block, the places of all tokens in it (`None` if none were merged), and
+        if asked for that after the embeddings and after every block and the attention probabilities of every block, as
+        tuples; these two are of all tokens.
         """
         pixel_values = pixel_values.to(self.embeddings.patch_embeddings.projection.weight.dtype)
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
@@ -497,13 +604,19 @@ class SNPViTModel(SNPViTPreTrainedModel):
         relative_positions = None if self.relative_positions is None else self.relative_positions(pixel_values)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
         all_attentions = () if output_attentions else None
+        token_sizes = places = None
         for layer in self.layers:
-            hidden_states, attentions = layer(hidden_states, output_attentions, positions, relative_positions)
+            sizes_before, places_before = token_sizes, places
+            hidden_states, attentions, token_sizes, places = layer(
+                hidden_states, output_attentions, positions, relative_positions, token_sizes, places
+            )
             if output_hidden_states:
-                all_hidden_states += (hidden_states,)
+                all_hidden_states += (hidden_states if places is None else unmerge_tokens(hidden_states, places),)
             if output_attentions:
+                if places_before is not None:
+                    attentions = unmerge_attentions(attentions, sizes_before, places_before)
                 all_attentions += (attentions,)
-        return hidden_states, all_hidden_states, all_attentions
+        return hidden_states, places, all_hidden_states, all_attentions
 
     def mean_of_patches(self, last_hidden_state):
         """From `[batch, tokens, hidden_size]` to `[batch, hidden_size]`, without the tokens before the patches."""
@@ -550,11 +663,13 @@ class SNPViTModel(SNPViTPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        hidden_states, all_hidden_states, attentions = self.encode(
+        hidden_states, places, all_hidden_states, attentions = self.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states
         )
         is_normed = self.layernorm is not None and not self.config.norm_after_pooling
         last_hidden_state = self.layernorm(hidden_states) if is_normed else hidden_states
+        if places is not None:
+            last_hidden_state = unmerge_tokens(last_hidden_state, places)
         pooler_output = None
         if self.pooler is not None:
             pooler_output = self.pooler(last_hidden_state)
@@ -719,7 +834,7 @@ class SNPViTBackbone(BackboneMixin, SNPViTPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        _, behind_blocks, attentions = self.snp_vit.encode(
+        _, _, behind_blocks, attentions = self.snp_vit.encode(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True
         )
         depths = self.config.stage_depths or [1] * len(self.snp_vit.layers)

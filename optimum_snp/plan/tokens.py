@@ -1,0 +1,98 @@
+"""How many tokens every block merges, from the share of the patches that is to be gone."""
+
+from transformers import PretrainedConfig
+
+from ..models import SNPViTConfig
+from ..structure import block_sizes
+
+
+def merged_tokens(
+    token_sparsity: float | list[float], model_config: PretrainedConfig, kept_blocks: list[int]
+) -> list[int]:
+    """By how many tokens every block of the dense model leaves fewer.
+
+    A share falls to the blocks from the first, most, to the last, none, in equal steps: merging early saves most, and
+    many small merges late lose more than few large ones early (docs/tokens.md). A list says it block by block.
+
+    Args:
+        token_sparsity (`float` or `list[float]`):
+            As in [`SNPConfig`].
+        model_config:
+            Of the dense model.
+        kept_blocks (`list[int]`):
+            The blocks that stay; the others merge nothing.
+
+    Raises:
+        ValueError: If the architecture cannot merge tokens, the list has another length, or a block would have to
+            merge more than half of the patches that reach it.
+    """
+    num_blocks = len(block_sizes(model_config))
+    if not token_sparsity:
+        return [0] * num_blocks
+    check_can_merge(model_config)
+    if isinstance(token_sparsity, list):
+        if len(token_sparsity) != num_blocks:
+            raise ValueError(
+                f"token_sparsity has {len(token_sparsity)} shares, but the model has {num_blocks} blocks."
+            )
+        asked = [
+            round(share * model_config.num_patches) if index in kept_blocks else 0
+            for index, share in enumerate(token_sparsity)
+        ]
+        _check_halves(asked, model_config.num_patches)
+        return asked
+    counts = falling_counts(model_config.num_patches, len(kept_blocks), token_sparsity)
+    merged = [0] * num_blocks
+    for index, count in zip(kept_blocks, counts, strict=True):
+        merged[index] = count
+    return merged
+
+
+def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]:
+    """Counts that sum to `share` of the patches and fall in equal steps; the last block has none unless it must.
+
+    No block merges more than half of the patches that reach it; what is too much for one falls to the next.
+
+    Raises:
+        ValueError: If the blocks are too few for so large a share.
+    """
+    total, steps = round(share * num_patches), num_blocks * (num_blocks - 1) / 2
+    counts: list[int] = []
+    for index in range(num_blocks):
+        steps_left = (num_blocks - 1 - index) * (num_blocks - 2 - index) / 2
+        due = total if steps_left == 0 else round(total * (1 - steps_left / steps))
+        counts.append(min(due - sum(counts), (num_patches - sum(counts)) // 2))
+    if sum(counts) < total:
+        raise ValueError(
+            f"token_sparsity is {share}, but {num_blocks} blocks, each of which merges at most half of its patches, "
+            f"leave {1 - sum(counts) / num_patches:.3f} of them. Name a smaller share."
+        )
+    return counts
+
+
+def check_can_merge(model_config: PretrainedConfig) -> None:
+    """Tells whether tokens of a model can merge.
+
+    Raises:
+        ValueError: If they cannot, with the reason.
+    """
+    if not isinstance(model_config, SNPViTConfig):
+        raise ValueError(
+            "token_sparsity is for models of the ViT family. The windows and patch mergings of a Swin need its whole "
+            "grid of tokens: leave token_sparsity out."
+        )
+    if model_config.rope_theta is not None or model_config.use_relative_position_bias:
+        raise ValueError(
+            "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
+            "relative positions (BEiT, data2vec-vision), and a group of patches has none. Leave token_sparsity out."
+        )
+
+
+def _check_halves(merged: list[int], num_patches: int) -> None:
+    for index, count in enumerate(merged):
+        if 2 * count > num_patches:
+            raise ValueError(
+                f"token_sparsity has block {index} merge {count} tokens, but {num_patches} patches reach it, of which "
+                "at most half can merge. Name a smaller share there."
+            )
+        num_patches -= count

@@ -1,0 +1,127 @@
+"""How many tokens merge within a budget: measured on images, since it depends on them more than on the network.
+
+Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: what
+merging alone does to the outputs of each image is measured, in the unit of the losses of neurons, the mean squared
+change of the outputs. For every share the neurons get what it leaves of the budget, and the least sum of both losses
+wins.
+
+Source: our choice; the merging is ToMe's (arXiv 2210.09461).
+"""
+
+from collections.abc import Callable
+
+import torch
+from transformers import PretrainedConfig
+
+from ..calibration.sensitivities import counted_outputs
+from ..configuration import AUTO, SNPConfig
+from ..devices import put_back
+from ..losses import Losses
+from ..models import SNPModel, build_like
+from ..plan.sizes import Sizes
+from ..plan.tokens import check_can_merge, merged_tokens
+from ..processes import process_state
+from ..structure import block_sizes, resized_config, stream_widths
+from ..structure.costs import skeleton
+from .size_costs import SizeCosts
+
+
+# The shares of the patches that are tried.
+SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+# What merging does to the outputs differs little from one batch of images to the next.
+NUM_IMAGES = 16
+
+
+def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:
+    """Tells before any work whether tokens can merge as `config` says.
+
+    Raises:
+        ValueError: If the architecture cannot merge tokens, or the shares do not fit the model or the budget.
+    """
+    if not config.token_sparsity:
+        return
+    check_can_merge(model_config)
+    if config.budget == "target_latency":
+        raise ValueError(
+            "token_sparsity cannot be combined with target_latency yet: latencies of blocks are measured with all "
+            "tokens. Name target_flops in its place."
+        )
+    if config.token_sparsity != AUTO:
+        merged_tokens(config.token_sparsity, model_config, list(range(len(block_sizes(model_config)))))
+
+
+def costs_with_tokens(model: SNPModel, merged: list[int], unit: str) -> SizeCosts:
+    """What sizes of a model cost if its blocks merge so many tokens."""
+    if not any(merged):
+        return SizeCosts(model, unit)
+    return SizeCosts(skeleton(type(model), _config(model, merged)), unit)
+
+
+def choose_token_share(
+    model: SNPModel,
+    losses: Losses,
+    target: float,
+    allocate: Callable[[SizeCosts, float], Sizes],
+    pixel_values: torch.Tensor,
+) -> float:
+    """The share of the patches to merge at which tokens and neurons together lose least.
+
+    Args:
+        model:
+            What is left of the dense model once heads and blocks are gone that go as a whole.
+        losses ([`Losses`]):
+            Of all sizes of this model.
+        target (`float`):
+            The multiply-accumulates that are allowed.
+        allocate (`Callable`):
+            From costs and a target to the sizes that lose least within it, or to the least sizes.
+        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+            Calibration images.
+
+    Returns:
+        `float`: One of `SHARES`; the largest, if even that does not fit.
+    """
+    check_can_merge(model.config)
+    blocks = list(range(len(block_sizes(model.config))))
+    best, best_loss = SHARES[-1], float("inf")
+    outputs = _outputs(model, pixel_values)
+    for share in SHARES:
+        try:
+            merged = merged_tokens(share, model.config, blocks)
+        except ValueError:  # the blocks are too few for it
+            break
+        costs = costs_with_tokens(model, merged, "macs")
+        sizes = allocate(costs, target)
+        if costs.total(sizes) > target:
+            continue
+        loss = losses.total(sizes) + _merging_loss(model, merged, pixel_values, outputs)
+        if loss < best_loss:
+            best, best_loss = share, loss
+    return best
+
+
+def _merging_loss(
+    model: SNPModel, merged: list[int], pixel_values: torch.Tensor, outputs: list[torch.Tensor]
+) -> float:
+    """The mean over images of the squared change of the outputs if only tokens merge."""
+    if not any(merged):
+        return 0.0
+    merging = build_like(model, type(model), _config(model, merged), model.state_dict())
+    found = _outputs(merging, pixel_values)
+    changes = [(after - before).square().sum() for after, before in zip(found, outputs, strict=True)]
+    return float(sum(changes)) / len(pixel_values)
+
+
+@torch.inference_mode()
+def _outputs(model: SNPModel, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+    with put_back(model):
+        model.to(process_state().device).eval()
+        return [output.double().cpu() for output in counted_outputs(model(pixel_values), model.config)]
+
+
+def _config(model: SNPModel, merged: list[int]) -> PretrainedConfig:
+    """The config of the model, with blocks that merge so many tokens."""
+    blocks = [
+        {**block, "merged_tokens": count} for block, count in zip(block_sizes(model.config), merged, strict=True)
+    ]
+    return resized_config(model.config, blocks, stream_widths(model.config), refits=False)

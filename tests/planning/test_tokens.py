@@ -1,0 +1,244 @@
+"""Budgets of tokens and neurons: how many merge, what that costs, and what pruning makes of it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.families import convert
+from optimum_snp.methods import method_of
+from optimum_snp.plan.tokens import falling_counts, merged_tokens
+from optimum_snp.planning.budget import allocate
+from optimum_snp.planning.decide import check_fits
+from optimum_snp.planning.tokens import SHARES, choose_token_share, costs_with_tokens
+from optimum_snp.publishing.report import write_report
+from optimum_snp.structure.costs import count_macs
+from tests.helpers import build_source
+
+
+IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+
+
+def calibrated(class_name="ViTForImageClassification", images=IMAGES, **options):
+    pruner = SNPPruner(build_source(class_name, **options))
+    pruner.calibrate(images, len(images), batch_size=16)
+    return pruner
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return calibrated()
+
+
+def merged_of(model):
+    return [block.get("merged_tokens", 0) for block in model.config.block_configs]
+
+
+@given(st.integers(4, 400), st.integers(1, 24), st.floats(0, 0.99))
+@settings(deadline=None)
+def test_counts_fall_and_sum_up(num_patches, num_blocks, share):
+    try:
+        counts = falling_counts(num_patches, num_blocks, share)
+    except ValueError as error:
+        # Even halving the patches in every block would leave more.
+        left = num_patches
+        for _ in range(num_blocks):
+            left -= left // 2
+        assert num_patches - left < round(share * num_patches)
+        assert f"token_sparsity is {share}" in str(error)
+        return
+    assert sum(counts) == round(share * num_patches)
+    for count in counts:
+        assert 0 <= 2 * count <= num_patches
+        num_patches -= count
+
+
+def test_counts_of_a_large_network():
+    """An arithmetic row: 11 + 10 + ... + 0 parts of half of the patches."""
+    counts = falling_counts(264, 12, 0.5)
+    assert counts == [22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0]
+
+
+def test_dropped_blocks_merge_nothing():
+    config = convert(build_source("ViTForImageClassification")).config
+    assert merged_tokens(0.5, config, [0, 2]) == [8, 0, 0]
+    assert merged_tokens([0.25, 0.25, 0.125], config, [0, 2]) == [4, 0, 2]
+    assert merged_tokens(0.0, config, [0, 1, 2]) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("merged", [[5, 3, 0], [8, 0, 2]])
+def test_costs_are_those_of_the_operators(merged):
+    """Against PyTorch's own count of eager attention, which runs the matching too."""
+    pruner = SNPPruner(build_source("ViTForImageClassification"))
+    costs = costs_with_tokens(pruner.model, merged, "macs")
+    config = pruner.model.config.to_dict()
+    for block, count in zip(config["block_configs"], merged, strict=True):
+        block["merged_tokens"] = count
+    model = type(pruner.model)(type(pruner.model.config).from_dict(config)).eval()
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(IMAGES[:1])
+    counted = counter.get_total_flops() // 2
+    assert count_macs(model) == costs.total(costs.sizes)
+    # Sums over one-hot rows, which merge, are left out: additions by another name.
+    additions = 0
+    left = 16
+    for count in merged:
+        if count:
+            additions += left // 2 * count * (config["hidden_size"] + 1)
+        left -= count
+    assert count_macs(model) == counted - additions
+
+
+@pytest.mark.parametrize(
+    ("class_name", "method"),
+    [
+        ("ViTForImageClassification", "projection"),
+        ("DeiTModel", "snp-refit"),
+        ("Dinov2WithRegistersBackbone", "snp"),
+    ],
+)
+def test_pruned_with_shares(class_name, method, tmp_path):
+    pruner = calibrated(class_name)
+    shares = {"qk_sparsity": 0.25, "v_sparsity": 0.25, "mlp_sparsity": 0.5, "hidden_sparsity": 0.1}
+    plan = pruner.plan(SNPConfig(method=method, token_sparsity=0.5, **shares))
+    num_patches = pruner.model.config.num_patches
+    model = pruner.prune(plan)
+    assert sum(merged_of(model)) == round(num_patches / 2)
+    assert plan.macs_after == count_macs(model)
+    output = model(IMAGES[:2])
+    assert all(value.isfinite().all() for value in output.values() if isinstance(value, torch.Tensor))
+    pruner.save_pretrained(tmp_path / "pruned")
+    loaded = SNPPruner.from_pretrained(tmp_path / "pruned")
+    assert merged_of(loaded.model) == merged_of(model)
+    card = (tmp_path / "pruned" / "README.md").read_text()
+    counts = ", ".join(map(str, merged_of(model)))
+    assert f"the blocks merge {counts} of their most alike patches into others" in card
+    write_report(tmp_path / "report", {"merging": loaded.record})
+    assert f"merge {counts} of their most" in (tmp_path / "report" / "report.html").read_text()
+    with pytest.raises(ValueError, match=r"merge tokens .* Prune it before its tokens merge"):
+        loaded.calibrate(IMAGES, 8)
+
+
+def test_only_tokens_merge(shared):
+    """No neuron goes: the weights are those of the dense model, and so is the number of parameters."""
+    pruner = shared.copy()
+    plan = pruner.plan(SNPConfig(token_sparsity=[0.25, 0.125, 0.0], reconstruction=False))
+    dense = {name: weight.clone() for name, weight in pruner.model.named_parameters()}
+    model = pruner.prune(plan)
+    assert merged_of(model) == [4, 2, 0]
+    assert all(torch.equal(weight, dense[name]) for name, weight in model.named_parameters())
+    assert plan.parameters_after == plan.parameters_before
+    assert "tokens" in str(plan)
+    assert "4 merged" in str(plan)
+
+
+def test_reconstruction_follows_the_groups(shared):
+    """What merging loses is made up for: closer to the dense outputs than without, on the images that it saw."""
+    errors = {}
+    for reconstruction in (False, True):
+        pruner = shared.copy()
+        dense = pruner.model(IMAGES).logits.detach()
+        config = SNPConfig(token_sparsity=0.5, mlp_sparsity=0.5, reconstruction=reconstruction)
+        pruner.prune(pruner.plan(config))
+        errors[reconstruction] = (pruner.model(IMAGES).logits - dense).square().mean().item()
+    assert errors[True] < 0.9 * errors[False]
+
+
+def test_a_budget_counts_merging(shared):
+    plans = {share: shared.plan(SNPConfig(target_flops=0.6, token_sparsity=share, round_to=1)) for share in (0.0, 0.4)}
+    for plan in plans.values():
+        assert 0.59 < plan.macs_after / plan.macs_before <= 0.6
+    # The tokens that are gone leave more for neurons.
+    assert plans[0.4].parameters_after > plans[0.0].parameters_after
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1e-9, 0.0), (1e9, 0.5)])
+def test_auto_spends_what_loses_least(shared, factor, expected):
+    """Where neurons lose nothing no token merges; where they lose all, as many merge as the budget asks for."""
+    config = SNPConfig(target_flops=0.7, round_to=1)
+    model = shared.model
+    scores = method_of(config).score(model, shared.statistics, config)
+    losses = method_of(config).loss(model, shared.statistics, scores)
+    for curves in (losses.query_key, losses.value, losses.mlp, losses.widths):
+        for curve in curves:
+            curve *= factor
+    costs = costs_with_tokens(model, [0, 0, 0], "macs")
+    minimum = dict.fromkeys(costs.sizes, 2)
+    target = 0.7 * count_macs(model)
+    share = choose_token_share(
+        model, losses, target, lambda costs, target: allocate(costs, losses, target, minimum, 1), IMAGES
+    )
+    assert share >= expected if expected else share == 0.0
+
+
+def test_a_plan_with_auto(shared):
+    plan = shared.plan(SNPConfig(target_flops=0.6, token_sparsity="auto"))
+    assert plan.macs_after <= 0.6 * plan.macs_before
+    merged = sum(block.after.get("merged_tokens", 0) for block in plan.blocks)
+    assert merged / 16 in SHARES
+    assert merged_of(shared.copy().prune(plan)) == [block.after.get("merged_tokens", 0) for block in plan.blocks]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options", "message"),
+    [
+        ("SwinForImageClassification", {"token_sparsity": 0.5}, "token_sparsity is for models of the ViT family"),
+        ("ViTForImageClassification", {"token_sparsity": [0.5, 0.1]}, "has 2 shares, but the model has 3 blocks"),
+        ("ViTForImageClassification", {"token_sparsity": [0.6, 0.0, 0.0]}, "block 0 merge 10 tokens, but 16 patches"),
+        ("ViTForImageClassification", {"token_sparsity": 0.95}, "token_sparsity is 0.95, but 3 blocks"),
+        (
+            "ViTForImageClassification",
+            {"token_sparsity": 0.5, "target_latency": 0.5},
+            "cannot be combined with target_latency yet",
+        ),
+    ],
+)
+def test_refused_before_any_work(class_name, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_fits(SNPConfig(**options), convert(build_source(class_name)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_sparsity": 1.0}, r"token_sparsity must be a share in \[0, 1\), got 1.0"),
+        ({"token_sparsity": "all"}, r"token_sparsity must be a share in \[0, 1\), got 'all'"),
+        ({"token_sparsity": "auto"}, "token_sparsity='auto' only mean something with target_flops"),
+        ({"token_sparsity": "auto", "target_params": 0.5}, "token_sparsity='auto' only means something with target_f"),
+        ({"token_sparsity": 0.5, "layout": "native"}, "token_sparsity needs layout='snp'"),
+    ],
+)
+def test_configs_that_say_nothing(options, message):
+    with pytest.raises(ValueError, match=message):
+        SNPConfig(**options)
+
+
+def test_auto_needs_images(shared):
+    pruner = shared.copy()
+    pruner.calibration_images = None
+    with pytest.raises(ValueError, match="tries out on images how many tokens may merge"):
+        pruner.plan(SNPConfig(token_sparsity="auto", target_flops=0.5))
+
+
+@pytest.fixture(scope="module")
+def merging(shared):
+    pruner = shared.copy()
+    pruner.prune(SNPConfig(token_sparsity=0.5, mlp_sparsity=0.25))
+    return pruner
+
+
+@pytest.mark.parametrize("export_format", ["onnx", "openvino"])
+def test_exports_merge_the_same(merging, tmp_path, export_format):
+    """The graph runs beside PyTorch on images that make it merge different pairs."""
+    exported = merging.export(tmp_path / "export", format=export_format, calibration_dataset=IMAGES)
+    assert exported.check.top1_agreement == 1.0
+    assert exported.check.relative_error < 1e-4
+
+
+@pytest.mark.slow
+def test_compiles_without_graph_breaks(merging):
+    compiled = torch.compile(merging.model, fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES).logits, merging.model(IMAGES).logits, atol=1e-4, rtol=1e-4)
