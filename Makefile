@@ -22,14 +22,17 @@ demo: $(VENV)/bin/python  ## the whole road on embedded real images; both at a t
 	$(VENV)/bin/optimum-cli snp demo --architecture swin --output demo-output/swin --overwrite && wait $$deit
 
 test: environment $(VENV4)/installed $(VENVT)/installed  ## all tests but the slow ones
-	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow"
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m "not slow" $(IN_TWO)
 	$(VENVT)/bin/python -m pytest -p tests.torchvision_operators tests/families/test_timm.py
+
+# Two processes, each file in one of them: its models are built once.
+IN_TWO := --numprocesses 2 --dist loadfile
 
 # What injects faults for minutes, and the contract of families at its full length, have a target of their own.
 EXHAUSTIVE := tests/faults tests/folders tests/families tests/publishing/test_hub_faults.py
 
 test-slow: environment $(VENV4)/installed  ## the slow tests
-	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow \
+	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow $(IN_TWO) \
 		$(addprefix --ignore=,$(EXHAUSTIVE))
 
 test-exhaustive: environment $(VENV4)/installed  ## kills, fuzzing and the whole contract of families

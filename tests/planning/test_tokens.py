@@ -186,6 +186,8 @@ def test_a_plan_with_auto(shared):
     ("class_name", "options", "message"),
     [
         ("SwinForImageClassification", {"token_sparsity": 0.5}, "token_sparsity is for models of the ViT family"),
+        ("DINOv3ViTModel", {"token_sparsity": 0.5}, "reads where its patches are, by rotary positions"),
+        ("BeitModel", {"token_sparsity": 0.5}, "reads where its patches are"),
         ("ViTForImageClassification", {"token_sparsity": [0.5, 0.1]}, "has 2 shares, but the model has 3 blocks"),
         ("ViTForImageClassification", {"token_sparsity": [0.6, 0.0, 0.0]}, "block 0 merge 10 tokens, but 16 patches"),
         ("ViTForImageClassification", {"token_sparsity": 0.95}, "token_sparsity is 0.95, but 3 blocks"),
