@@ -9,7 +9,7 @@ number. So the sums are the same to the bit however chunks are spread over proce
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ class RegressionSums:
         chunks: Iterable[tuple[torch.Tensor, torch.Tensor]],
         num_inputs: int,
         num_outputs: int,
-        weights: torch.Tensor | None = None,
+        weights: torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> "RegressionSums":
         """The sums over all chunks of all processes, the same on each to the bit.
 
@@ -76,14 +76,16 @@ class RegressionSums:
                 Inputs and targets of this process, `[..., inputs]` and `[..., outputs]`; the main process has some.
             num_inputs, num_outputs (`int`):
                 Their sizes, for a process without a chunk.
-            weights (`torch.Tensor`, *optional*):
-                Of the rows of a chunk, which its dimensions but the last broadcast to; 1 for all without.
+            weights (`torch.Tensor` or `Callable`, *optional*):
+                Of the rows of a chunk, which its dimensions but the last broadcast to, or what gives them for its
+                targets; 1 for all without.
         """
         shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
         totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
         quanta = None
         for inputs, targets in chunks:
-            of_rows = inputs.new_ones(()) if weights is None else weights.to(inputs.device)
+            of_rows = weights(targets) if callable(weights) else weights
+            of_rows = inputs.new_ones(()) if of_rows is None else of_rows.to(inputs.device)
             of_rows = of_rows.expand(inputs.shape[:-1]).flatten()
             sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
             quanta = _agree_on_quanta(sums) if quanta is None else quanta

@@ -172,10 +172,10 @@ class _Reconstruction:
 
     def _refit_heads(self) -> None:
         """Refits the layers that read the final norm of the network, if it has one."""
-        if getattr(self.pruned.config, "norm_after_pooling", False):
-            return  # the norm gets pooled tokens, which no stream holds
         of_blocks = {layer for block in self.pruned_structure.blocks for layer in block.layers}
         for behind in self.pruned_structure.streams[-1].norms:
+            if getattr(self.pruned.config, "norm_after_pooling", False) and behind.pooled is None:
+                continue  # the norm of a classifier gets pooled tokens, which no stream holds
             for name in behind.readers:
                 if name not in of_blocks:
                     self._refit_head(behind, name)
@@ -186,17 +186,20 @@ class _Reconstruction:
         dense_reader = self.dense.get_submodule(name)
 
         def rows(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            inputs = behind.read(norm(self.pruned_streams[index].to(self.device)))
-            dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
+            streams = (self.pruned_streams[index].to(self.device), self.dense_streams[index].to(self.device))
+            inputs, dense_inputs = (
+                behind.read(module(behind.pool(stream)))
+                for module, stream in zip((norm, dense_norm), streams, strict=True)
+            )
             return inputs, dense_reader(dense_inputs)
 
-        self._refit(self.pruned.get_submodule(name), rows)
+        self._refit(self.pruned.get_submodule(name), rows, _by_length if behind.gives_directions else None)
 
     def _refit(
         self,
         layer: nn.Linear,
         rows: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
-        weights: torch.Tensor | None = None,
+        weights: torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """Replaces a layer by the regression of the targets on the inputs that `rows` gives for every chunk."""
         chunks = map(rows, range(len(self.pruned_streams)))
@@ -209,3 +212,8 @@ class _Reconstruction:
 
         for name, tensor in tensors_of_main_process(solution).items():
             getattr(layer, name).copy_(tensor)
+
+
+def _by_length(targets: torch.Tensor) -> torch.Tensor:
+    """Weights by which an error counts relative to the length of its target, `[...]` of `[..., outputs]`."""
+    return 1 / targets.float().square().sum(dim=-1).clamp_min(torch.finfo(torch.float32).eps)

@@ -31,7 +31,7 @@ class TwoTowersArchitecture(ViTArchitecture):
         # Of the outputs only the embeddings count.
         norms[-1] = replace(norms[-1], is_output=False)
         if hasattr(model, PROJECTION):
-            norms[-1] = replace(norms[-1], readers=[PROJECTION])
+            norms[-1] = replace(norms[-1], readers=[PROJECTION], gives_directions=True)
             rows[PROJECTION] = 1
         return Structure(blocks, [_stream_below(stream, norms)], rows, tower.further_macs)
 

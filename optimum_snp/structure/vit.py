@@ -54,7 +54,17 @@ class ViTArchitecture(Architecture):
         if base_model.layernorm is not None:
             reads = _tokens_of_heads(model) if heads else (Tokens(),)
             normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
-            norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=is_output, normalizes=normalizes))
+            norms.append(
+                Norm(
+                    f"{base}layernorm",
+                    heads,
+                    reads=reads,
+                    is_output=is_output,
+                    normalizes=normalizes,
+                    pooled=Tokens(stop=1) if model.config.norm_after_pooling and not is_classifier else None,
+                    gives_directions=heads == [f"{base}visual_projection"],
+                )
+            )
         vectors = [
             f"{base}embeddings.{name}"
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")
