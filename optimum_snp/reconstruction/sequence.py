@@ -209,10 +209,10 @@ class _Reconstruction:
 
     def _refit_heads(self) -> None:
         """Refits the layers that read the final norm of the network, if it has one."""
-        if getattr(self.pruned.config, "norm_after_pooling", False):
-            return  # the norm gets pooled tokens, which no stream holds
         of_blocks = {layer for block in self.pruned_structure.blocks for layer in block.layers}
         for behind in self.pruned_structure.streams[-1].norms:
+            if getattr(self.pruned.config, "norm_after_pooling", False) and behind.pooled is None:
+                continue  # the norm of a classifier gets pooled tokens, which no stream holds
             for name in behind.readers:
                 if name not in of_blocks:
                     self._refit_head(behind, name)
@@ -224,10 +224,14 @@ class _Reconstruction:
 
         def rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
-            stream = norm(stream)
-            inputs = behind.read(stream if groups is None else groups.spread(stream))
-            dense_inputs = behind.read(dense_norm(self.dense_streams[index].to(self.device)))
-            return inputs, dense_reader(dense_inputs), inputs.new_ones(())
+            stream = stream if groups is None else groups.spread(stream)
+            streams = (stream, self.dense_streams[index].to(self.device))
+            inputs, dense_inputs = (
+                behind.read(module(behind.pool(stream)))
+                for module, stream in zip((norm, dense_norm), streams, strict=True)
+            )
+            targets = dense_reader(dense_inputs)
+            return inputs, targets, _by_length(targets) if behind.gives_directions else targets.new_ones(())
 
         self._refit(self.pruned.get_submodule(name), rows)
 
@@ -247,3 +251,8 @@ class _Reconstruction:
 
         for name, tensor in tensors_of_main_process(solution).items():
             getattr(layer, name).copy_(tensor)
+
+
+def _by_length(targets: torch.Tensor) -> torch.Tensor:
+    """Weights by which an error counts relative to the length of its target, `[...]` of `[..., outputs]`."""
+    return 1 / targets.float().square().sum(dim=-1).clamp_min(torch.finfo(torch.float32).eps)

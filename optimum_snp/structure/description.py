@@ -116,6 +116,9 @@ class Norm:
         is_output (`bool`): Whether what it puts out is itself an output of the model, such as a feature map.
         normalizes (`bool`): Whether it is a norm. In its place may be an identity, before layers that read the stream
             as it is.
+        pooled (`Tokens`, *optional*): What of the stream it gets in place of all tokens.
+        gives_directions (`bool`): Whether of what its readers put out only the direction counts, as of embeddings that
+            are compared by their angles.
     """
 
     name: str
@@ -125,11 +128,20 @@ class Norm:
     reads: tuple[Tokens, ...] = (Tokens(),)
     is_output: bool = False
     normalizes: bool = True
+    pooled: Tokens | None = None
+    gives_directions: bool = False
 
     @property
     def chunks(self) -> int:
         """How many vectors of the stream's width lie side by side in one row of the readers' input."""
         return self.repeats * len(self.reads)
+
+    def pool(self, stream: torch.Tensor) -> torch.Tensor:
+        """From a stream `[batch, tokens, channels]` to what the norm gets of it."""
+        if self.pooled is None:
+            return stream
+        chosen = stream[:, self.pooled.start : self.pooled.stop]
+        return chosen.mean(dim=1, keepdim=True) if self.pooled.averages else chosen
 
     def read(self, states: torch.Tensor) -> torch.Tensor:
         """From its output `[batch, tokens, channels]` to the rows that the readers get, `[batch, rows, inputs]`."""

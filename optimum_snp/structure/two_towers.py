@@ -31,7 +31,7 @@ class TwoTowersArchitecture(ViTArchitecture):
         # Of the outputs only the embeddings count.
         norms[-1] = replace(norms[-1], is_output=False)
         if hasattr(model, PROJECTION):
-            norms[-1] = replace(norms[-1], readers=[PROJECTION])
+            norms[-1] = replace(norms[-1], readers=[PROJECTION], gives_directions=True)
             rows[PROJECTION] = 1
         return Structure(blocks, [_stream_below(stream, norms)], rows, tower.further_macs)
 
@@ -46,6 +46,10 @@ class TwoTowersArchitecture(ViTArchitecture):
     def block_stages(self, config: SNPTwoTowersConfig) -> list[int]:
         """See [`optimum_snp.structure.block_stages`]."""
         return super().block_stages(config.vision_config)
+
+    def query_key_step(self, config: SNPTwoTowersConfig) -> int:
+        """See [`Architecture.query_key_step`]."""
+        return super().query_key_step(config.vision_config)
 
     def resized_config(
         self, config: SNPTwoTowersConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool

@@ -55,7 +55,21 @@ class ViTArchitecture(Architecture):
         normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
         if normalizes or (base_model.layernorm is not None and heads):
             reads = _tokens_of_heads(model) if heads else (Tokens(),)
-            norms.append(Norm(f"{base}layernorm", heads, reads=reads, is_output=is_output, normalizes=normalizes))
+            pooled = None
+            if model.config.norm_after_pooling and not is_classifier:
+                is_mean = model.config.pooler_type == "mean"
+                pooled = Tokens(start=embeddings.num_extra_tokens, averages=True) if is_mean else Tokens(stop=1)
+            norms.append(
+                Norm(
+                    f"{base}layernorm",
+                    heads,
+                    reads=reads,
+                    is_output=is_output,
+                    normalizes=normalizes,
+                    pooled=pooled,
+                    gives_directions=heads == [f"{base}visual_projection"],
+                )
+            )
         vectors = [
             f"{base}embeddings.{name}"
             for name in ("cls_token", "position_embeddings", "distillation_token", "register_tokens")

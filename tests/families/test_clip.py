@@ -72,6 +72,25 @@ def test_only_the_direction_of_embeddings_counts(calibrated):
     torch.testing.assert_close(counted_outputs(output, model.config)[0], counted)
 
 
+def test_the_projection_is_refitted_to_directions():
+    """Errors relative to the lengths of the dense embeddings: weighted least squares, computed anew."""
+    pruner = SNPPruner.from_pretrained(build_source("CLIPVisionModelWithProjection"))
+    pruner.calibrate(IMAGES, num_samples=len(IMAGES), batch_size=5)
+    dense = pruner.model
+    model = pruner.prune(SNPConfig(method="projection", mlp_sparsity=0.9, reconstruction=True))
+    with torch.inference_mode():
+        outputs = [one(IMAGES, output_hidden_states=True) for one in (model, dense)]
+        rows = model.layernorm(outputs[0].hidden_states[-1][:, 0]).double()
+        targets = outputs[1].image_embeds.double()
+        weight, prior = model.visual_projection.weight.double(), dense.visual_projection.weight.double()
+    weights = 1 / targets.square().sum(dim=1, keepdim=True)
+    moment = (weights * rows).T @ rows / weights.sum()
+    ridge = 0.1 * moment.diagonal().mean()
+    missing = (weights * targets).T @ rows / weights.sum() - prior @ moment
+    expected = prior + torch.linalg.solve(moment + ridge * torch.eye(32), missing.T).T
+    torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_raw_tokens_keep_their_width_within_a_budget():
     """Nothing tells what a narrower output without a norm would lose."""
     pruner = SNPPruner.from_pretrained(build_source("CLIPVisionModel"))

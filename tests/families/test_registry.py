@@ -10,7 +10,7 @@ from optimum_snp.families import Family, families, register_family, registry, so
 
 
 PACKAGE = Path(optimum_snp.__file__).parent
-# The demo trains two models of its own, a DeiT and a Swin. Models of images and texts derive from transformers'.
+# The demo trains two models of its own, a DeiT and a Swin; models of images and texts derive from transformers'.
 EXEMPT = ("families/", "demo/", "models/snp_vit/modeling_snp_two_towers.py")
 
 

@@ -51,6 +51,10 @@ class BeitFamily(Family):
         "BeitBackbone": SNPViTBackbone,
     }
     short_names = {f"beit-{size}": f"microsoft/beit-{size}-patch16-224" for size in ("base", "large")}
+    limits = (
+        "the width of a `BeitBackbone` and, with `use_mean_pooling`, of a `BeitModel` within a budget, since their "
+        "tokens are an output without a norm"
+    )
     refused = {
         "BeitForMaskedImageModeling": f"{_PRETRAINING}Prune a BeitModel.",
         "BeitForSemanticSegmentation": f"{_SEGMENTATION}Prune a BeitBackbone.",

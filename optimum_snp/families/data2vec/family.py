@@ -17,6 +17,10 @@ class Data2VecVisionFamily(BeitFamily):
         "Data2VecVisionForImageClassification": SNPViTForImageClassification,
     }
     short_names = {f"data2vec-vision-{size}": f"facebook/data2vec-vision-{size}" for size in ("base", "large")}
+    limits = (
+        "the width of a `Data2VecVisionModel` with `use_mean_pooling` within a budget, since its tokens are an output "
+        "without a norm"
+    )
     refused = {
         "Data2VecVisionForSemanticSegmentation": "its decoder reads feature maps of blocks by their places. Prune a "
         "Data2VecVisionModel.",

@@ -39,6 +39,10 @@ class DINOv3Family(Family):
         f"dinov3-{size}": f"facebook/dinov3-{size}-pretrain-lvd1689m"
         for size in ("vits16", "vits16plus", "vitb16", "vitl16", "vith16plus", "vit7b16")
     }
+    limits = (
+        "one neuron of queries and keys alone, since they go in pairs; the width of a backbone with "
+        "`apply_layernorm=False` within a budget"
+    )
     refused = {
         "DINOv3ConvNext": "it is a convolutional network without attention. Of DINOv3, DINOv3ViTModel and "
         "DINOv3ViTBackbone can be pruned."
