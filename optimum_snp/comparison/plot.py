@@ -1,6 +1,7 @@
 """A picture of a comparison: what is kept over what it costs, and how fast it is."""
 
 from pathlib import Path
+from typing import Any
 
 from ..drawing import BLUE, DPI, GREEN, GREY, ORANGE, PINK, WIDTH
 from ..folders import atomic_file
@@ -25,7 +26,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     has_quality, has_seconds = first.accuracy is not None, bool(first.seconds)
     panels = has_quality + has_seconds or 1
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained", facecolor="white")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes: Any = figure.subplots(1, panels, squeeze=False)[0]
     if has_quality:
         for number, row in enumerate(rows):
             style = {"marker": "o", "markersize": 9, "linestyle": "none"}
