@@ -100,7 +100,7 @@ $(VENVT)/installed: $(VENV)/bin/python
 $(VENVD)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENVD)
 	$(VENVD)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		$(shell sed -n '/^docs = /s/.*\[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',') build twine
+		$(shell sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',') build twine
 	touch $@
 
 clean:

@@ -74,7 +74,7 @@ def build_page(*, model: str = "deit-small", folders: bool = True) -> "gradio.Bl
                     sorted(short_names()), value=model, allow_custom_value=True, label="Model",
                     info="a short name, an id of the Hub" + ", or a folder" * folders,
                 )  # fmt: skip
-                files = gr.File(file_count="multiple", file_types=["image"], label="Pictures")
+                files = gr.File(file_count="multiple", file_types=["image"], label="Pictures", height=180)
                 folder = gr.Textbox(label="or a folder of pictures", visible=folders, elem_id="folder")
                 labelled = gr.Checkbox(label="its subfolders are the classes: tell the accuracy", visible=folders)
                 share = gr.Slider(20, 95, value=50, step=5, label="FLOPs that may remain, in per cent")

@@ -76,8 +76,12 @@ def compare(
     comparison = Comparison(list(rows.values()))
     if dataset is not None:
         _check_classes(pruners)
-        reading = {"image_column": image_column, "num_workers": num_workers, "skip_unreadable": skip_unreadable}
-        labels = {"label_column": label_column, "label_map": label_map}
+        reading: dict[str, Any] = {
+            "image_column": image_column,
+            "num_workers": num_workers,
+            "skip_unreadable": skip_unreadable,
+        }
+        labels: dict[str, Any] = {"label_column": label_column, "label_map": label_map}
         for name, pruner in pruners.items() if labelled else ():
             metrics = pruner.evaluate(dataset, batch_size=batch_size, dataset_name=dataset_name, **reading, **labels)
             rows[name].accuracy = metrics.get("accuracy")

@@ -1,12 +1,14 @@
 """A picture of a comparison: what is kept over what it costs, and how fast it is."""
 
 from pathlib import Path
+from typing import Any
 
 from ..drawing import BLUE, DPI, GREEN, GREY, ORANGE, PINK, WIDTH
 from ..folders import atomic_file
 from .compared import Comparison
 
 
+_LEAST_SPAN = 20  # per cent of accuracy, so that small differences look small
 _COLOURS = (BLUE, ORANGE, GREEN, PINK)
 
 
@@ -25,17 +27,17 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     has_quality, has_seconds = first.accuracy is not None, bool(first.seconds)
     panels = has_quality + has_seconds or 1
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained", facecolor="white")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes: Any = figure.subplots(1, panels, squeeze=False)[0]
     if has_quality:
         for number, row in enumerate(rows):
             style = {"marker": "o", "markersize": 9, "linestyle": "none"}
             colour = GREY if number == 0 else _COLOURS[(number - 1) % len(_COLOURS)]
-            axes[0].plot(row.macs / 1e9, 100 * (row.accuracy or 0.0), color=colour, **style)
-            axes[0].annotate(
-                row.model, (row.macs / 1e9, 100 * (row.accuracy or 0.0)), (0, 9), textcoords="offset points",
-                ha="center", fontsize=9, parse_math=False,
-            )  # fmt: skip
-        axes[0].margins(x=0.2, y=0.25)
+            axes[0].plot(row.macs / 1e9, 100 * (row.accuracy or 0.0), color=colour, label=row.model, **style)
+        low, high = (100 * bound(row.accuracy or 0.0 for row in rows) for bound in (min, max))
+        middle, span = (low + high) / 2, max(1.4 * (high - low), _LEAST_SPAN)
+        axes[0].set_ylim(middle - span / 2, min(middle + span / 2, 102))
+        axes[0].margins(x=0.2)
+        axes[0].legend(frameon=False, fontsize=9, loc="lower right")
         axes[0].set_xlim(left=0)
         axes[0].set_xlabel("GMACs of one image")
         axes[0].set_ylabel("top-1 accuracy (%)")
