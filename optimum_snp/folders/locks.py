@@ -32,7 +32,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
         file = path.open("a+b")
         held = try_lock(file)
         # Whoever held it before may have removed the file after this process opened it.
-        if held and _is_same_file(file, path):
+        if held and is_same_file(file, path):
             break
         file.close()
         if not held and not waits:
@@ -68,7 +68,8 @@ def try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _is_same_file(file: IO[bytes], path: Path) -> bool:
+def is_same_file(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:

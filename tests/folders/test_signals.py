@@ -1,15 +1,18 @@
 """SIGTERM clears away what is half done; Ctrl-C does not tear what must happen as a whole."""
 
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from optimum_snp.folders import atomic_folder, replacing, scratch_folder
+from optimum_snp.folders import atomic_folder, replacing, scratch, scratch_folder
+from optimum_snp.folders.locks import try_lock
 from optimum_snp.folders.signals import ending_cleanly, undisturbed
-from tests.folders.places import make, save, version
+from tests.folders.places import end_at, make, save, version
 
 
 def test_sigterm_leaves_nothing(tmp_path, monkeypatch):
@@ -89,6 +92,39 @@ def test_scratch_of_a_killed_process_is_cleared_away(tmp_path, monkeypatch):
         assert mine_alone == [mine.parent]
         with scratch_folder():  # of a process that lives nothing is taken
             assert mine.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_of_a_process_killed_at_any_step_is_cleared_away(tmp_path, monkeypatch):
+    """Also when it was made only now, and not locked yet."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def work():
+        with scratch_folder() as folder:
+            (folder / "model.safetensors").write_text("half")
+
+    change = 1
+    while end_at(change, work):
+        with scratch_folder() as mine:
+            assert list(tmp_path.iterdir()) == [mine.parent], change
+        assert list(tmp_path.iterdir()) == [], change
+        change += 1
+    assert change > 5
+
+
+def test_scratch_that_another_process_took_for_abandoned_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    taken = []
+
+    def take_the_first(file):
+        if not taken:
+            taken.append(Path(file.name).parent)
+            shutil.rmtree(taken[0])
+        return try_lock(file)
+
+    monkeypatch.setattr(scratch, "try_lock", take_the_first)
+    with scratch_folder() as folder:
+        assert folder.is_dir() and folder.parent != taken[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,9 @@ from tests.hub_repos import BRANCH, Blob, Commit, Repo
 
 
 @pytest.fixture
-def pruner(image_processor, pixel_values):
+def pruner(image_processor, pixel_values, without_matplotlib):
+    """Without the pictures of its card, which take most of the time of a push."""
+    without_matplotlib()
     pruner = SNPPruner(build_source("ViTForImageClassification"), image_processor)
     pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
     return pruner

@@ -15,7 +15,9 @@ FAULTS = [503, 429, "html", "slow", "break"]
 
 
 @pytest.fixture
-def pruner(source, pixel_values, image_processor):
+def pruner(source, pixel_values, image_processor, without_matplotlib):
+    """Without the pictures of its card, which take most of the time of a push."""
+    without_matplotlib()
     pruner = SNPPruner(source, image_processor)
     pruner.prune(SNPConfig(mlp_sparsity=0.5), calibration_dataset=pixel_values)
     return pruner

@@ -13,7 +13,9 @@ from tests.helpers import build_source
 
 
 @pytest.fixture
-def pruner(image_processor, pixel_values):
+def pruner(image_processor, pixel_values, without_matplotlib):
+    """Without the pictures of its card, which take most of the time of a save."""
+    without_matplotlib()
     pruner = SNPPruner(build_source("ViTForImageClassification", num_labels=2), image_processor)
     config = SNPConfig(layout="native", qk_sparsity=0.5, v_sparsity=0.5, mlp_sparsity=0.5)
     pruner.prune(config, calibration_dataset=pixel_values)
