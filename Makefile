@@ -14,7 +14,7 @@ VENVW := .venv-wheel
 VENV_OLDEST := .venv-oldest
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml).0
 
-.PHONY: demo app test test-slow test-exhaustive test-oldest quality format docs dist clean
+.PHONY: demo app test test-app test-slow test-exhaustive test-oldest quality format docs dist clean
 
 demo: $(VENV)/bin/python  ## the whole road on embedded real images; both at a time, on one thread each
 	$(INSTALL) ".[demo,plots]"
@@ -38,12 +38,16 @@ test-slow: environment $(VENV4)/installed  ## the slow tests
 test-exhaustive: environment $(VENV4)/installed  ## kills, fuzzing and the whole contract of families
 	SNP_TRANSFORMERS_4_PYTHON=$(abspath $(VENV4))/bin/python $(VENV)/bin/python -m pytest -m slow $(EXHAUSTIVE)
 
+test-app: environment  ## code blocks of the docs, notebooks, and the app in a headless browser (chromedriver)
+	$(INSTALL) ".[app,notebooks]" selenium tensorboard
+	$(VENV)/bin/python -m pytest tests/app tests/docs tests/examples/test_notebooks.py
+
 test-oldest: $(VENV_OLDEST)/installed  ## what rests on transformers, with the oldest version that is allowed
 	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" tests/data tests/families tests/models tests/training \
 		tests/test_loading.py tests/test_pruner.py
 
 quality: $(VENV)/bin/python  ## lint, format and types of the public API, without changing anything
-	$(INSTALL) ".[quality]"
+	$(INSTALL) "ruff==0.17.6" "mypy==2.4.1"
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -21,6 +21,7 @@ from .file_names import EXPORT_NAME
 from .folders import recover_folder
 from .saved_fields import read_json
 from .source_files import check_built, check_weights, read_config, saved_file
+from .torchvision import quiet_about_pillow
 
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,8 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
     for file in filter(None, files):
         read_json(file)
     try:
-        return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **options)
+        with quiet_about_pillow():
+            return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # whatever transformers makes of values that nobody checked
         raise ValueError(
             f"The preprocessor_config.json of {name_or_path} describes no image processor: {error}. Mend or remove "

@@ -4,10 +4,12 @@ transformers imports torchvision wherever it is installed, so that one that was 
 import of a model fail. Without torchvision, transformers prepares images with Pillow, which is all that we need.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import sys
+from collections.abc import Iterator
 
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,21 @@ def hide_broken_torchvision() -> bool:
         )
         return True
     return False
+
+
+@contextlib.contextmanager
+def quiet_about_pillow() -> Iterator[None]:
+    """While open, transformers does not advise to install torchvision where it takes Pillow instead."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "requires torchvision (not installed); falling back" not in record.getMessage()
+
+    adviser = logging.getLogger("transformers.utils.import_utils")
+    adviser.addFilter(is_other)
+    try:
+        yield
+    finally:
+        adviser.removeFilter(is_other)
 
 
 hide_broken_torchvision()

@@ -8,6 +8,8 @@ import signal
 import sys
 from types import ModuleType
 
+from transformers.utils import logging as transformers_logging
+
 from ..folders import ending_cleanly
 from ..processes import process_state
 from . import app, benchmark, compare, demo, evaluate, export, families, finetune, prune, push, recover, report
@@ -61,6 +63,8 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("optimum_snp.data", "optimum_snp.demo"):  # say what was read, and how far it is
         logging.getLogger(name).setLevel(logging.INFO)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # bars are for people who watch
     try:
         # A Trainer prints; stdout is for the result alone. SIGTERM clears away what is half done.
         with contextlib.redirect_stdout(sys.stderr), ending_cleanly():

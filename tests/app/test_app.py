@@ -32,6 +32,10 @@ def test_pictures_make_a_smaller_model(model, image_folder):
     assert found.plan == str(pruner.pruning_plan)
     assert "attention_maps" in found.pictures[0] and all(Path(picture).is_file() for picture in found.pictures)
     assert "model.safetensors" in zipfile.ZipFile(found.archive).namelist()
+
+
+@pytest.mark.slow
+def test_a_folder_with_classes_tells_the_accuracy(model, image_folder):
     assert "top-1" in prune_and_compare(str(model), image_folder, 0.7, labelled=True).comparison
 
 

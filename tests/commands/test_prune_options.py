@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.commands import COMMANDS, main
+from optimum_snp.commands import COMMANDS, build_parser, main, prune
 from optimum_snp.commands.errors import in_options
 from optimum_snp.record.measurements import DENSE, PRUNED
 from tests.helpers import build_source
@@ -118,20 +118,22 @@ def test_values_that_cannot_be_read_say_what_is_wanted(options, message, capsys)
     assert message in capsys.readouterr().err
 
 
-def test_a_budget_takes_the_place_of_what_a_config_removes(model, image_folder, tmp_path, capsys):
-    def prune(name, *options):
-        where = ["--dataset", image_folder, "--output", tmp_path / name, "--no-reconstruction", "--json"]
-        run(capsys, "prune", model, *where, *options)
-        return SNPPruner.from_pretrained(tmp_path / name).pruning_plan.config
+def test_a_budget_takes_the_place_of_what_a_config_removes(tmp_path):
+    def asked(saved, *options):
+        saved.save_pretrained(tmp_path)
+        return prune._config(build_parser().parse_args(["prune", "model", "--config", str(tmp_path), *options]))
 
-    first = prune("first", "--target-flops", 0.6, "--frozen-blocks", 0, "--method", "snp-refit", "--seed", 7)
-    again = {**first.to_dict(), "target_flops": None, "target_params": 0.7}
-    assert prune("second", "--config", tmp_path / "first", "--target-params", 0.7) == SNPConfig(**again)
-    shares = {**first.to_dict(), "target_flops": None, "frozen_blocks": [], "mlp_sparsity": 0.25}
-    third = prune("third", "--config", tmp_path / "first", "--mlp-sparsity", 0.25)
-    assert third == SNPConfig(**shares)
-    fourth = prune("fourth", "--config", tmp_path / "third", "--target-flops", 0.8)
-    assert fourth == SNPConfig(**{**shares, "mlp_sparsity": 0.0, "target_flops": 0.8})
+    first = SNPConfig(target_latency=0.6, latency_threads=1, frozen_blocks=[0], method="snp-refit", seed=7)
+    kept = {"frozen_blocks": [0], "method": "snp-refit", "seed": 7}
+    assert asked(first, "--target-params", "0.7") == SNPConfig(target_params=0.7, **kept)
+    assert asked(first, "--target-latency", "0.7") == SNPConfig(target_latency=0.7, latency_threads=1, **kept)
+    shares = SNPConfig(mlp_sparsity=0.25, method="snp-refit", seed=7)
+    assert asked(first, "--mlp-sparsity", "0.25") == shares
+    assert asked(shares, "--target-flops", "0.8") == SNPConfig(target_flops=0.8, method="snp-refit", seed=7)
+    assert asked(shares, "--qk-sparsity", "0.5") == SNPConfig(
+        qk_sparsity=0.5, mlp_sparsity=0.25, method="snp-refit", seed=7
+    )
+    assert asked(first, "--seed", "8") == SNPConfig(**{**first.to_dict(), "seed": 8})
 
 
 FLAGS = {"label_map": "--label-map", "overwrite": "--overwrite", "seed": "--seed", "num_train_epochs": "--epochs",
