@@ -9,6 +9,7 @@ mean cosine between the embeddings of an image before and after.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -61,7 +62,11 @@ def build(class_name: str) -> nn.Module:
     else:
         text = {**TEXT, "projection_size": VISION["hidden_size"]}
         config = transformers.SiglipConfig(vision_config=VISION, text_config=text)
-    return getattr(transformers, class_name)(config)
+    model = getattr(transformers, class_name)(config)
+    if hasattr(model, "logit_bias"):  # transformers starts them at zero; here at the odds of one class among ten
+        nn.init.constant_(model.logit_scale, math.log(10))
+        nn.init.constant_(model.logit_bias, -math.log(len(CLASSES) - 1))
+    return model
 
 
 def train(model: nn.Module, images: Images, epochs: int, batch_size: int = 100) -> None:
@@ -107,13 +112,14 @@ def main() -> None:
     """Prints a table for docs/families.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for the trained models")
-    parser.add_argument("--epochs", type=int, default=12, help="of training (default: %(default)s)")
+    parser.add_argument("--classes", nargs="+", default=["CLIPModel", "SiglipModel"], help="of the models")
+    parser.add_argument("--epochs", type=int, default=8, help="of training (default: %(default)s)")
     parser.add_argument("--num-calibration", type=int, default=128, help="images (default: %(default)s)")
     args = parser.parse_args()
     training, test = load_digits()
     calibration = choose(training, args.num_calibration, seed=0).pixels
     rows = []
-    for class_name in ("CLIPModel", "SiglipModel"):
+    for class_name in args.classes:
         folder = args.folder / class_name
         if not folder.exists():
             model = build(class_name)

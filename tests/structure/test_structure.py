@@ -51,7 +51,10 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
     norms = [norm.name for stream in streams for norm in stream.norms if norm.normalizes] + [
         scale for stream in streams for scale in stream.scales
     ]
-    whole = tuple(f"pooler.{name}" for name in ("q_proj", "o_proj", "layernorm", "fc1", "fc2"))  # a width of its own
+    tower = "vision_model." if hasattr(model, "vision_model") else ""
+    # What has a width of its own.
+    whole = tuple(f"{tower}pooler.{name}" for name in ("q_proj", "o_proj", "layernorm", "fc1", "fc2"))
+    whole += ("text_model.", "text_projection")
     modules = {name: module for name, module in model.named_modules() if not name.startswith(whole)}
     assert sorted(norms) == sorted(name for name, module in modules.items() if isinstance(module, nn.LayerNorm))
     writers = [writer for stream in streams for writer in stream.writers]
