@@ -761,7 +761,7 @@ class SNPPruner:
             `dict[str, float]`: Seconds per pass as `"model"`, and as `"original"` with one.
 
         Raises:
-            ValueError: If `original` is not what this model was pruned from.
+            ValueError: If `original` is not what this model was pruned from, or a number is below 1.
         """
         return record_latency(self.record, original, batch_size=batch_size, num_runs=num_runs)
 

@@ -14,6 +14,7 @@ from transformers import BaseImageProcessor
 from transformers.utils import ModelOutput
 
 from ..data import calibration_subset, pixel_dataset
+from ..families.checks import weight_not_finite
 from ..file_names import EXPORT_NAME
 from ..folders import atomic_folder, check_save_directory
 from ..models import SNPModel
@@ -133,12 +134,14 @@ def export_model(
 
     Raises:
         ImportError, TypeError: As [`check_export`], and for a dataset of no supported kind.
-        ValueError: As [`check_export`], for a dataset that cannot be used, a model of more than 2 GiB, or if an
-            output differs from PyTorch's by more than a thousandth (fp16: a hundredth) of its largest value, or in
-            int8 by more than a fifth as root mean squares; nothing is written then.
+        ValueError: As [`check_export`], for a dataset that cannot be used, weights that are NaN or infinite or more
+            than 2 GiB, or if an output differs from PyTorch's by more than a thousandth (fp16: a hundredth) of its
+            largest value, or in int8 by more than a fifth as root mean squares; nothing is written then.
     """
     has_images = calibration_dataset is not None
     check_export(save_directory, format, dtype, has_images=has_images, opset=opset, overwrite=overwrite)
+    if name := weight_not_finite(model):
+        raise ValueError(f"The weight {name} has values that are NaN or infinite, so that the model is worth nothing.")
     if 4 * sum(weight.numel() for weight in model.state_dict().values()) > _MOST_BYTES:
         raise ValueError("The model has more than 2 GiB of weights, which one file of ONNX cannot hold.")
     model = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()

@@ -85,6 +85,9 @@ def record_latency(
 
     One process measures while the others wait: they share the machine, and would slow each other down.
     """
+    for name, value in (("batch_size", batch_size), ("num_runs", num_runs)):
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}.")
     latencies = run_on_main_process(lambda: _measure(record, original, batch_size=batch_size, num_runs=num_runs))
     for latency in latencies.values():
         record.measurements.add(latency)

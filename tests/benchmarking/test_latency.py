@@ -1,8 +1,10 @@
 """Latency of models in turn."""
 
+import pytest
 import torch
 from torch import nn
 
+from optimum_snp import SNPPruner
 from optimum_snp.benchmarking import measure_latency
 
 
@@ -23,3 +25,9 @@ def test_models_run_in_turn():
     assert order == ["a", "b"] * 4
     assert latencies.keys() == {"a", "b"}
     assert all(seconds > 0 for seconds in latencies.values())
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_runs": -1}])
+def test_numbers_that_measure_nothing(options, source):
+    with pytest.raises(ValueError, match="must be 1 or more, got"):
+        SNPPruner(source).measure_latency(**options)

@@ -137,6 +137,13 @@ def test_mistakes_are_named_before_any_work(options, error, message, pruner, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_weights_that_are_worth_nothing_are_named_before_any_work(pruner, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "to_onnx", None)
+    pruner.model.classifier.bias.data[0] = float("inf")
+    with pytest.raises(ValueError, match=r"classifier\.bias has values that are NaN or infinite"):
+        pruner.export(tmp_path / "out")
+
+
 @pytest.mark.parametrize(("format", "title"), [("onnx", "ONNX"), ("openvino", "OpenVINO")])
 def test_a_missing_package_is_named(format, title, pruner, tmp_path, monkeypatch):
     monkeypatch.setitem(packages._PACKAGES, format, ("onnx", "no_such_package"))

@@ -1,12 +1,13 @@
 """A Hub that fails at any request: no history is lost in silence, and a push says whether anything arrived."""
 
+import itertools
 import logging
 
 import pytest
+import safetensors.torch
 from huggingface_hub import constants
 
 from optimum_snp import SNPConfig, SNPPruner
-from tests.helpers import build_source
 from tests.hub_repos import Blob, Commit
 from tests.hub_server import _Handler
 
@@ -106,28 +107,64 @@ def test_a_push_whose_answer_is_lost_is_found(pruner, impatient, monkeypatch):
     assert impatient.repos["me/small"].resolve("main") != before
 
 
+def fail_once(hub, fault, number):
+    """Lets the request of that number fail, counted from now on."""
+    counted = itertools.count()
+    hub.fault = lambda request: fault if next(counted) == number else None
+
+
 @pytest.mark.slow
-def test_every_single_request_may_fail(pruner, impatient, tmp_path, caplog):
-    """Of loading and of pushing one request after the other fails: what is there is the old state or the new one."""
+def test_every_single_request_of_a_load_may_fail(pruner, impatient, tmp_path, caplog):
+    """What is loaded is the whole model, with its history; or an error says what is wrong."""
     caplog.set_level(logging.CRITICAL)
-    other = SNPPruner(build_source("ViTForImageClassification", num_labels=3))
-    other.push_to_hub("me/other")
+    pruner.push_to_hub("me/small")
     impatient.requests.clear()
-    load_other = SNPPruner.from_pretrained("me/other", cache_dir=tmp_path / "first")
-    assert load_other.pruning_plan is None
-    num_requests = len(impatient.requests)
+    SNPPruner.from_pretrained("me/small", cache_dir=tmp_path / "first")
+    num_requests, outcomes = len(impatient.requests), set()
+    assert num_requests > 5
     for fault in FAULTS:
         for number in range(num_requests):
-            counted = iter(range(10**6))
-            impatient.fault = lambda request, counted=counted, number=number, fault=fault: (
-                fault if next(counted) == number else None
-            )
+            fail_once(impatient, fault, number)
             try:
-                loaded = SNPPruner.from_pretrained("me/other", cache_dir=tmp_path / f"{fault}-{number}")
+                loaded = SNPPruner.from_pretrained("me/small", cache_dir=tmp_path / f"{fault}-{number}")
             except (OSError, ValueError) as error:
+                outcomes.add("error")
                 assert str(error)
             else:
-                assert loaded.model.num_labels == 3
+                outcomes.add("model")
+                assert loaded.pruning_plan == pruner.pruning_plan
+                assert loaded.model.classifier.bias.equal(pruner.model.classifier.bias)
+    assert outcomes == {"error", "model"}
+
+
+@pytest.mark.slow
+def test_every_single_request_of_a_push_may_fail(pruner, impatient, caplog):
+    """What is there afterwards is the old commit or a new one, whole; the old one is never said to be the new."""
+    caplog.set_level(logging.CRITICAL)
+    pruner.push_to_hub("me/small")
+    repo, bias = impatient.repos["me/small"], pruner.model.classifier.bias
+    impatient.requests.clear()
+    bias.data += 1
+    pruner.push_to_hub("me/small")
+    num_requests, outcomes = len(impatient.requests), set()
+    assert num_requests > 3
+    for fault in FAULTS:
+        for number in range(num_requests):
+            before = repo.resolve("main")
+            bias.data += 1
+            fail_once(impatient, fault, number)
+            try:
+                pruner.push_to_hub("me/small")
+                outcomes.add("pushed")
+                assert repo.resolve("main") != before
+            except (OSError, ValueError) as error:
+                outcomes.add("error")
+                assert str(error)
+            if repo.resolve("main") != before:
+                head = repo.commits[repo.resolve("main")]
+                assert head.parent == before
+                assert safetensors.torch.load(head.files["model.safetensors"].data)["classifier.bias"].equal(bias)
+    assert outcomes == {"error", "pushed"}
 
 
 def test_a_card_of_the_repository_that_cannot_be_kept(pruner, impatient):
