@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "Write a report on models: one HTML page with tables and pictures, and the pictures as PNG files.",
     "push": "Push a saved model with its card to the Hub, in one commit.",
     "demo": "Show the whole road on real images that a package ships, without network.",
+    "families": "List the families of models that can be pruned: their classes, what is pruned in each, and what not.",
     "app": "Open an app in the browser: pictures, a slider for the budget, and the model before and after.",
 }
 _PACKAGES = ("optimum-snp", "optimum", "transformers", "torch")
