@@ -2,8 +2,7 @@
 
 from transformers import PretrainedConfig
 
-from ..models import SNPViTConfig
-from ..structure import block_sizes
+from ..structure import block_sizes, num_mergeable_tokens
 
 
 def merged_tokens(
@@ -29,19 +28,18 @@ def merged_tokens(
     num_blocks = len(block_sizes(model_config))
     if not token_sparsity:
         return [0] * num_blocks
-    check_can_merge(model_config)
+    num_patches = num_mergeable_tokens(model_config)
     if isinstance(token_sparsity, list):
         if len(token_sparsity) != num_blocks:
             raise ValueError(
                 f"token_sparsity has {len(token_sparsity)} shares, but the model has {num_blocks} blocks."
             )
         asked = [
-            round(share * model_config.num_patches) if index in kept_blocks else 0
-            for index, share in enumerate(token_sparsity)
+            round(share * num_patches) if index in kept_blocks else 0 for index, share in enumerate(token_sparsity)
         ]
-        _check_halves(asked, model_config.num_patches)
+        _check_halves(asked, num_patches)
         return asked
-    counts = falling_counts(model_config.num_patches, len(kept_blocks), token_sparsity)
+    counts = falling_counts(num_patches, len(kept_blocks), token_sparsity)
     merged = [0] * num_blocks
     for index, count in zip(kept_blocks, counts, strict=True):
         merged[index] = count
@@ -68,24 +66,6 @@ def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]
             f"leave {1 - sum(counts) / num_patches:.3f} of them. Name a smaller share."
         )
     return counts
-
-
-def check_can_merge(model_config: PretrainedConfig) -> None:
-    """Tells whether tokens of a model can merge.
-
-    Raises:
-        ValueError: If they cannot, with the reason.
-    """
-    if not isinstance(model_config, SNPViTConfig):
-        raise ValueError(
-            "token_sparsity is for models of the ViT family. The windows and patch mergings of a Swin need its whole "
-            "grid of tokens: leave token_sparsity out."
-        )
-    if model_config.rope_theta is not None or model_config.use_relative_position_bias:
-        raise ValueError(
-            "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
-            "relative positions (BEiT, data2vec-vision), and a group of patches has none. Leave token_sparsity out."
-        )
 
 
 def _check_halves(merged: list[int], num_patches: int) -> None:

@@ -19,9 +19,9 @@ from ..devices import put_back
 from ..losses import Losses
 from ..models import SNPModel, build_like
 from ..plan.sizes import Sizes
-from ..plan.tokens import check_can_merge, merged_tokens
+from ..plan.tokens import merged_tokens
 from ..processes import process_state
-from ..structure import block_sizes, resized_config, stream_widths
+from ..structure import block_sizes, num_mergeable_tokens, resized_config, stream_widths
 from ..structure.costs import skeleton
 from .size_costs import SizeCosts
 
@@ -40,7 +40,7 @@ def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:
     """
     if not config.token_sparsity:
         return
-    check_can_merge(model_config)
+    num_mergeable_tokens(model_config)  # tells where none can
     if config.budget == "target_latency":
         raise ValueError(
             "token_sparsity cannot be combined with target_latency yet: latencies of blocks are measured with all "
@@ -81,7 +81,6 @@ def choose_token_share(
     Returns:
         `float`: One of `SHARES`; the largest, if even that does not fit.
     """
-    check_can_merge(model.config)
     blocks = list(range(len(block_sizes(model.config))))
     best, best_loss = SHARES[-1], float("inf")
     outputs = _outputs(model, pixel_values)

@@ -59,6 +59,11 @@ def query_key_step(config: PretrainedConfig) -> int:
     return architecture_of(config).query_key_step(config)
 
 
+def num_mergeable_tokens(config: PretrainedConfig) -> int:
+    """How many tokens reach the first block of those that may merge; see [`Architecture.num_mergeable_tokens`]."""
+    return architecture_of(config).num_mergeable_tokens(config)
+
+
 def resized_config(
     config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
 ) -> PretrainedConfig:
@@ -96,6 +101,7 @@ __all__ = [
     "block_sizes",
     "block_stages",
     "describe",
+    "num_mergeable_tokens",
     "query_key_step",
     "register_architecture",
     "resized_config",

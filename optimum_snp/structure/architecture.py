@@ -47,6 +47,17 @@ class Architecture(ABC):
         """What sizes of queries and keys are multiples of: 1, or 2 where their neurons stay together in pairs."""
         return 1
 
+    def num_mergeable_tokens(self, config: PretrainedConfig) -> int:
+        """How many tokens reach the first block of those that may merge.
+
+        Raises:
+            ValueError: If none may, with the reason.
+        """
+        raise ValueError(
+            "token_sparsity is for models of the ViT family. The windows and patch mergings of a Swin need its whole "
+            "grid of tokens: leave token_sparsity out."
+        )
+
     @abstractmethod
     def resized_config(
         self, config: PretrainedConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool

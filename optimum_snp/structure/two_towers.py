@@ -51,6 +51,10 @@ class TwoTowersArchitecture(ViTArchitecture):
         """See [`Architecture.query_key_step`]."""
         return super().query_key_step(config.vision_config)
 
+    def num_mergeable_tokens(self, config: SNPTwoTowersConfig) -> int:
+        """See [`Architecture.num_mergeable_tokens`]."""
+        return super().num_mergeable_tokens(config.vision_config)
+
     def resized_config(
         self, config: SNPTwoTowersConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> SNPTwoTowersConfig:

@@ -107,6 +107,15 @@ class ViTArchitecture(Architecture):
         """See [`Architecture.query_key_step`]; rotary positions turn pairs of neurons."""
         return 1 if config.rope_theta is None else 2
 
+    def num_mergeable_tokens(self, config: SNPViTConfig) -> int:
+        """See [`Architecture.num_mergeable_tokens`]."""
+        if config.rope_theta is not None or config.use_relative_position_bias:
+            raise ValueError(
+                "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
+                "relative positions (BEiT, data2vec-vision), which groups of patches have not. Leave token_sparsity out."
+            )
+        return config.num_patches
+
     def resized_config(
         self, config: SNPViTConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
     ) -> SNPViTConfig:

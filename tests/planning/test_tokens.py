@@ -14,6 +14,7 @@ from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.decide import check_fits
 from optimum_snp.planning.tokens import SHARES, choose_token_share, costs_with_tokens
 from optimum_snp.publishing.report import write_report
+from optimum_snp.structure import block_sizes, num_mergeable_tokens
 from optimum_snp.structure.costs import count_macs
 from tests.helpers import build_source
 
@@ -33,7 +34,7 @@ def shared():
 
 
 def merged_of(model):
-    return [block.get("merged_tokens", 0) for block in model.config.block_configs]
+    return [block.get("merged_tokens", 0) for block in block_sizes(model.config)]
 
 
 @given(st.integers(4, 400), st.integers(1, 24), st.floats(0, 0.99))
@@ -98,17 +99,18 @@ def test_costs_are_those_of_the_operators(merged):
         ("ViTForImageClassification", "projection"),
         ("DeiTModel", "snp-refit"),
         ("Dinov2WithRegistersBackbone", "snp"),
+        ("CLIPModel", "projection"),
     ],
 )
 def test_pruned_with_shares(class_name, method, tmp_path):
     pruner = calibrated(class_name)
     shares = {"qk_sparsity": 0.25, "v_sparsity": 0.25, "mlp_sparsity": 0.5, "hidden_sparsity": 0.1}
     plan = pruner.plan(SNPConfig(method=method, token_sparsity=0.5, **shares))
-    num_patches = pruner.model.config.num_patches
+    num_patches = num_mergeable_tokens(pruner.model.config)
     model = pruner.prune(plan)
     assert sum(merged_of(model)) == round(num_patches / 2)
     assert plan.macs_after == count_macs(model)
-    output = model(IMAGES[:2])
+    output = model(pixel_values=IMAGES[:2])
     assert all(value.isfinite().all() for value in output.values() if isinstance(value, torch.Tensor))
     pruner.save_pretrained(tmp_path / "pruned")
     loaded = SNPPruner.from_pretrained(tmp_path / "pruned")
