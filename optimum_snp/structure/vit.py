@@ -112,7 +112,7 @@ class ViTArchitecture(Architecture):
         if config.rope_theta is not None or config.use_relative_position_bias:
             raise ValueError(
                 "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
-                "relative positions (BEiT, data2vec-vision), which groups of patches have not. Leave token_sparsity out."
+                "relative positions (BEiT, data2vec-vision); groups of patches have none. Leave token_sparsity out."
             )
         return config.num_patches
 
