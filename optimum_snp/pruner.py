@@ -430,7 +430,7 @@ class SNPPruner:
             batch_size (`int`, *optional*, defaults to 32):
                 Images per step and device.
             learning_rate (`float`, *optional*):
-                The peak of the schedule, instead of trials.
+                The peak of the schedule, instead of trials; relative to the root mean square of each weight.
             teacher (`str`, `Path` or `PreTrainedModel`, *optional*):
                 The dense model. Defaults to the model as it was before this pruner first pruned it.
             output_dir (`str` or `Path`, *optional*, defaults to `"recovery_output"`):
@@ -489,7 +489,9 @@ class SNPPruner:
         dense = convert(load_source(teacher) if isinstance(teacher, (str, Path)) else teacher)
         number_names(dense.config)
         names = [*self.model.config.label2id]
-        if has_classifier(dense) and set(names) < set(dense.config.label2id):  # pruned for these of its classes
+        # A model that was pruned for some of the classes of the dense one. Numbers in place of names cannot tell.
+        is_part = has_classifier(dense) and set(names) < set(dense.config.label2id)
+        if is_part and ModelClasses.of(self.model.config).named:
             dense = keep_classes(dense, [dense.config.label2id[name] for name in names])
         if type(dense) is not type(self.model) or dense.config.num_labels != self.model.config.num_labels:
             raise ValueError(

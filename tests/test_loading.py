@@ -49,7 +49,7 @@ def test_unsupported_architecture_is_refused_from_its_config(tmp_path):
     (tmp_path / "model.safetensors").unlink()  # not even looked at
     with pytest.raises(
         ValueError,
-        match=r"LevitModel cannot be pruned. Supported are ViTModel.*nearest of these by its name is DeiTModel",
+        match=r"LevitModel cannot be pruned. Supported are ViTModel.*nearest of these by its name is BeitModel",
     ):
         SNPPruner.from_pretrained(tmp_path)
 

@@ -29,7 +29,7 @@ def is_for_the_user(error: BaseException) -> bool:
 def in_options(message: str, flags: Mapping[str, str]) -> str:
     """A message of the library in the words of the command line: the names of arguments become those of its options.
 
-    A message about a file of JSON stays as it is, since there the fields have the library's names.
+    A message about a file of JSON or training arguments stays as it is, since there the fields have their own names.
 
     Args:
         message (`str`):
@@ -37,7 +37,7 @@ def in_options(message: str, flags: Mapping[str, str]) -> str:
         flags (`Mapping[str, str]`):
             The options of the command by the arguments that they stand for: `{"label_map": "--label-map"}`.
     """
-    if ".json" in message:
+    if ".json" in message or message.startswith("These training arguments"):
         return message
 
     def flag(match: re.Match) -> str:

@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="N", help="images per step and device (default: %(default)s)"
     )
-    parser.add_argument("--learning-rate", type=positive, metavar="X", help="instead of trial steps at several")
+    parser.add_argument(
+        "--learning-rate",
+        type=positive,
+        metavar="X",
+        help="relative to the size of each weight, instead of trial steps at several",
+    )
     parser.add_argument("--seed", type=seed, default=42, metavar="N", help="default: %(default)s")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is precise enough")
     parser.add_argument(

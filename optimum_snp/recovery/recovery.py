@@ -30,7 +30,8 @@ from .trainer import RecoveryTrainer
 
 logger = logging.getLogger(__name__)
 
-LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
+# Relative to the size of each weight.
+LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 TRIAL_STEPS = 12
 HELD_BACK_SHARE = 1 / 8
 MAX_HELD_BACK = 128
@@ -44,7 +45,7 @@ class Recovery:
     """What a recovery did.
 
     Attributes:
-        learning_rate (`float`): The one that was used, the peak of a cosine.
+        learning_rate (`float`): The one that was used, the peak of a cosine, relative to the size of each weight.
         num_steps (`int`): Steps of the training.
         loss_before, loss_after (`float`): Of the held-back images: KL divergence from the dense model's predictions
             plus the relative error of the final features.
@@ -85,7 +86,7 @@ def recover(
         output_dir (`str` or `Path`):
             For checkpoints.
         learning_rate (`float`, *optional*):
-            Instead of trials.
+            Instead of trials; relative to the root mean square of each weight.
         seed (`int`, *optional*):
             Of the order of the images.
         resume (`bool`, *optional*):

@@ -1,11 +1,11 @@
 """What a pruned model is to give again: the dense model's logits and final features, image by image."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import reduce
-from torch import nn
 from torch.utils import data as torch_data
 from transformers.utils import ModelOutput
 
@@ -19,27 +19,27 @@ TARGET = "target_"
 
 
 class OutputReader:
-    """Reads off a model what is compared, for the passes that it makes: logits, and what the heads read.
+    """Reads off a model what is compared: logits, and what the heads read.
 
     A model without heads gives its features.
     """
 
     def __init__(self, model: SNPModel):
         self.config = model.config
-        self.norm: Norm | None = None
-        self._rows: list[torch.Tensor] = []
-        norm = describe(model).streams[-1].norms[-1]
-        if norm.readers:
-            self.norm = norm
-            model.get_submodule(norm.name).register_forward_hook(self._keep)
+        self.norm: Norm = describe(model).streams[-1].norms[-1]
+        self.module = model.get_submodule(self.norm.name)
 
-    def _keep(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        self._rows = [self.norm.read(output)]
-
-    def read(self, output: ModelOutput) -> dict[str, torch.Tensor]:
-        """From what a pass put out to the tensors that are compared, by their names, images first."""
+    def read(self, run: Callable[[], ModelOutput]) -> dict[str, torch.Tensor]:
+        """From a pass of the model, `run()`, to the tensors that are compared, by their names, images first."""
+        rows: list[torch.Tensor] = []
+        handle = self.module.register_forward_hook(lambda _module, _inputs, output: rows.append(output))
+        try:
+            output = run()
+        finally:
+            handle.remove()
         if "logits" in output and self.config.num_labels > 1:
-            return {LOGITS: output.logits.float(), "features": self._rows.pop().float()}
+            features = {"features": self.norm.read(rows[-1]).float()} if self.norm.readers else {}
+            return {LOGITS: output.logits.float(), **features}
         features = (
             [output.logits] if "logits" in output else architecture_of(self.config).features(output, self.config)
         )
@@ -84,7 +84,8 @@ def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -
     found: dict[str, list[torch.Tensor]] = {}
     try:
         for batch in torch_data.DataLoader(torch_data.Subset(images, mine), batch_size=batch_size):
-            for name, tensor in reader.read(dense(batch["pixel_values"].to(state.device))).items():
+            pixel_values = batch["pixel_values"].to(state.device)
+            for name, tensor in reader.read(partial(dense, pixel_values)).items():
                 found.setdefault(name, []).append(tensor.cpu())
     finally:
         dense.to(device).train(training)

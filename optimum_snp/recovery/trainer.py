@@ -1,5 +1,6 @@
 """A `transformers.Trainer` whose loss is the distance from the dense model."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,16 @@ from ..training.checkpoints import CheckpointingTrainer
 from .targets import LOGITS, TARGET, OutputReader, distance
 
 
+# Biases may be zero, and are to move all the same.
+_LEAST_SIZE = 1e-4
+
+
 class RecoveryTrainer(CheckpointingTrainer):
     """A [`~transformers.Trainer`] on [`TaughtImages`]; evaluation gives the distance as its loss, and the agreement.
+
+    Its learning rate is relative to the size of each weight. A step of Adam moves all entries by about the learning
+    rate, and the weights of a pruned model differ in size by orders of magnitude: layer scale is folded into some, and
+    closed forms choose bases of their own.
 
     Args:
         spreads (`dict[str, float]`):
@@ -25,6 +34,19 @@ class RecoveryTrainer(CheckpointingTrainer):
         self.reader = OutputReader(self.model)
         self.remove_callback(PrinterCallback)  # nothing prints but progress bars
 
+    def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
+        """The optimizer of the arguments, with a learning rate of its own for every weight."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
+            rate = options.pop("lr")
+            groups = [
+                {"params": [weight], "lr": rate * max(_root_mean_square(weight), _LEAST_SIZE)}
+                for weight in self.model.parameters()
+                if weight.requires_grad
+            ]
+            self.optimizer = optimizer_class(groups, lr=rate, **options)
+        return self.optimizer
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -33,7 +55,7 @@ class RecoveryTrainer(CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The distance of the model's outputs from the targets that come with the images."""
-        outputs = self.reader.read(model(inputs["pixel_values"]))
+        outputs = self.reader.read(partial(model, inputs["pixel_values"]))
         targets = {name.removeprefix(TARGET): tensor for name, tensor in inputs.items() if name.startswith(TARGET)}
         loss = distance(outputs, targets, self.spreads)
         return (loss, outputs) if return_outputs else loss
@@ -52,6 +74,10 @@ class RecoveryTrainer(CheckpointingTrainer):
         if LOGITS not in outputs:
             return loss.detach(), None, None
         return loss.detach(), outputs[LOGITS].argmax(dim=-1), inputs[TARGET + LOGITS].argmax(dim=-1)
+
+
+def _root_mean_square(weight: torch.Tensor) -> float:
+    return float(weight.detach().float().square().mean().sqrt())
 
 
 def _agreement(prediction: EvalPrediction) -> dict[str, float]:

@@ -120,4 +120,4 @@ def test_command_line(image_processor, image_folder, hub, tmp_path, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["prune", "--help"])
-    assert re.search(r"--layout X\s+'snp' saves", capsys.readouterr().out)
+    assert re.search(r"--layout \{snp,native\}\s+'snp' saves", capsys.readouterr().out)

@@ -1,9 +1,14 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_snp.reconstruction.regression import RegressionSums, solve
+
+
+ONE = torch.ones(())  # rows that all count alike
 
 
 def direct_solution(inputs, targets, weight, ridge, *, with_bias, row_weights=None):
@@ -41,10 +46,12 @@ def rows(count, num_inputs, num_outputs, seed=0):
 def test_solution_is_that_of_all_rows_at_once(with_bias, count, num_inputs, num_outputs, chunk, ridge, weighted):
     tokens = chunk if weighted else 1
     inputs, targets, weight = rows(count * tokens, num_inputs, num_outputs)
-    weights = torch.linspace(0.5, 40, tokens) if weighted else None
+    weights = torch.linspace(0.5, 40, tokens) if weighted else ONE
     inputs_of_images, targets_of_images = inputs.view(count, tokens, -1), targets.view(count, tokens, -1)
-    chunks = zip(inputs_of_images.split(chunk), targets_of_images.split(chunk), strict=True)
-    sums = RegressionSums.of_chunks(chunks, num_inputs, num_outputs, weights)
+    chunks = zip(
+        inputs_of_images.split(chunk), targets_of_images.split(chunk), itertools.repeat(weights), strict=False
+    )
+    sums = RegressionSums.of_chunks(chunks, num_inputs, num_outputs)
     bias = torch.zeros(num_outputs) if with_bias else None
     found_weight, found_bias = solve(sums, weight, bias, ridge)
     row_weights = weights.repeat(count) if weighted else None
@@ -62,7 +69,7 @@ def test_solution_is_that_of_all_rows_at_once(with_bias, count, num_inputs, num_
 @settings(max_examples=20, deadline=None)
 def test_sums_are_the_same_to_the_bit_in_any_order(order):
     inputs, targets, _ = rows(50, 6, 3)
-    chunks = list(zip(inputs.split(10), targets.split(10), strict=True))
+    chunks = [(*chunk, ONE) for chunk in zip(inputs.split(10), targets.split(10), strict=True)]
     # The first chunk says what is rounded to, so it stays the first.
     others = [chunks[index] for index in order if index != 0]
     first = RegressionSums.of_chunks(chunks, 6, 3)
@@ -73,7 +80,7 @@ def test_sums_are_the_same_to_the_bit_in_any_order(order):
 
 def test_sums_are_right():
     inputs, targets, _ = rows(50, 6, 3)
-    sums = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+    sums = RegressionSums.of_chunks([(inputs, targets, ONE)], 6, 3)
     inputs, targets = inputs.double(), targets.double()
     assert sums.weight.item() == 50
     assert torch.allclose(sums.moment, inputs.T @ inputs, rtol=1e-6)
@@ -84,30 +91,31 @@ def test_sums_are_right():
 def test_nothing_missing_changes_nothing():
     inputs, _, weight = rows(40, 6, 3)
     targets = inputs @ weight.T + 1
-    sums = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+    sums = RegressionSums.of_chunks([(inputs, targets, ONE)], 6, 3)
     found, bias = solve(sums, weight, torch.ones(3), 0.1)
     assert torch.allclose(found.float(), weight, atol=1e-5)
     assert torch.allclose(bias.float(), torch.ones(3), atol=1e-4)
 
 
 def test_constant_inputs_give_finite_weights():
-    sums = RegressionSums.of_chunks([(torch.ones(8, 4), torch.randn(8, 2))], 4, 2)
+    sums = RegressionSums.of_chunks([(torch.ones(8, 4), torch.randn(8, 2), ONE)], 4, 2)
     weight, bias = solve(sums, torch.zeros(2, 4), torch.zeros(2), 0.1)
     assert torch.isfinite(weight).all() and torch.isfinite(bias).all()
 
 
 def test_sums_are_in_float32_where_networks_are_not():
     inputs, targets, _ = rows(50, 6, 3)
-    expected = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+    expected = RegressionSums.of_chunks([(inputs, targets, ONE)], 6, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        found = RegressionSums.of_chunks([(inputs, targets)], 6, 3)
+        found = RegressionSums.of_chunks([(inputs, targets, ONE)], 6, 3)
     assert torch.equal(found.moment, expected.moment) and torch.equal(found.cross, expected.cross)
 
 
 def test_inputs_that_do_not_vary_change_the_bias_alone():
     _, _, weight = rows(1, 8, 3)
     inputs, targets = torch.full((7, 8), 3.3), torch.linspace(1, 2, 3).expand(7, 3)
-    sums = RegressionSums.of_chunks(zip(inputs.split(2), targets.split(2), strict=True), 8, 3)
+    chunks = [(*chunk, ONE) for chunk in zip(inputs.split(2), targets.split(2), strict=True)]
+    sums = RegressionSums.of_chunks(chunks, 8, 3)
     found_weight, found_bias = solve(sums, weight, torch.zeros(3), 0.1)
     torch.testing.assert_close(found_weight, weight.double(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(inputs[0].double() @ found_weight.T + found_bias, targets[0].double())
