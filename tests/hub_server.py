@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import transformers.utils.hub
 from huggingface_hub import constants
 
 from tests.hub_repos import BRANCH, GIT_ATTRIBUTES, Blob, Commit, HubError, Repo, User, parse_lines
@@ -299,6 +300,8 @@ class HubServer:
         template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        # The client that transformers keeps for a process would go on asking the server of an earlier test.
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
 
     def break_off(self, request: str, times: int = 1) -> None:
         """Lets the server die in the middle of the next requests whose method and path match a pattern."""
