@@ -35,7 +35,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
             axes[0].plot(row.macs / 1e9, 100 * (row.accuracy or 0.0), color=colour, label=row.model, **style)
         low, high = (100 * bound(row.accuracy or 0.0 for row in rows) for bound in (min, max))
         middle, span = (low + high) / 2, max(1.4 * (high - low), _LEAST_SPAN)
-        axes[0].set_ylim(middle - span / 2, min(middle + span / 2, 102))
+        axes[0].set_ylim(middle - span / 2, min(middle + span / 2, 100.5))
         axes[0].margins(x=0.2)
         axes[0].legend(frameon=False, fontsize=9, loc="lower right")
         axes[0].set_xlim(left=0)

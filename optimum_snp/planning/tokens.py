@@ -79,10 +79,10 @@ def choose_token_share(
             Calibration images.
 
     Returns:
-        `float`: One of `SHARES`; the largest, if even that does not fit.
+        `float`: One of `SHARES`; the largest that the blocks can merge, if even that does not fit.
     """
     blocks = list(range(len(block_sizes(model.config))))
-    best, best_loss = SHARES[-1], float("inf")
+    best, best_loss = 0.0, float("inf")
     outputs = _outputs(model, pixel_values)
     for share in SHARES:
         try:
@@ -92,6 +92,7 @@ def choose_token_share(
         costs = costs_with_tokens(model, merged, "macs")
         sizes = allocate(costs, target)
         if costs.total(sizes) > target:
+            best = share if best_loss == float("inf") else best  # more tokens may fit
             continue
         loss = losses.total(sizes) + _merging_loss(model, merged, pixel_values, outputs)
         if loss < best_loss:
