@@ -95,9 +95,11 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another class has as well take long for what they tell, and are marked so.
+# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's) take long for what they tell,
+# and are marked so.
+_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec")
 PARAMS = [
-    pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith("MetaClip2") else [])
+    pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
     for case in CASES
 ]
 SHARES = ("queries and keys", "values", "MLP", "width", "last width", "heads", "blocks", "whole", "uneven")
@@ -109,6 +111,7 @@ def first_of_each(cases):
     params = []
     for case in cases:
         kind = case.family.title, case.family.source_classes[case.class_name]
-        params.append(pytest.param(case, id=str(case), marks=[pytest.mark.slow] if kind in seen else []))
+        is_slow = kind in seen or case.class_name.startswith(_ALIKE)
+        params.append(pytest.param(case, id=str(case), marks=[pytest.mark.slow] if is_slow else []))
         seen.add(kind)
     return params

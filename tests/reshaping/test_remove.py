@@ -39,7 +39,7 @@ def test_the_output_layer_is_least_squares_on_raw_activations(trained, digits, m
     check_least_squares(rows, kept, linear, fitted)
 
 
-@pytest.mark.parametrize("model", ["trained", "trained_swin"])
+@pytest.mark.parametrize("model", ["trained", pytest.param("trained_swin", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", CLOSED_FORMS)
 def test_moves_the_logits_less_than_selection(model, method, digits, request):
     source = request.getfixturevalue(model)
