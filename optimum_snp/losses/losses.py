@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..plan.sizes import Part, Sizes, Slot
+from ..plan.sizes import Part, Slot
 
 
 @dataclass
@@ -43,7 +43,3 @@ class Losses:
         }
         part, index = slot
         return curves[part][index]
-
-    def total(self, sizes: Sizes) -> float:
-        """The sum of the losses of all parts at these sizes."""
-        return sum(float(self.curve(slot)[size]) for slot, size in sizes.items())

@@ -24,7 +24,7 @@ from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
-from .tokens import check_tokens, choose_token_share, costs_with_tokens
+from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens
 from .whole_parts import choose_head_counts
 
 
@@ -94,19 +94,28 @@ def decide(
         minimum = native_minimum(minimum, remaining.model.config)
         allocator = partial(allocate_native, model_config=remaining.model.config)
 
+    def plan_with(sizes: Sizes, merged: list[int]) -> PruningPlan:
+        sizes = remaining.to_dense(sizes)
+        return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=merged)
+
     if config.token_sparsity == AUTO:
+        change = ChangeOfOutputs(model, pixel_values)
+
+        def measure(sizes: Sizes, kept_merged: list[int]) -> float:
+            merged = dict(zip(remaining.kept_blocks, kept_merged, strict=True))
+            plan = plan_with(sizes, [merged.get(index, 0) for index in range(len(remaining.heads))])
+            return change.of(method.reshape(model, plan, statistics))
+
         share = choose_token_share(
             remaining.model,
-            losses,
             config.target_flops * count_macs(model),
             lambda costs, target: allocator(costs, losses, target, minimum, round_to),
-            pixel_values,
+            measure,
         )
         merged = merged_tokens(share, model.config, remaining.kept_blocks)
 
     def plan_of(sizes: Sizes) -> PruningPlan:
-        sizes = remaining.to_dense(sizes)
-        return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=merged)
+        return plan_with(sizes, merged)
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights

@@ -1,9 +1,9 @@
 """How many tokens merge within a budget: measured on images, since it depends on them more than on the network.
 
-Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: what
-merging alone does to the outputs of each image is measured, in the unit of the losses of neurons, the mean squared
-change of the outputs. For every share the neurons get what it leaves of the budget, and the least sum of both losses
-wins.
+Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: the
+neurons get what each leaves of the budget, and the model that comes of it, in closed form, is run on some of the
+images. The share whose outputs are closest to those of the dense model wins. Losses that are predicted part by part
+would not do: they leave out how merging and pruning act on each other, and what large changes saturate.
 
 Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 """
@@ -16,8 +16,7 @@ from transformers import PretrainedConfig
 from ..calibration.sensitivities import counted_outputs
 from ..configuration import AUTO, SNPConfig
 from ..devices import put_back
-from ..losses import Losses
-from ..models import SNPModel, build_like
+from ..models import SNPModel
 from ..plan.sizes import Sizes
 from ..plan.tokens import merged_tokens
 from ..processes import process_state
@@ -59,31 +58,27 @@ def costs_with_tokens(model: SNPModel, merged: list[int], unit: str) -> SizeCost
 
 def choose_token_share(
     model: SNPModel,
-    losses: Losses,
     target: float,
     allocate: Callable[[SizeCosts, float], Sizes],
-    pixel_values: torch.Tensor,
+    measure: Callable[[Sizes, list[int]], float],
 ) -> float:
     """The share of the patches to merge at which tokens and neurons together lose least.
 
     Args:
         model:
             What is left of the dense model once heads and blocks are gone that go as a whole.
-        losses ([`Losses`]):
-            Of all sizes of this model.
         target (`float`):
             The multiply-accumulates that are allowed.
         allocate (`Callable`):
             From costs and a target to the sizes that lose least within it, or to the least sizes.
-        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
-            Calibration images.
+        measure (`Callable`):
+            From sizes, and how many tokens each block merges, to what the model of them loses.
 
     Returns:
         `float`: One of `SHARES`; the largest that the blocks can merge, if even that does not fit.
     """
     blocks = list(range(len(block_sizes(model.config))))
     best, best_loss = 0.0, float("inf")
-    outputs = _outputs(model, pixel_values)
     for share in SHARES:
         try:
             merged = merged_tokens(share, model.config, blocks)
@@ -94,29 +89,37 @@ def choose_token_share(
         if costs.total(sizes) > target:
             best = share if best_loss == float("inf") else best  # more tokens may fit
             continue
-        loss = losses.total(sizes) + _merging_loss(model, merged, pixel_values, outputs)
+        loss = measure(sizes, merged)
         if loss < best_loss:
             best, best_loss = share, loss
     return best
 
 
-def _merging_loss(
-    model: SNPModel, merged: list[int], pixel_values: torch.Tensor, outputs: list[torch.Tensor]
-) -> float:
-    """The mean over images of the squared change of the outputs if only tokens merge."""
-    if not any(merged):
-        return 0.0
-    merging = build_like(model, type(model), _config(model, merged), model.state_dict())
-    found = _outputs(merging, pixel_values)
-    changes = [(after - before).square().sum() for after, before in zip(found, outputs, strict=True)]
-    return float(sum(changes)) / len(pixel_values)
+class ChangeOfOutputs:
+    """How far the outputs of other models are from those of one, on some images.
 
+    Args:
+        model:
+            The dense model.
+        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+            The images, of which the first `NUM_IMAGES` are taken.
+    """
 
-@torch.inference_mode()
-def _outputs(model: SNPModel, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-    with put_back(model):
-        model.to(process_state().device).eval()
-        return [output.double().cpu() for output in counted_outputs(model(pixel_values), model.config)]
+    def __init__(self, model: SNPModel, pixel_values: torch.Tensor):
+        self._pixel_values = pixel_values[:NUM_IMAGES]
+        self._outputs = self._outputs_of(model)
+
+    def of(self, model: SNPModel) -> float:
+        """The mean over the images of the squared change of the outputs."""
+        pairs = zip(self._outputs_of(model), self._outputs, strict=True)
+        return float(sum((found - before).square().sum() for found, before in pairs)) / len(self._pixel_values)
+
+    @torch.inference_mode()
+    def _outputs_of(self, model: SNPModel) -> list[torch.Tensor]:
+        with put_back(model):
+            model.to(process_state().device).eval()
+            outputs = counted_outputs(model(self._pixel_values), model.config)
+        return [output.double().cpu() for output in outputs]
 
 
 def _config(model: SNPModel, merged: list[int]) -> PretrainedConfig:

@@ -8,15 +8,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
-from optimum_snp.methods import method_of
 from optimum_snp.plan.tokens import falling_counts, merged_tokens
 from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.decide import check_fits
-from optimum_snp.planning.tokens import SHARES, choose_token_share, costs_with_tokens
+from optimum_snp.planning.tokens import SHARES, ChangeOfOutputs, choose_token_share, costs_with_tokens
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import block_sizes, num_mergeable_tokens
 from optimum_snp.structure.costs import count_macs
 from tests.helpers import build_source
+from tests.planning.test_budget import random_losses
 
 
 IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(7))
@@ -157,23 +157,36 @@ def test_a_budget_counts_merging(shared):
     assert plans[0.4].parameters_after > plans[0.0].parameters_after
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(1e-9, 0.0), (1e9, 0.5)])
-def test_auto_spends_what_loses_least(shared, factor, expected):
-    """Where neurons lose nothing no token merges; where they lose all, as many merge as the budget asks for."""
-    config = SNPConfig(target_flops=0.7, round_to=1)
+@pytest.mark.parametrize(("sign", "expected"), [(1, 0.0), (-1, 0.875)])
+def test_auto_takes_what_loses_least(shared, sign, expected):
+    """Where tokens are all that is lost none merges; where they gain, as many as three blocks can."""
     model = shared.model
-    scores = method_of(config).score(model, shared.statistics, config)
-    losses = method_of(config).loss(model, shared.statistics, scores)
-    for curves in (losses.query_key, losses.value, losses.mlp, losses.widths):
-        for curve in curves:
-            curve *= factor
-    costs = costs_with_tokens(model, [0, 0, 0], "macs")
-    minimum = dict.fromkeys(costs.sizes, 2)
-    target = 0.7 * count_macs(model)
-    share = choose_token_share(
-        model, losses, target, lambda costs, target: allocate(costs, losses, target, minimum, 1), IMAGES
-    )
-    assert share >= expected if expected else share == 0.0
+    losses = random_losses(costs_with_tokens(model, [0, 0, 0], "macs").sizes, 0)
+    seen = []
+
+    def allocate_all(costs, target):
+        return allocate(costs, losses, target, dict.fromkeys(costs.sizes, 2), 1)
+
+    def measure(sizes, merged):
+        costs = costs_with_tokens(model, merged, "macs")
+        seen.append(costs.total(sizes) / count_macs(model))
+        return sign * sum(merged)
+
+    share = choose_token_share(model, 0.7 * count_macs(model), allocate_all, measure)
+    assert share == expected
+    assert all(0.65 < spent <= 0.7 for spent in seen[:4])
+
+
+def test_auto_measures_the_pruned_model(shared):
+    """What is measured for a plan is what the model that is pruned by it does to the same images."""
+    change = ChangeOfOutputs(shared.model, IMAGES)
+    assert change.of(shared.model) == 0
+    pruner = shared.copy()
+    pruned = pruner.prune(SNPConfig(target_flops=0.6, token_sparsity=0.25, reconstruction=False))
+    with torch.no_grad():
+        moved = [model(IMAGES[:16]).logits.double() for model in (pruned, shared.model)]
+        before, after = (logits - logits.mean(dim=-1, keepdim=True) for logits in moved)
+    assert change.of(pruned) == pytest.approx((after - before).square().sum(dim=-1).mean().item(), rel=1e-4)
 
 
 def test_a_plan_with_auto(shared):
