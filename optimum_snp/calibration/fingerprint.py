@@ -27,10 +27,7 @@ _FUNCTION_FIELDS = (
     "interpolation_antialias",
 )
 # Fields that came later count only where they are set, so that models from before keep their digests.
-_LATER_FIELDS = ("rope_theta", "rope_head_dim")
-
-# Fields that came later count only where they are set, so that models from before keep their digests.
-_LATER_FIELDS = ("pooler_num_attention_heads",)
+_LATER_FIELDS = ("rope_theta", "rope_head_dim", "pooler_num_attention_heads")
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -47,6 +44,7 @@ def fingerprint_of_version_0_1(model: nn.Module) -> str:
 
 
 def _function_of(config: PretrainedConfig) -> dict[str, Any]:
+    config = getattr(config, "vision_config", config)  # of a model of images and texts, what its images go through
     fields = {name: getattr(config, name) for name in _FUNCTION_FIELDS if hasattr(config, name)}
     later = {name: getattr(config, name, None) for name in _LATER_FIELDS}
     return fields | {name: value for name, value in later.items() if value is not None}

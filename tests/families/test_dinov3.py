@@ -228,6 +228,13 @@ def test_pairs_are_part_of_the_fingerprint(calibrated):
     assert model_fingerprint(model) != before
 
 
+def test_the_periods_of_positions_are_part_of_the_fingerprint(calibrated):
+    model = copy.deepcopy(calibrated.model)
+    before = model_fingerprint(model)
+    model.config.rope_theta *= 2
+    assert model_fingerprint(model) != before
+
+
 def test_pairs_stay_integers_in_half_precision(tmp_path, calibrated):
     pruner = SNPPruner.from_pretrained(convert(Case("DINOv3ViTModel").source()).bfloat16())
     pruner.calibrate(IMAGES, num_samples=len(IMAGES))

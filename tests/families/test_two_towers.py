@@ -1,5 +1,6 @@
 """Models of images and texts: only the vision tower is pruned, and the whole is saved and scores texts."""
 
+import copy
 import json
 import os
 
@@ -13,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForZeroShotImageClassification, PreTrainedTokenizerFast, pipeline
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.calibration import model_fingerprint
 from optimum_snp.families import convert
 from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_macs
@@ -37,6 +39,14 @@ def calibrated(request):
     pruner = SNPPruner.from_pretrained(build_source(request.param))
     pruner.calibrate(IMAGES, num_samples=len(IMAGES))
     return pruner
+
+
+def test_the_fingerprint_sees_what_the_vision_tower_computes(calibrated):
+    model = copy.deepcopy(calibrated.model)
+    before = model_fingerprint(model)
+    assert before == calibrated.statistics.fingerprint
+    model.config.vision_config.layer_norm_eps *= 10
+    assert model_fingerprint(model) != before
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
