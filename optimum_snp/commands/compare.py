@@ -22,6 +22,7 @@ from .common import (
     reading_options,
     short_names,
 )
+from .numbers import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(parser, "dataset", "labelled images", required=False, split="train")
     add_reading_arguments(parser, labels=True)
     parser.add_argument(
-        "--num-samples", type=int, metavar="N", help="images for agreement and divergence (default: all)"
+        "--num-samples", type=count, metavar="N", help="images for agreement and divergence (default: all)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=count, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--backends", nargs="*", choices=LATENCY_BACKENDS, default=["eager"],
         help="what latency is measured on; none to leave it out (default: eager)",
     )  # fmt: skip
     parser.add_argument(
-        "--num-runs", type=int, default=30, metavar="N", help="timed passes of each (default: %(default)s)"
+        "--num-runs", type=count, default=30, metavar="N", help="timed passes of each (default: %(default)s)"
     )
     parser.add_argument("--plot", metavar="FILE", help="also draw a picture, such as comparison.png")
 
