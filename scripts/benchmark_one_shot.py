@@ -26,7 +26,6 @@ Writes `one_shot.md` (the tables, also printed), `one_shot.json` (all figures, s
 
 import argparse
 import importlib.util
-import json
 import logging
 import statistics
 import sys
@@ -40,7 +39,7 @@ import torch
 from baselines.scores import Shares, l2_norm, plan_by_scores, prune_by_scores
 from baselines.torch_pruning import prune_with_torch_pruning
 from digits import Images, choose, digits_parser, load_digits, measure_accuracy
-from reporting import collect_versions, format_tables, plot_accuracy
+from reporting import format_tables, plot_accuracy, write_results
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
@@ -336,12 +335,8 @@ def main(argv: list[str] | None = None) -> int:
 
     data = load_digits()
     reports = [benchmark_model(folder, methods, data, args) for folder in args.models]
-    args.output.mkdir(parents=True, exist_ok=True)
     tables = format_tables(reports, list(methods))
-    (args.output / "one_shot.md").write_text(tables)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    record = {"settings": settings, "versions": collect_versions(PACKAGES), "models": reports}
-    (args.output / "one_shot.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_results(args, "one_shot", tables, {"models": reports}, PACKAGES)
     if not args.shares:
         ours = [name for name, method in methods.items() if method.is_ours]
         plot_accuracy(reports, list(methods), ours, args.output / "one_shot.png")

@@ -10,7 +10,6 @@ Writes `tokens.md` (also printed) and `tokens.json`.
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from prepare_real_vit import OUTPUT
 from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
-from reporting import collect_versions
+from reporting import write_results
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.plan.tokens import merged_tokens
@@ -37,10 +36,7 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     """All rows of one task."""
     pruner = SNPPruner(ground.dense)
     pruner.calibrate(pixel_values(ground.calibration[: args.images]), args.images)
-    held_out = args.split == "held-out"
-    images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.max_images]
-    images, labels = images[chosen], None if labels is None else labels[chosen]
+    images, labels = ground.measured(args.split, args.max_images)
     dense = outputs_of(ground.dense, images)
     report: dict[str, Any] = {"task": ground.name, "num_images": len(images), "rows": {}}
     report["dense"] = compare(dense, dense, labels)
@@ -71,7 +67,7 @@ def measure(
     """One cell."""
     pruner = pruner.copy()
     plan = pruner.plan(config)
-    merged = [block.after.get("merged_tokens", 0) for block in plan.blocks]
+    merged = [block.merged_tokens for block in plan.blocks]
     found = compare(outputs_of(pruner.prune(plan), images), dense, labels)
     return found | {"flops": plan.macs_after / plan.macs_before, "merged_tokens": merged}
 
@@ -126,12 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
-    args.output.mkdir(parents=True, exist_ok=True)
     tables = "\n".join(format_report(report) for report in reports)
-    (args.output / "tokens.md").write_text(tables)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    record = {"settings": settings, "versions": collect_versions(PACKAGES), "tasks": reports}
-    (args.output / "tokens.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_results(args, "tokens", tables, {"tasks": reports}, PACKAGES)
     print(tables)
     return 0
 

@@ -18,7 +18,6 @@ and report on `--split test`. Writes `proving_ground.md` (also printed) and `pro
 import argparse
 import copy
 import importlib.util
-import json
 import logging
 import sys
 import time
@@ -35,7 +34,7 @@ from baselines.torch_pruning import prune_with_torch_pruning
 from prepare_real_vit import OUTPUT
 from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
-from reporting import collect_versions
+from reporting import write_results
 from transformers import PreTrainedModel
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner
@@ -180,11 +179,7 @@ def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     pruner.calibrate(subject.images, args.images)
     report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
-    held_out = args.split == "held-out"
-    images, labels = (ground.held_out, None) if held_out else (ground.test, ground.labels)
-    if args.max_images and not held_out:
-        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.max_images]
-        images, labels = images[chosen], labels[chosen]
+    images, labels = ground.measured(args.split, args.max_images if args.split == "test" else None)
     start = time.perf_counter()
     precision = torch.autocast("cpu", torch.bfloat16, enabled=args.bf16)
     with precision:
@@ -266,12 +261,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
-    args.output.mkdir(parents=True, exist_ok=True)
     tables = "\n".join(format_report(report, args.methods) for report in reports)
-    (args.output / "proving_ground.md").write_text(tables)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    record = {"settings": settings, "versions": collect_versions(PACKAGES), "tasks": reports}
-    (args.output / "proving_ground.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_results(args, "proving_ground", tables, {"tasks": reports}, PACKAGES)
     print(tables)
     return 0
 

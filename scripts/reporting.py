@@ -1,6 +1,8 @@
 """Tables, plots and version lists of the benchmark scripts."""
 
+import argparse
 import importlib.metadata
+import json
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -95,3 +97,14 @@ def collect_versions(packages: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def write_results(
+    args: argparse.Namespace, name: str, tables: str, results: dict[str, Any], packages: Iterable[str]
+) -> None:
+    """Writes tables as Markdown and results as JSON, with settings and versions, into the folder `args.output`."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / f"{name}.md").write_text(tables)
+    settings = {option: str(value) if isinstance(value, Path) else value for option, value in vars(args).items()}
+    record = {"settings": settings, "versions": collect_versions(packages), **results}
+    (args.output / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")

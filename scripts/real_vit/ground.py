@@ -36,6 +36,14 @@ class Ground:
     test: torch.Tensor
     labels: torch.Tensor
 
+    def measured(self, split: str, max_images: int | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The images of `"held-out"` or `"test"`, or a random choice of so many, and the labels of the second."""
+        images, labels = (self.held_out, None) if split == "held-out" else (self.test, self.labels)
+        if max_images:
+            chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:max_images]
+            images, labels = images[chosen], None if labels is None else labels[chosen]
+        return images, labels
+
 
 @dataclass
 class Outputs:
