@@ -1,6 +1,5 @@
 """`optimum-cli snp …` as a user types it, and as a script calls it."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,20 +12,8 @@ from huggingface_hub import ModelCard, constants
 from optimum_snp import DistillationConfig, Recipe, SNPConfig, SNPPruner, packages
 from optimum_snp.commands import COMMANDS, build_parser, main
 from optimum_snp.data import load_image_folder
+from tests.commands.running import run
 from tests.helpers import build_source
-
-
-@pytest.fixture
-def model(tmp_path, image_processor):
-    folder = tmp_path / "dense"
-    build_source("ViTForImageClassification").save_pretrained(folder)
-    image_processor.save_pretrained(folder)
-    return folder
-
-
-def run(capsys, *arguments):
-    main([str(argument) for argument in arguments])
-    return json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("blocks", "expected"), [("1", 1), ("0,2", [0, 2]), ("1,", [1])])

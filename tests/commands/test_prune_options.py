@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.commands import COMMANDS, build_parser, main, prune
 from optimum_snp.commands.errors import in_options
 from optimum_snp.record.measurements import DENSE, PRUNED
-from tests.helpers import build_source
+from tests.commands.running import run
 
 
 REGISTER = Path(__file__).parents[2] / "optimum" / "commands" / "register" / "register_snp.py"
@@ -26,19 +25,6 @@ def front():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def model(tmp_path, image_processor):
-    folder = tmp_path / "dense"
-    build_source("ViTForImageClassification").save_pretrained(folder)
-    image_processor.save_pretrained(folder)
-    return folder
-
-
-def run(capsys, *arguments):
-    main([str(argument) for argument in arguments])
-    return json.loads(capsys.readouterr().out)
 
 
 def test_figures_before_and_after(model, image_folder, tmp_path, capsys):
