@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from ..models import SNPViTConfig
 from ..models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from ..models.snp_vit.modeling_snp_vit import SNPViTModelOutput
-from .family import Weights, config_fields
+from .family import Family, Weights, config_fields
 
 
 # What their configs say of the other tower, of training, or in words of their own.
@@ -50,6 +50,16 @@ _RENAMED = {
     "self_attn.": "attention.",
     "out_proj.": "o_proj.",
 }
+
+
+class VisionTowerFamily(Family):
+    """A family whose sources are vision towers, alone or in models of images and texts."""
+
+    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
+        """See [`Family.source_outputs`]."""
+        if hasattr(source, "text_model"):
+            return image_outputs(source, pixel_values, **options)
+        return super().source_outputs(source, pixel_values, **options)
 
 
 def vision_config_of(source: PreTrainedModel) -> PretrainedConfig:

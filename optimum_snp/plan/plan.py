@@ -47,6 +47,11 @@ class BlockPlan:
     mlp: list[int]
     stage: int = 0
 
+    @property
+    def merged_tokens(self) -> int:
+        """By how many tokens it leaves fewer."""
+        return 0 if self.after is None else self.after.get("merged_tokens", 0)
+
 
 @dataclass
 class WidthPlan:
@@ -310,7 +315,7 @@ class PruningPlan:
 
     def __str__(self) -> str:
         header = f"{'block':>5}  {'heads':>8}  {'q/k per head':>14}  {'v per head':>14}  {'MLP':>14}"
-        if any("merged_tokens" in block.after for block in self.kept_blocks):
+        if any(block.merged_tokens for block in self.blocks):
             header += f"  {'tokens':>12}"
         rows = [header]
         for stage, width in enumerate(self.widths):
@@ -354,8 +359,7 @@ def _table_row(index: int, block: BlockPlan) -> str:
     names = ("num_attention_heads", *(part.size_name for part in NEURON_PARTS))
     sizes = [f"{block.before[name]} -> {block.after[name]}" for name in names]
     row = f"{index:>5}  {sizes[0]:>8}  " + "  ".join(f"{size:>14}" for size in sizes[1:])
-    merged = block.after.get("merged_tokens", 0)
-    return f"{row}  {f'{merged} merged':>12}" if merged else row
+    return f"{row}  {f'{block.merged_tokens} merged':>12}" if block.merged_tokens else row
 
 
 def _latency_row(

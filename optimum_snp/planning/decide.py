@@ -101,9 +101,8 @@ def decide(
     if config.token_sparsity == AUTO:
         change = ChangeOfOutputs(model, pixel_values)
 
-        def measure(sizes: Sizes, kept_merged: list[int]) -> float:
-            merged = dict(zip(remaining.kept_blocks, kept_merged, strict=True))
-            plan = plan_with(sizes, [merged.get(index, 0) for index in range(len(remaining.heads))])
+        def measure(sizes: Sizes, share: float) -> float:
+            plan = plan_with(sizes, merged_tokens(share, model.config, remaining.kept_blocks))
             return change.of(method.reshape(model, plan, statistics))
 
         share = choose_token_share(

@@ -60,7 +60,7 @@ def choose_token_share(
     model: SNPModel,
     target: float,
     allocate: Callable[[SizeCosts, float], Sizes],
-    measure: Callable[[Sizes, list[int]], float],
+    measure: Callable[[Sizes, float], float],
 ) -> float:
     """The share of the patches to merge at which tokens and neurons together lose least.
 
@@ -72,7 +72,7 @@ def choose_token_share(
         allocate (`Callable`):
             From costs and a target to the sizes that lose least within it, or to the least sizes.
         measure (`Callable`):
-            From sizes, and how many tokens each block merges, to what the model of them loses.
+            From sizes and the share of the patches that merges to what the model of them loses.
 
     Returns:
         `float`: One of `SHARES`; the largest that the blocks can merge, if even that does not fit.
@@ -89,7 +89,7 @@ def choose_token_share(
         if costs.total(sizes) > target:
             best = share if best_loss == float("inf") else best  # more tokens may fit
             continue
-        loss = measure(sizes, merged)
+        loss = measure(sizes, share)
         if loss < best_loss:
             best, best_loss = share, loss
     return best

@@ -25,7 +25,7 @@ from ..record.measurements import FINE_TUNED, Accuracy, Measurements
 from ..record.origin import LICENSE_FIELDS, split_card
 from ..structure import as_pair
 from .pictures import draw_pictures
-from .tables import block_heading, block_rows, format_counts, merged_tokens, number_table, plain, width_change
+from .tables import block_heading, block_rows, format_counts, number_table, plain, token_change, width_change
 
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
         "blocks": block_rows(plan),
         "block_heading": block_heading(plan),
         "width": width_change(plan),
-        "tokens": merged_tokens(plan),
+        "tokens": token_change(plan),
     }
 
 

@@ -34,8 +34,8 @@ from .tables import (
     format_bytes,
     format_counts,
     latency_rows,
-    merged_tokens,
     number_table,
+    token_change,
     width_change,
 )
 
@@ -242,7 +242,7 @@ def _section(folder: Path, name: str, record: ModelRecord, measurements: Measure
     section = ModelSection(name, number_table(plan, measurements, record.model.dtype))
     if plan:
         section.blocks, section.block_heading = block_rows(plan), block_heading(plan)
-        section.width, section.tokens = width_change(plan), merged_tokens(plan)
+        section.width, section.tokens = width_change(plan), token_change(plan)
         if can_draw():
             section.pictures = pictures.draw_pictures(folder, plan, measurements, prefix=f"{name}-")
     return section

@@ -186,9 +186,9 @@ def _in_order(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
 
-def merged_tokens(plan: PruningPlan) -> str:
+def token_change(plan: PruningPlan) -> str:
     """How many tokens the blocks merge, as a sentence; nothing if none do."""
-    counts = [block.after.get("merged_tokens", 0) for block in plan.history if block.after is not None]
+    counts = [block.merged_tokens for block in plan.kept_blocks]
     if not any(counts):
         return ""
     return (

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..models.snp_vit.modeling_snp_vit import gather_tokens
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -23,7 +25,7 @@ class Groups:
     def sum(self, states: torch.Tensor) -> torch.Tensor:
         """From all tokens `[images, tokens, channels]` to their sums by group, `[images, groups, channels]`."""
         sums = states.new_zeros(states.shape[0], self.sizes.shape[1], states.shape[2])
-        return sums.scatter_add(1, self._places_of(states), states)
+        return sums.scatter_add(1, self.places.unsqueeze(-1).expand_as(states), states)
 
     def mean(self, states: torch.Tensor) -> torch.Tensor:
         """The same of their means."""
@@ -31,7 +33,4 @@ class Groups:
 
     def spread(self, states: torch.Tensor) -> torch.Tensor:
         """From groups `[images, groups, channels]` back to all tokens, each with the state of its group."""
-        return states.gather(1, self._places_of(states))
-
-    def _places_of(self, states: torch.Tensor) -> torch.Tensor:
-        return self.places.unsqueeze(-1).expand(-1, -1, states.shape[-1])
+        return gather_tokens(states, self.places)

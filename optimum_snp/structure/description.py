@@ -102,6 +102,11 @@ class Tokens:
     stop: int | None = None
     averages: bool = False
 
+    def of(self, states: torch.Tensor) -> torch.Tensor:
+        """From all tokens `[batch, tokens, channels]` to the rows that are read, `[batch, rows, channels]`."""
+        chosen = states[:, self.start : self.stop]
+        return chosen.mean(dim=1, keepdim=True) if self.averages else chosen
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -138,17 +143,11 @@ class Norm:
 
     def pool(self, stream: torch.Tensor) -> torch.Tensor:
         """From a stream `[batch, tokens, channels]` to what the norm gets of it."""
-        if self.pooled is None:
-            return stream
-        chosen = stream[:, self.pooled.start : self.pooled.stop]
-        return chosen.mean(dim=1, keepdim=True) if self.pooled.averages else chosen
+        return stream if self.pooled is None else self.pooled.of(stream)
 
     def read(self, states: torch.Tensor) -> torch.Tensor:
         """From its output `[batch, tokens, channels]` to the rows that the readers get, `[batch, rows, inputs]`."""
-        parts = []
-        for tokens in self.reads:
-            chosen = states[:, tokens.start : tokens.stop]
-            parts.append(chosen.mean(dim=1, keepdim=True) if tokens.averages else chosen)
+        parts = [tokens.of(states) for tokens in self.reads]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def read_gradient(self, gradient: torch.Tensor) -> torch.Tensor:

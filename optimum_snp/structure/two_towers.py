@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from transformers.utils import ModelOutput
 
 from ..models import SNPCLIPModel, SNPMetaClip2Model, SNPSiglipModel
 from ..models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from .architecture import AttentionMaps
 from .description import Block, Norm, Stream, Structure
-from .vit import ViTArchitecture
+from .vit import ViTArchitecture, direction
 
 
 TOWER = "vision_model"
@@ -77,8 +76,7 @@ class TwoTowersArchitecture(ViTArchitecture):
 
     def features(self, output: ModelOutput, config: SNPTwoTowersConfig) -> list[torch.Tensor]:
         """See [`Architecture.features`]; of the image embeddings the direction, by which they are compared."""
-        embeddings = output.image_embeds
-        return [F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5]
+        return [direction(output.image_embeds)]
 
 
 def _below(name: str) -> str:

@@ -158,18 +158,18 @@ class ViTArchitecture(Architecture):
         projection would make embeddings of. Raw tokens count as a norm would leave them.
         """
         if config.projection_size is not None:
-            return [_direction(output.image_embeds)]
+            return [direction(output.image_embeds)]
         if not config.use_pooler or config.pooler_type == "dense":
             return super().features(output, config)
         pooled, tokens = output.pooler_output, output.last_hidden_state
         if config.norm_after_pooling:
             tokens = F.layer_norm(tokens, tokens.shape[-1:])
         if config.norm_after_pooling or config.pooler_type == "attention":
-            pooled = _direction(pooled)
+            pooled = direction(pooled)
         return [pooled, tokens / tokens.shape[1] ** 0.5]
 
 
-def _direction(embeddings: torch.Tensor) -> torch.Tensor:
+def direction(embeddings: torch.Tensor) -> torch.Tensor:
     """Embeddings, all of the length that independent channels of variance 1 have."""
     return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
 

@@ -167,7 +167,8 @@ def test_auto_takes_what_loses_least(shared, sign, expected):
     def allocate_all(costs, target):
         return allocate(costs, losses, target, dict.fromkeys(costs.sizes, 2), 1)
 
-    def measure(sizes, merged):
+    def measure(sizes, share):
+        merged = merged_tokens(share, model.config, [0, 1, 2])
         costs = costs_with_tokens(model, merged, "macs")
         seen.append(costs.total(sizes) / count_macs(model))
         return sign * sum(merged)

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from ...models import (
     SNPCLIPModel,
@@ -16,11 +14,11 @@ from ...models import (
 )
 from ...models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from ..example import random_model
-from ..family import Family, Weights
+from ..family import Weights
 from ..vision_tower import (
+    VisionTowerFamily,
     below_base_model,
     example_config,
-    image_outputs,
     tower_fields,
     tower_weights,
     two_towers_config,
@@ -30,7 +28,7 @@ from ..vision_tower import (
 )
 
 
-class CLIPFamily(Family):
+class CLIPFamily(VisionTowerFamily):
     """A norm before the blocks, a norm over the pooled class token, and a projection into the space of texts.
 
     A classifier reads the mean of the patches as the last block leaves them, without a norm.
@@ -89,12 +87,6 @@ class CLIPFamily(Family):
         if model_class is not SNPViTForImageClassification:
             return ours
         return below_base_model({name: weight for name, weight in ours.items() if not name.startswith("layernorm.")})
-
-    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
-        """See [`Family.source_outputs`]."""
-        if hasattr(source, "text_model"):
-            return image_outputs(source, pixel_values, **options)
-        return super().source_outputs(source, pixel_values, **options)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 8, MLP 64, 17 tokens."""

@@ -2,19 +2,17 @@
 
 from typing import Any
 
-import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from ...models import SNPSiglipModel, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ...models.snp_vit.configuration_snp_two_towers import SNPTwoTowersConfig
 from ..example import random_model
-from ..family import Family, Weights
+from ..family import Weights
 from ..vision_tower import (
+    VisionTowerFamily,
     below_base_model,
     example_config,
-    image_outputs,
     tower_fields,
     tower_weights,
     two_towers_config,
@@ -24,7 +22,7 @@ from ..vision_tower import (
 )
 
 
-class SigLIPFamily(Family):
+class SigLIPFamily(VisionTowerFamily):
     """No class token; a head with an attention and an MLP of its own pools the tokens.
 
     The head stays whole: only what it reads of the stream follows the width. A classifier reads the mean of all
@@ -77,12 +75,6 @@ class SigLIPFamily(Family):
         if model_class is SNPViTForImageClassification:
             return below_base_model({name: weight for name, weight in ours.items() if not name.startswith("head.")})
         return _pooler_weights(ours)
-
-    def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
-        """See [`Family.source_outputs`]."""
-        if hasattr(source, "text_model"):
-            return image_outputs(source, pixel_values, **options)
-        return super().source_outputs(source, pixel_values, **options)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: 3 blocks, 4 heads of 8, MLP 64, 16 tokens."""

@@ -360,10 +360,14 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         return ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
 
     @property
+    def grid(self):
+        """Rows and columns of the patches of an image of the configured size."""
+        return grid_of(as_pair(self.image_size), as_pair(self.patch_size))
+
+    @property
     def num_patches(self):
         """The patches of an image of the configured size."""
-        sides = zip(_pair(self.image_size), _pair(self.patch_size), strict=True)
-        rows, columns = (image // patch for image, patch in sides)
+        rows, columns = self.grid
         return rows * columns
 
     @classmethod
@@ -533,7 +537,13 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             self.out_indices = list(out_indices)
 
 
-def _pair(size):
+def grid_of(image_size, patch_size):
+    """Rows and columns of the whole patches of an image; both are given as height and width."""
+    return (image_size[0] // patch_size[0], image_size[1] // patch_size[1])
+
+
+def as_pair(size):
+    """Height and width of what is given as one number, for squares, or as two."""
     return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 

@@ -15,17 +15,13 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_snp_vit import SNPViTConfig, check_activation
+from .configuration_snp_vit import SNPViTConfig, as_pair, check_activation, grid_of
 
 
 try:
     from transformers.backbone_utils import BackboneMixin
 except ImportError:  # transformers 4.57
     from transformers.utils.backbone_utils import BackboneMixin
-
-
-def _pair(size):
-    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 
 def build_norm(config, size=None):
@@ -51,7 +47,7 @@ class SNPViTPatchEmbeddings(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        patch_size = _pair(config.patch_size)
+        patch_size = as_pair(config.patch_size)
         self.num_channels = config.num_channels
         self.projection = nn.Conv2d(
             config.num_channels,
@@ -76,9 +72,9 @@ class SNPViTEmbeddings(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.image_size = _pair(config.image_size)
-        self.patch_size = _pair(config.patch_size)
-        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+        self.image_size = as_pair(config.image_size)
+        self.patch_size = as_pair(config.patch_size)
+        self.grid = config.grid
         self.interpolate = config.interpolate_pos_encoding
         self.antialias = config.interpolation_antialias
 
@@ -117,7 +113,7 @@ class SNPViTEmbeddings(nn.Module):
                 f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
                 "Resize them or pass interpolate_pos_encoding=True."
             )
-        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        grid = grid_of((height, width), self.patch_size)
         tokens = [token for token in (self.cls_token, self.distillation_token) if token is not None]
         tokens = [token.expand(batch_size, -1, -1) for token in tokens]
         hidden_states = torch.cat([*tokens, patches], dim=1)
@@ -141,12 +137,12 @@ class SNPViTRotaryPositions(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch_size = _pair(config.patch_size)
+        self.patch_size = as_pair(config.patch_size)
         self.theta = config.rope_theta
         self.head_dim = config.rope_head_dim
 
     def forward(self, pixel_values):
-        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        grid = grid_of(pixel_values.shape[2:], self.patch_size)
         # In float32 whatever the weights are, as in transformers.
         options = {"dtype": torch.float32, "device": pixel_values.device}
         places = [torch.arange(0.5, size, **options) / size for size in grid]
@@ -182,10 +178,10 @@ class SNPViTRelativePositions(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch_size = _pair(config.patch_size)
+        self.patch_size = as_pair(config.patch_size)
 
     def forward(self, pixel_values):
-        height, width = (size // patch for size, patch in zip(pixel_values.shape[2:], self.patch_size, strict=True))
+        height, width = grid_of(pixel_values.shape[2:], self.patch_size)
         rows, columns = (torch.arange(size, device=pixel_values.device) for size in (height, width))
         rows, columns = (places.flatten() for places in torch.meshgrid(rows, columns, indexing="ij"))
         distances = rows.unsqueeze(1) - rows + height - 1
@@ -202,8 +198,7 @@ class SNPViTRelativePositionBias(nn.Module):
 
     def __init__(self, config, num_attention_heads):
         super().__init__()
-        image_size, patch_size = _pair(config.image_size), _pair(config.patch_size)
-        self.grid = (image_size[0] // patch_size[0], image_size[1] // patch_size[1])
+        self.grid = config.grid
         num_distances = (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1)
         self.table = nn.Parameter(torch.zeros(num_distances + 3, num_attention_heads))
 
@@ -224,8 +219,8 @@ def eager_attention(query, key, value, scale, dropout, bias=None):
     return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
 
 
-def unmerge_tokens(states, places):
-    """From merged tokens `[batch, tokens, channels]` to all: each gets the state of the group that it went into."""
+def gather_tokens(states, places):
+    """The tokens of `[batch, tokens, channels]` at `[batch, places]`: the places of all tokens unmerge what merged."""
     return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
@@ -287,8 +282,8 @@ class SNPViTTokenMerging(nn.Module):
 
         def merge(states):
             first, second = states[:, extra::2], states[:, extra + 1 :: 2]
-            added = torch.matmul(is_partner, unmerge_tokens(first, merged))
-            return torch.cat((states[:, :extra], unmerge_tokens(first, kept), second + added), dim=1)
+            added = torch.matmul(is_partner, gather_tokens(first, merged))
+            return torch.cat((states[:, :extra], gather_tokens(first, kept), second + added), dim=1)
 
         token_sizes = token_sizes.unsqueeze(-1)
         merged_sizes = merge(token_sizes)
@@ -611,7 +606,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
                 hidden_states, output_attentions, positions, relative_positions, token_sizes, places
             )
             if output_hidden_states:
-                all_hidden_states += (hidden_states if places is None else unmerge_tokens(hidden_states, places),)
+                all_hidden_states += (hidden_states if places is None else gather_tokens(hidden_states, places),)
             if output_attentions:
                 if places_before is not None:
                     attentions = unmerge_attentions(attentions, sizes_before, places_before)
@@ -669,7 +664,7 @@ class SNPViTModel(SNPViTPreTrainedModel):
         is_normed = self.layernorm is not None and not self.config.norm_after_pooling
         last_hidden_state = self.layernorm(hidden_states) if is_normed else hidden_states
         if places is not None:
-            last_hidden_state = unmerge_tokens(last_hidden_state, places)
+            last_hidden_state = gather_tokens(last_hidden_state, places)
         pooler_output = None
         if self.pooler is not None:
             pooler_output = self.pooler(last_hidden_state)
@@ -839,8 +834,7 @@ class SNPViTBackbone(BackboneMixin, SNPViTPreTrainedModel):
         )
         depths = self.config.stage_depths or [1] * len(self.snp_vit.layers)
         hidden_states = tuple(behind_blocks[sum(depths[:stage])] for stage in range(len(self.stage_names)))
-        patch_size = self.snp_vit.embeddings.patch_size
-        grid = (pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1])
+        grid = grid_of(pixel_values.shape[2:], self.snp_vit.embeddings.patch_size)
         return BackboneOutput(
             feature_maps=tuple(
                 self._feature_map(states, grid)
