@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
+from .checks import check_positive_integer
 from .file_names import CONFIG_NAME
 from .presets import PRESETS
 from .saved_fields import read_fields, read_json
@@ -211,7 +212,7 @@ class SNPConfig:
         _choice("latency_backend", self.latency_backend, LATENCY_BACKENDS)
         optional = [name for name in ("round_to", "latency_threads") if getattr(self, name) is not None]
         for name in ("num_calibration_samples", "latency_batch_size", *_MINIMUM_SIZES, *optional):
-            _positive_integer(name, getattr(self, name))
+            check_positive_integer(name, getattr(self, name))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
         if self.seed > LARGEST_SEED:
@@ -221,7 +222,7 @@ class SNPConfig:
             if not 0 < gamma <= 1:
                 raise ValueError(f"num_singular_directions as a share of the energy must be in (0, 1], got {gamma}.")
         elif gamma is not None:
-            _positive_integer("num_singular_directions", gamma)
+            check_positive_integer("num_singular_directions", gamma)
 
     @property
     def refits(self) -> bool:
@@ -414,8 +415,3 @@ def _block_numbers(name: str, blocks: list[int] | tuple[int, ...]) -> None:
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-
-
-def _positive_integer(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")

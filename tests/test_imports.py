@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "optimum_snp"
 # Folders and files of the package, from the ground floor up: each may read from those before it.
 ROOMS = (
     # the ground floor
+    "checks",
     "torchvision",
     "processes",
     "devices",

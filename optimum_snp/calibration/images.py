@@ -10,6 +10,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from ..checks import check_positive_integer
 from ..data import calibration_subset, choose_num_workers, images_of_classes, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
@@ -72,6 +73,8 @@ def choose_images(
     Takes and raises what [`optimum_snp.calibration.collect_statistics`] does; with `classes`, images of these classes
     of the model alone, by the labels of the dataset.
     """
+    check_positive_integer("batch_size", batch_size)
+    check_positive_integer("num_samples", num_samples)
     pixels = pixel_dataset(
         dataset, model.config, image_processor, image_column=image_column, with_labels=classes is not None
     )

@@ -9,13 +9,14 @@ Example:
 import argparse
 
 from .common import Result
+from .numbers import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--model", default="deit-small", metavar="MODEL", help="at the start (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="whom it listens to (default: this machine alone)")
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")
+    parser.add_argument("--port", type=count, metavar="N", help="default: the first free one from 7860")
     parser.add_argument(
         "--no-folders", action="store_true", help="visitors may not name folders of this machine; for the public"
     )

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", nargs="+", type=count, default=[1], metavar="N", help="of the CPU (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda (default: %(default)s)")
     parser.add_argument(
-        "--num-runs", type=int, default=30, metavar="N", help="timed passes of each (default: %(default)s)"
+        "--num-runs", type=count, default=30, metavar="N", help="timed passes of each (default: %(default)s)"
     )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a while")
     parser.add_argument("--plot", metavar="FILE", help="also draw a picture, such as speed.png")

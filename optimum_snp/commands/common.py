@@ -17,6 +17,7 @@ from ..loading import resolve_name
 from ..pruner import SNPPruner
 from ..publishing.recording import folder_name
 from ..training.recipes import Recipe
+from .numbers import whole
 
 
 # What a command found: for machines as a dict that JSON can hold, and for people as text.
@@ -109,7 +110,7 @@ def add_reading_arguments(parser: Any, *, labels: bool, workers: bool = True) ->
         add_label_arguments(parser)
     if workers:
         parser.add_argument(
-            "--num-workers", type=int, metavar="N", help="processes that decode images (default: by their number)"
+            "--num-workers", type=whole, metavar="N", help="processes that decode images (default: by their number)"
         )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and name them"

@@ -8,7 +8,7 @@ import argparse
 
 from ..demo import DENSE_MODELS, run_demo
 from .common import Result
-from .numbers import seed
+from .numbers import count, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the models of an earlier demo there")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="of the dense model (default: as many as take it to about 97 %%)"
+        "--epochs", type=count, metavar="N", help="of the dense model (default: as many as take it to about 97 %%)"
     )
-    parser.add_argument("--finetune-epochs", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--finetune-epochs", type=count, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, default="fp32", help="int8 needs images to calibrate on (default: %(default)s)"
     )
-    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: PyTorch's)")
+    parser.add_argument("--opset", type=count, metavar="N", help="version of ONNX's operators (default: PyTorch's)")
     images = parser.add_argument_group("images for int8, and to compare with PyTorch on (else random ones)")
     add_dataset_arguments(images, "calibration-dataset", "unlabelled images", required=False, split="train")
     images.add_argument("--num-samples", type=count, default=64, metavar="N", help="how many (default: %(default)s)")

@@ -122,12 +122,16 @@ def _add_teacher_arguments(group: Any) -> None:
         "--distillation-kind", dest="kind", choices=KINDS, help=f"what to learn (default: {defaults.kind})", **options
     )
     group.add_argument(
-        "--temperature", type=float, metavar="X", help=f"of soft targets (default: {defaults.temperature})", **options
+        "--temperature",
+        type=positive,
+        metavar="X",
+        help=f"of soft targets (default: {defaults.temperature})",
+        **options,
     )
     group.add_argument(
         "--teacher-weight",
         dest="weight",
-        type=float,
+        type=not_negative,
         metavar="X",
         help=f"share of the teacher in the loss (default: {defaults.weight})",
         **options,
@@ -230,7 +234,11 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
         arguments = (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
         _check_numbers(arguments)
         return arguments
-    except (ValueError, TypeError) as error:  # of transformers, too, for values that do not go together
+    except (
+        ImportError,
+        ValueError,
+        TypeError,
+    ) as error:  # of transformers, too
         raise ValueError(f"These training arguments cannot be used: {error}") from error
 
 

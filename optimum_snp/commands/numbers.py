@@ -11,6 +11,11 @@ def count(text: str) -> int:
     return _whole_number(text, 1, None)
 
 
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    return _whole_number(text, 0, None)
+
+
 def seed(text: str) -> int:
     """What starts generators of random numbers."""
     return _whole_number(text, 0, LARGEST_SEED)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import gather_object
 
 from ..benchmarking.benchmark import benchmark
 from ..calibration.images import choose_images
@@ -115,7 +116,7 @@ def _check_classes(pruners: Mapping[str, SNPPruner]) -> None:
 def _logits(
     pruner: SNPPruner, dataset: Any, num_samples: int | None, batch_size: int, reading: dict[str, Any]
 ) -> torch.Tensor:
-    """The logits of the images, `[images, classes]` in float32 on the CPU, in one order for all models."""
+    """The logits of all processes, `[images, classes]` in float32 on the CPU, in one order for all models."""
     images = choose_images(
         pruner.model,
         dataset,
@@ -127,7 +128,8 @@ def _logits(
     model: SNPModel = pruner.model
     with put_back(model):
         model.to(process_state().device).eval()
-        return torch.cat([model(batch.to(model.dtype)).logits.float().cpu() for batch in images.batches()])
+        logits = [model(batch.to(model.dtype)).logits.float().cpu() for batch in images.batches()]
+    return torch.cat(gather_object(logits))
 
 
 def _distance(dense: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:

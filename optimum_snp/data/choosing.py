@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from torch.utils import data as torch_data
 from tqdm.auto import tqdm
 
+from ..checks import check_positive_integer
 from ..processes import process_state
 from .draws import drawing
 from .errors import UnreadableImageError
@@ -43,8 +44,7 @@ def calibration_subset(
     Raises:
         ValueError: If `num_samples` is no positive integer, or no image can be taken.
     """
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"The number of calibration samples must be a positive integer, got {num_samples!r}.")
+    check_positive_integer("num_samples", num_samples)
     if isinstance(dataset, PixelStream):
         chosen = _first_of_stream(dataset, num_samples, skip_unreadable)
     else:

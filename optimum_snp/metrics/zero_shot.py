@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor, EvalPrediction, PretrainedConfig
 
+from ..checks import check_positive_integer
 from ..data import choose_num_workers, pixel_dataset, without_unreadable
 from ..devices import put_back
 from ..models import SNPModel, has_classifier
@@ -45,6 +46,7 @@ def evaluate_zero_shot(
     Returns:
         `dict[str, float]`: `accuracy` and `top5_accuracy`.
     """
+    check_positive_integer("batch_size", batch_size)
     if has_classifier(model) or not (hasattr(model, "text_model") or getattr(model.config, "use_pooler", False)):
         raise TypeError(
             f"{type(model).__name__} gives no embeddings that are compared with texts. Start from a model of images "

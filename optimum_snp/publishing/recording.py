@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..benchmarking import machine_name, measure_latency
 from ..benchmarking.plausible import warn_of_speed_up
 from ..calibration import model_fingerprint
+from ..checks import check_positive_integer
 from ..data import SINGLE_LABEL, problem_type
 from ..families import convert
 from ..loading import load_source
@@ -86,8 +87,7 @@ def record_latency(
     One process measures while the others wait: they share the machine, and would slow each other down.
     """
     for name, value in (("batch_size", batch_size), ("num_runs", num_runs)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value}.")
+        check_positive_integer(name, value)
     latencies = run_on_main_process(lambda: _measure(record, original, batch_size=batch_size, num_runs=num_runs))
     for latency in latencies.values():
         record.measurements.add(latency)

@@ -13,6 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
+from ..checks import check_positive_integer
 from ..data import SINGLE_LABEL, LabelMap, PixelStream, problem_type
 from ..devices import put_back
 from ..metrics import METRIC_NAMES, metric_of
@@ -266,6 +267,7 @@ def evaluate_accuracy(
     Raises:
         TypeError, ValueError: As [`build_trainer`].
     """
+    check_positive_integer("batch_size", batch_size)
     if isinstance(eval_dataset, dict):
         raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, eval_dataset))}.")
     with put_back(model), tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written to it

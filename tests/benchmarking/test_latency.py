@@ -29,5 +29,5 @@ def test_models_run_in_turn():
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_runs": -1}])
 def test_numbers_that_measure_nothing(options, source):
-    with pytest.raises(ValueError, match="must be 1 or more, got"):
+    with pytest.raises(ValueError, match="must be a positive integer, got"):
         SNPPruner(source).measure_latency(**options)

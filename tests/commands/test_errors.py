@@ -251,6 +251,13 @@ def test_trainings_that_train_nothing(option, model, image_folder, tmp_path):
         ("recover", ("--minutes", "inf"), "must be above 0 and finite, got inf"),
         ("recover", ("--seed", 2**32), "must be at least 0 and at most 4294967295, got 4294967296"),
         ("export", ("--num-samples", 0), "must be at least 1, got 0"),
+        ("export", ("--opset", 0), "must be at least 1, got 0"),
+        ("evaluate", ("--num-workers", -1), "must be at least 0, got -1"),
+        ("benchmark", ("--num-runs", 0), "must be at least 1, got 0"),
+        ("demo", ("--finetune-epochs", "half"), "must be a whole number, got 'half'"),
+        ("app", ("--port", 0), "must be at least 1, got 0"),
+        ("finetune", ("--temperature", 0), "must be above 0 and finite, got 0"),
+        ("finetune", ("--teacher-weight", -1), "must be at least 0 and finite, got -1"),
     ],
 )
 def test_numbers_that_mean_nothing(command, option, expected, capsys):

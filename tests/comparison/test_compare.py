@@ -67,3 +67,5 @@ def test_models_that_cannot_be_compared(models, tmp_path, image_folder, image_pr
         compare({"bare": tmp_path / "bare"}, image_folder)
     with pytest.raises(ValueError, match="at least one model"):
         compare({})
+    with pytest.raises(ValueError, match="batch_size must be a positive integer, got 0"):
+        compare(models, image_folder, batch_size=0)
