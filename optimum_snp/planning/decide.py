@@ -23,7 +23,14 @@ from .budget import Allocator, allocate
 from .latency import plan_within_latency
 from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
-from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
+from .removal import (
+    check_dropped_blocks,
+    choose_heads,
+    fixed_head_counts,
+    hint_of_whole_parts,
+    keep_highest,
+    kept_head_counts,
+)
 from .size_costs import SizeCosts
 from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens
 from .whole_parts import choose_head_counts
@@ -232,22 +239,14 @@ def _check_whole_parts(config: SNPConfig, model_config: PretrainedConfig) -> Non
     for name, reason in whole.items():
         share = getattr(config, name)
         if _removes(share):
-            others = [*(other for other in SHARES if other not in whole), "dropped_blocks"]
-            raise ValueError(f"{name} is {share}, but {reason}. Leave it out; there are {', '.join(others)}.")
+            others = [*(other for other in SHARES if other not in whole), "head_sparsity"]
+            raise ValueError(
+                f"{name} is {share}, but {reason}. Leave it out; {', '.join(others)} and dropped_blocks can be had."
+            )
 
 
 def _removes(shares: float | list) -> bool:
     return any(map(_removes, shares)) if isinstance(shares, list) else shares > 0
-
-
-def _hint_of_whole_parts(config: SNPConfig, model_config: PretrainedConfig) -> str:
-    """What else may go of a model some of whose parts no budget can make smaller."""
-    free = [name for name in ("head_sparsity", "dropped_blocks") if getattr(config, name) != AUTO]
-    whole = whole_parts(model_config)
-    if not whole:
-        return ""
-    hint = f" Nothing that {' and '.join(whole)} would remove can go in this model"
-    return f"{hint}, but whole parts can: set {' and '.join(f'{name}={AUTO!r}' for name in free)}." if free else f"{hint}."
 
 
 def _kept_of_heads(scores: torch.Tensor, size: int, method: Method) -> list[list[int]] | str:
@@ -299,7 +298,7 @@ def _plan_within(
             raise ValueError(
                 f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
                 f"{least}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
-                f"{_hint_of_whole_parts(config, model.config)}"
+                f"{hint_of_whole_parts(config, model.config)}"
             )
         # For the few weights that a narrower stream adds, which the costs do not know.
         target = costs.total(sizes) - (spent - allowed)

@@ -32,6 +32,7 @@ from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
 from .groups import Groups
+from .post_norm import target_before_norm
 from .regression import RegressionSums, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
 from .token_weights import token_weights
@@ -159,40 +160,62 @@ class _Reconstruction:
         """Refits what a block adds, and takes the dense streams past it and the dropped blocks behind it."""
         block, dense_block = self.pruned_structure.blocks[step.block], self.dense_structure.blocks[dense_step.block]
         behind_attention: list[torch.Tensor] = []
-        dense_output = self.dense.get_submodule(dense_block.output)
+        before_norms: list[tuple[torch.Tensor, torch.Tensor]] = []  # of attention and MLP, where norms are behind them
+        dense_layers = [
+            self.dense.get_submodule(name)
+            for name in (dense_block.output, dense_block.attention_end, dense_block.down)
+        ]
         for index, stream in enumerate(self.dense_streams):
             stream = stream.to(self.device)
-            added, after = outputs_of([dense_output, dense_step.module], partial(dense_step, stream))
+            output, added, mlp_output, after = outputs_of(
+                [*dense_layers, dense_step.module], partial(dense_step, stream)
+            )
             behind_attention.append((stream + added).cpu())
+            if dense_block.output_norm is not None:
+                before_norms.append((output.cpu(), mlp_output.cpu()))
             self.dense_streams[index] = first(after).cpu()
         for dropped_step in dropped:
             self._advance_dense(dropped_step)
         output, down = (self.pruned.get_submodule(name) for name in (block.output, block.down))
-        norm = self._norm_before_mlp(block)
+        mlp_start = self._reads_stream_for_mlp(block)
 
         def attention_rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
             (context,) = inputs_of([output], partial(step, stream, groups))
-            target = self._kept(behind_attention[index], block, groups) - stream
-            return context, target, self._weights_of(dense_block.output, groups)
+            wanted = self._kept(behind_attention[index], block, groups) - stream
+            weights = self._weights_of(dense_block.attention_end, groups)
+            if dense_block.output_norm is None:
+                return context, wanted, weights
+            return context, *self._before_norm(dense_block.output_norm, before_norms[index][0], wanted, weights)
 
         self._refit(output, attention_rows)
         behind_attention.clear()
 
         def mlp_rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
-            stream_before, neurons = inputs_of([norm, down], partial(step, stream, groups))
+            stream_before, neurons = inputs_of([mlp_start, down], partial(step, stream, groups))
             if block.merged_tokens:
                 _, groups = step(stream, groups)
-            target = self._kept(self.dense_streams[index], block, groups) - stream_before
-            return neurons, target, self._weights_of(dense_block.down, groups)
+            wanted = self._kept(self.dense_streams[index], block, groups) - stream_before
+            weights = self._weights_of(dense_block.mlp_end, groups)
+            if dense_block.down_norm is None:
+                return neurons, wanted, weights
+            return neurons, *self._before_norm(dense_block.down_norm, before_norms[index][1], wanted, weights)
 
         self._refit(down, mlp_rows)
 
-    def _norm_before_mlp(self, block: Block) -> nn.Module:
+    def _reads_stream_for_mlp(self, block: Block) -> nn.Module:
+        """The module that the stream goes into before the MLP: its norm, or without one its first layer."""
         norms = self.pruned_structure.streams[block.stream].norms
-        (name,) = (norm.name for norm in norms if norm.readers == block.mlp_inputs)
-        return self.pruned.get_submodule(name)
+        names = [norm.name for norm in norms if norm.readers == block.mlp_inputs]
+        return self.pruned.get_submodule((names or block.mlp_inputs)[0])
+
+    def _before_norm(
+        self, norm: str, output: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets and weights of rows before a norm, from those behind it and the dense output of the layer."""
+        target, counts = target_before_norm(self.dense.get_submodule(norm), output.to(self.device), wanted)
+        return target, counts * weights
 
     def _kept(self, stream: torch.Tensor, block: Block, groups: Groups | None) -> torch.Tensor:
         """A dense stream in the basis of the pruned one, and of its tokens."""

@@ -34,9 +34,14 @@ class SwinV2Family(Family):
         """See [`Family.convert_config`].
 
         Raises:
-            ValueError: If the model has absolute position embeddings.
+            ValueError: If the classes of transformers cannot run such a model.
         """
         config = source.config
+        if 1 in config.pretrained_window_sizes:
+            raise ValueError(
+                f"pretrained_window_sizes is {config.pretrained_window_sizes}, but distances are divided by each of "
+                "them less 1. Set it to the windows of pretraining, or to 0 where they are those of the model."
+            )
         if config.use_absolute_embeddings:
             raise ValueError(
                 "use_absolute_embeddings is True, but the Swinv2 classes of transformers have one position too many "
@@ -66,11 +71,11 @@ class SwinV2Family(Family):
         return convert_weights(weights, "" if model_class is SNPSwinModel else "snp_swin.")
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
-        """See [`Family.example`]: 2 + 3 blocks, 1 and 2 heads of 12, MLP 48 and 96.
+        """See [`Family.example`]: 2 + 2 blocks, 1 and 2 heads of 12, MLP 48 and 96.
 
         8 x 8 tokens, then 4 x 4: the windows of 9 fit neither, so that both stages pad.
         """
-        sizes = {"embed_dim": 12, "depths": [2, 3], "num_heads": [1, 2], "window_size": 3, "patch_size": 4}
+        sizes = {"embed_dim": 12, "depths": [2, 2], "num_heads": [1, 2], "window_size": 3, "patch_size": 4}
         sizes["pretrained_window_sizes"] = [0, 0]
         return random_example(class_name, transformers.Swinv2Config, **{**sizes, **options})
 

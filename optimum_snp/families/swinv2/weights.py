@@ -37,7 +37,8 @@ def convert_weights(weights: Weights, prefix: str) -> Weights:
         if name.endswith(DISTANCES):
             network = name.replace(DISTANCES, _BIAS_NETWORK)
             layers = [weights[f"{network}{layer}"] for layer in ("0.weight", "0.bias", "2.weight")]
-            name, weight = name.replace(DISTANCES, "attention.relative_position_bias_table"), _bias_table(weight, *layers)
+            name = name.replace(DISTANCES, "attention.relative_position_bias_table")
+            weight = _bias_table(weight, *layers)
         elif name.endswith("logit_scale"):
             weight = weight.flatten(1)  # from [heads, 1, 1]
         # Only masked-image pretraining reads the mask token.

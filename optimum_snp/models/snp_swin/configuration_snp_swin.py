@@ -235,7 +235,9 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
 
     def _check_sizes(self):
         if self.window_sizes is not None and self.swin_version == 1:
-            raise ValueError("window_sizes is for swin_version 2; all stages of version 1 have windows of window_size.")
+            raise ValueError(
+                "window_sizes is for swin_version 2; all stages of version 1 have windows of window_size."
+            )
         for name in ("depths", "hidden_sizes", "stage_window_sizes"):
             if len(getattr(self, name)) != len(self.block_configs):
                 raise ValueError(
@@ -273,8 +275,7 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
             raise ValueError(f"{where}.attention_scale must be a positive number, got {scale!r}.")
         if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < window_size:
             raise ValueError(
-                f"{where}.shift_size must be an integer from 0 to window_size - 1 = {window_size - 1}, "
-                f"got {shift!r}."
+                f"{where}.shift_size must be an integer from 0 to window_size - 1 = {window_size - 1}, got {shift!r}."
             )
 
 
