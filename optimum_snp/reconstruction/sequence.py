@@ -9,11 +9,13 @@ inputs of the layer in the pruned network,
 
 gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what
 the outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output layer of a block's
-attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would have added falls
-to the layer before them. Last come the layers that read the final norm, fitted to what they put out in the dense
+attention, then, with `P` behind it, the second layer of its MLP. Where a norm is behind a layer, `D' - P` goes through
+it first ([`optimum_snp.reconstruction.post_norm`]). What blocks that are dropped would have added falls to the layer
+before them. Last come the layers that read the final norm, fitted to what they put out in the dense
 network.
 
 Memory: three streams of all images, in main memory: `12 * tokens * width` bytes per image, 1.8 MB for a DeiT-Base.
+With norms behind the layers they are five.
 Time: one pass through the dense network and three through the blocks of the pruned one, beside the sums.
 
 Source: our choice (docs/real-model.md).
@@ -160,19 +162,16 @@ class _Reconstruction:
         """Refits what a block adds, and takes the dense streams past it and the dropped blocks behind it."""
         block, dense_block = self.pruned_structure.blocks[step.block], self.dense_structure.blocks[dense_step.block]
         behind_attention: list[torch.Tensor] = []
-        before_norms: list[tuple[torch.Tensor, torch.Tensor]] = []  # of attention and MLP, where norms are behind them
-        dense_layers = [
-            self.dense.get_submodule(name)
-            for name in (dense_block.output, dense_block.attention_end, dense_block.down)
-        ]
+        before_norms: dict[str, list[torch.Tensor]] = {dense_block.output: [], dense_block.down: []}
+        names = (*before_norms, dense_block.attention_end)
+        dense_modules = [*map(self.dense.get_submodule, names), dense_step.module]
         for index, stream in enumerate(self.dense_streams):
             stream = stream.to(self.device)
-            output, added, mlp_output, after = outputs_of(
-                [*dense_layers, dense_step.module], partial(dense_step, stream)
-            )
+            *outputs, added, after = outputs_of(dense_modules, partial(dense_step, stream))
             behind_attention.append((stream + added).cpu())
             if dense_block.output_norm is not None:
-                before_norms.append((output.cpu(), mlp_output.cpu()))
+                for of_layer, output in zip(before_norms.values(), outputs, strict=True):
+                    of_layer.append(output.cpu())
             self.dense_streams[index] = first(after).cpu()
         for dropped_step in dropped:
             self._advance_dense(dropped_step)
@@ -184,9 +183,10 @@ class _Reconstruction:
             (context,) = inputs_of([output], partial(step, stream, groups))
             wanted = self._kept(behind_attention[index], block, groups) - stream
             weights = self._weights_of(dense_block.attention_end, groups)
-            if dense_block.output_norm is None:
-                return context, wanted, weights
-            return context, *self._before_norm(dense_block.output_norm, before_norms[index][0], wanted, weights)
+            if dense_block.output_norm is not None:
+                dense_output = before_norms[dense_block.output][index]
+                wanted, weights = self._before_norm(dense_block.output_norm, dense_output, wanted, weights)
+            return context, wanted, weights
 
         self._refit(output, attention_rows)
         behind_attention.clear()
@@ -198,9 +198,10 @@ class _Reconstruction:
                 _, groups = step(stream, groups)
             wanted = self._kept(self.dense_streams[index], block, groups) - stream_before
             weights = self._weights_of(dense_block.mlp_end, groups)
-            if dense_block.down_norm is None:
-                return neurons, wanted, weights
-            return neurons, *self._before_norm(dense_block.down_norm, before_norms[index][1], wanted, weights)
+            if dense_block.down_norm is not None:
+                dense_output = before_norms[dense_block.down][index]
+                wanted, weights = self._before_norm(dense_block.down_norm, dense_output, wanted, weights)
+            return neurons, wanted, weights
 
         self._refit(down, mlp_rows)
 
@@ -213,7 +214,7 @@ class _Reconstruction:
     def _before_norm(
         self, norm: str, output: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Targets and weights of rows before a norm, from those behind it and the dense output of the layer."""
+        """Targets and weights of the layer before a norm, from those behind the norm and the layer's dense output."""
         target, counts = target_before_norm(self.dense.get_submodule(norm), output.to(self.device), wanted)
         return target, counts * weights
 
