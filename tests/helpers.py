@@ -10,14 +10,14 @@ import transformers
 
 from optimum_snp.families import families, family_of_source
 from optimum_snp.plan.sizes import Part
-from optimum_snp.structure import query_key_step
+from optimum_snp.structure import query_key_step, whole_parts
 
 
 # What tests build of itself; timm's models come with packages of their own (tests/families/test_timm.py).
 CLASSES = tuple(name for family in families() if family.title != "timm" for name in family.source_classes)
 # Those with the names of layers, and one residual stream, that tests of a ViT know; and those of a Swin.
 SOURCE_CLASSES = tuple(name for name in CLASSES if family_of_source(name).title in ("ViT", "DeiT"))
-SWIN_CLASSES = tuple(name for name in CLASSES if name.startswith("Swin"))
+SWIN_CLASSES = tuple(name for name in CLASSES if family_of_source(name).title == "Swin")
 
 
 def build_source(class_name, **options):
@@ -35,8 +35,15 @@ def random_sizes(dense, config, generator):
     sizes = {}
     for part, size in dense.items():
         step = query_key_step(config) if part[0] is Part.QUERY_KEY else 1
+        if part[0].share_name in whole_parts(config):
+            step = size
         sizes[part] = step * int(torch.randint(1, size // step + 1, (), generator=generator))
     return sizes
+
+
+def prunable(config, **shares):
+    """Of shares to remove those of parts that can get smaller in a model of this config."""
+    return {name: share for name, share in shares.items() if name not in whole_parts(config)}
 
 
 # Its name before transformers 5.23.

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 from ..models import SNPModel
 from ..packages import FORMAT_OF_RUNTIME, package_version
 from ..random_images import random_images
-from ..structure import Structure, block_sizes, describe, query_key_step, resized_config, stream_widths
+from ..structure import Structure, block_sizes, describe, query_key_step, resized_config, stream_widths, whole_parts
 from ..structure.costs import skeleton
 from .backends import cpu_threads, prepare
 from .latency import random_model, time_in_turn
@@ -96,6 +96,7 @@ def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) 
         "attention": model.config._attn_implementation,
         "points": list(_POINTS[backend]),
         "kinds": block_kinds(structure),
+        "modules": sorted({type(block.module).__name__ for block in structure.blocks}),
         "layers": layers,
     }
 
@@ -151,11 +152,12 @@ def _axes(
         parts = [sizes["qk_head_dim"], sizes["v_head_dim"], sizes["intermediate_size"]]
         parts.append(structure.streams[block.stream].width)
         largest[kind] = [max(pair) for pair in zip(parts, largest.get(kind, parts), strict=True)]
+    whole = whole_parts(config)
     return {
         kind: [
-            _axis(query_key, num_sizes, least=query_key_step(config)),
+            [query_key] if "qk_sparsity" in whole else _axis(query_key, num_sizes, least=query_key_step(config)),
             *(_axis(size, num_sizes) for size in parts),
-            _axis(width, num_widths),
+            [width] if "hidden_sparsity" in whole else _axis(width, num_widths),
         ]
         for kind, (query_key, *parts, width) in largest.items()
     }

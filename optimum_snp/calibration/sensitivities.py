@@ -111,7 +111,7 @@ def _changes(
     added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
-        names += [block.score_inputs[0], block.output, block.down]
+        names += dict.fromkeys((block.score_inputs[0], block.output, block.down, block.mlp_end))
 
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: states.setdefault(name, []).append(output)
@@ -148,14 +148,15 @@ def _add(
     num_images = len(next(iter(added.values())))
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         queries, _ = block.score_inputs
-        (query,), (output,), (down,) = (gradients[layer] for layer in (queries, block.output, block.down))
+        names = queries, block.output, block.down, block.mlp_end
+        (query,), (output,), (down,), (end,) = (gradients[name] for name in names)
         queries = query.float().flatten(0, 1)
         by_head = queries.unflatten(-1, (block.num_attention_heads, -1)).transpose(0, 1)  # [heads, tokens, head_dim]
         sums["sensitivity_images"] += num_images
         sums["query_sensitivity"] += (by_head.mT @ by_head).cpu().double()
         sums["attention_sensitivity"] += _energy(output)
         sums["mlp_sensitivity"] += _energy(down)
-        sums["removal_change"] += _energy((down * added[block.name]).flatten(1).sum(dim=1))
+        sums["removal_change"] += _energy((end * added[block.name]).flatten(1).sum(dim=1))
     for stream in structure.streams:
         for norm in stream.norms:
             sums = statistics.norms[norm.name]

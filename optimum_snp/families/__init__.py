@@ -26,6 +26,7 @@ from .registry import (
 )
 from .siglip import SigLIPFamily
 from .swin import SwinFamily
+from .swinv2 import SwinV2Family
 from .table import family_facts, family_table
 from .timm import TimmFamily
 from .vit import ViTFamily
@@ -37,6 +38,7 @@ for family in (
     ViTFamily(),
     DeiTFamily(),
     SwinFamily(),
+    SwinV2Family(),
     DINOv2Family(),
     DINOv3Family(),
     BeitFamily(),

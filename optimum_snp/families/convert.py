@@ -67,7 +67,10 @@ def convert(source: PreTrainedModel) -> SNPModel:
         return build_like(source, model_class, config, source.state_dict(keep_vars=True))
     family = family_of_source(name)
     config = family.convert_config(source)
-    return build_like(source, family.target_class(source), config, our_weights(source))
+    model = build_like(source, family.target_class(source), config, our_weights(source))
+    if not source._supports_sdpa and config._attn_implementation == "eager":
+        model.set_attn_implementation("sdpa")  # which was no choice there, and is the default of our models
+    return model
 
 
 def our_weights(source: PreTrainedModel) -> Weights:

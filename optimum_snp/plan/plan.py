@@ -9,8 +9,8 @@ from transformers import PretrainedConfig
 
 from ..configuration import SNPConfig
 from ..saved_fields import check_types, read_fields, read_json
-from ..structure import block_sizes, query_key_step, resized_config, stream_widths
-from .sizes import NEURON_PARTS
+from ..structure import block_sizes, query_key_step, resized_config, stream_widths, whole_parts
+from .sizes import NEURON_PARTS, Part
 
 
 FORMAT_VERSION = 1
@@ -156,7 +156,8 @@ class PruningPlan:
         """The config of the pruned model, given that of the dense one.
 
         Raises:
-            ValueError: If the plan was made for a model of other sizes, or keeps one neuron of a pair.
+            ValueError: If the plan was made for a model of other sizes, keeps one neuron of a pair, or makes smaller
+                what stays whole.
         """
         if ([width.before for width in self.widths], [block.before for block in self.blocks]) != (
             stream_widths(config),
@@ -167,12 +168,25 @@ class PruningPlan:
             )
         if query_key_step(config) == 2:
             self._check_pairs()
+        self._check_whole_parts(config)
         return resized_config(
             config,
             [block.after for block in self.blocks],
             [width.after for width in self.widths],
             refits=self.config.refits,
         )
+
+    def _check_whole_parts(self, config: PretrainedConfig) -> None:
+        changes = [
+            (part, block.before[part.size_name], block.after[part.size_name])
+            for block in self.kept_blocks
+            for part in NEURON_PARTS
+        ]
+        changes += [(Part.WIDTH, width.before, width.after) for width in self.widths]
+        smaller = {part.share_name for part, before, after in changes if after < before}
+        for name, reason in whole_parts(config).items():
+            if name in smaller:
+                raise ValueError(f"The plan removes what {name} is for, but {reason}.")
 
     def _check_pairs(self) -> None:
         """With rotary positions, neurons half a head apart stay together."""

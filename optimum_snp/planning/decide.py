@@ -5,9 +5,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics
-from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SNPConfig
+from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SHARES, SNPConfig
 from ..losses import Losses
 from ..methods import Method, method_of
 from ..models import SNPModel
@@ -16,13 +17,20 @@ from ..plan import PROJECTED, BlockPlan, PruningPlan, WidthPlan
 from ..plan.sizes import NEURON_PARTS, Part, Sizes, dense_sizes, sizes_of_shares
 from ..plan.tokens import merged_tokens
 from ..scoring import Scores
-from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths
+from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths, whole_parts
 from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import Allocator, allocate
 from .latency import plan_within_latency
 from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
-from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
+from .removal import (
+    check_dropped_blocks,
+    choose_heads,
+    fixed_head_counts,
+    hint_of_whole_parts,
+    keep_highest,
+    kept_head_counts,
+)
 from .size_costs import SizeCosts
 from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens
 from .whole_parts import choose_head_counts
@@ -213,6 +221,7 @@ def check_fits(config: SNPConfig, model: SNPModel) -> None:
     if config.target_latency is not None and config.latency_backend in FORMAT_OF_RUNTIME:
         check_packages(FORMAT_OF_RUNTIME[config.latency_backend])
     check_tokens(config, model.config)
+    _check_whole_parts(config, model.config)
     sizes_of_shares(config, model.config)
     kept_head_counts(config, model.config)
     check_dropped_blocks(config, model.config)
@@ -222,6 +231,22 @@ def check_fits(config: SNPConfig, model: SNPModel) -> None:
             raise ValueError(f"frozen_blocks has {block}, but the model has blocks 0 to {num_blocks - 1}.")
     if config.layout == NATIVE_LAYOUT:
         check_native(config, model, _minimum_sizes(config, model))
+
+
+def _check_whole_parts(config: SNPConfig, model_config: PretrainedConfig) -> None:
+    """Refuses shares of parts that never get smaller in a model of this kind."""
+    whole = whole_parts(model_config)
+    for name, reason in whole.items():
+        share = getattr(config, name)
+        if _removes(share):
+            others = [*(other for other in SHARES if other not in whole), "head_sparsity"]
+            raise ValueError(
+                f"{name} is {share}, but {reason}. Leave it out; {', '.join(others)} and dropped_blocks can be had."
+            )
+
+
+def _removes(shares: float | list) -> bool:
+    return any(map(_removes, shares)) if isinstance(shares, list) else shares > 0
 
 
 def _kept_of_heads(scores: torch.Tensor, size: int, method: Method) -> list[list[int]] | str:
@@ -273,6 +298,7 @@ def _plan_within(
             raise ValueError(
                 f"{config.budget}={getattr(config, config.budget)} cannot be reached: the least sizes allowed leave "
                 f"{least}. Raise the budget, or lower minimum sizes and unfreeze blocks or parts."
+                f"{hint_of_whole_parts(config, model.config)}"
             )
         # For the few weights that a narrower stream adds, which the costs do not know.
         target = costs.total(sizes) - (spent - allowed)
@@ -287,10 +313,11 @@ def _minimum_sizes(config: SNPConfig, model: SNPModel) -> Sizes:
         Part.WIDTH: config.minimum_hidden_size,
     }
     minimum, streams, step = {}, describe(model).streams, query_key_step(model.config)
+    whole = whole_parts(model.config)
     least[Part.QUERY_KEY] = math.ceil(config.minimum_qk_head_dim / step) * step
     for (part, index), size in dense_sizes(model.config).items():
         in_frozen_block = part is not Part.WIDTH and index in config.frozen_blocks
         is_output = part is Part.WIDTH and streams[index].is_output
-        frozen = part.share_name in config.frozen_parts or in_frozen_block or is_output
+        frozen = part.share_name in (*config.frozen_parts, *whole) or in_frozen_block or is_output
         minimum[part, index] = size if frozen else min(size, least[part])
     return minimum

@@ -25,6 +25,7 @@ from ..plan.sizes import Sizes
 from ..random_images import random_images
 from .budget import Allocator
 from .latency_costs import LatencyCosts
+from .removal import hint_of_whole_parts
 
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def plan_within_latency(
             raise ValueError(
                 f"A latency of {asked:.1%} of the model's cannot be reached: the least sizes allowed take "
                 f"{reached:.1%}. Raise target_latency, or lower minimum sizes and unfreeze blocks or parts."
+                f"{hint_of_whole_parts(config, model.config)}"
             )
         if _GOOD[0] * asked <= reached <= _GOOD[1] * asked or sizes == (minimum if reached > asked else costs.sizes):
             break

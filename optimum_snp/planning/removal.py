@@ -11,7 +11,7 @@ from ..methods import method_of
 from ..models import SNPModel
 from ..plan.sizes import block_shares, kept_size
 from ..scoring import block_scores
-from ..structure import block_sizes, block_stages
+from ..structure import block_sizes, block_stages, whole_parts
 
 
 def fixed_head_counts(
@@ -99,6 +99,16 @@ def check_dropped_blocks(config: SNPConfig, model_config: PretrainedConfig) -> N
         if stage not in {stages[block] for block in range(len(stages)) if block not in dropped}:
             where = f"stage {stage}" if len(set(stages)) > 1 else "the model"
             raise ValueError(f"dropped_blocks leaves no block of {where}. Leave at least one out of the list.")
+
+
+def hint_of_whole_parts(config: SNPConfig, model_config: PretrainedConfig) -> str:
+    """What to add where a budget cannot be reached: which parts stay whole, and what may go beside the others."""
+    whole = whole_parts(model_config)
+    if not whole:
+        return ""
+    free = [f"{name}={AUTO!r}" for name in ("head_sparsity", "dropped_blocks") if getattr(config, name) != AUTO]
+    remedy = f" Let heads and blocks go as a whole with {' and '.join(free)}." if free else ""
+    return f" What {' and '.join(whole)} would remove stays in this model in any case.{remedy}"
 
 
 def _dropped_blocks(model_config: PretrainedConfig, statistics: CalibrationStatistics, config: SNPConfig) -> list[int]:

@@ -140,6 +140,7 @@ def _inputs_and_outputs(structure: Structure) -> tuple[dict[str, Slot], dict[str
     for index, stream in enumerate(structure.streams):
         width = (Part.WIDTH, index)
         outputs |= dict.fromkeys(stream.writers, width)
+        inputs |= dict.fromkeys(stream.readers, width)
         inputs |= dict.fromkeys((reader for norm in stream.norms for reader in norm.readers), width)
     for index, block in enumerate(structure.blocks):
         outputs[block.query] = outputs[block.key] = (Part.QUERY_KEY, index)

@@ -9,11 +9,13 @@ inputs of the layer in the pruned network,
 
 gives its new weights; `W_0` are those of the closed form, `v` is the mean variance of `C`, and tokens count by what
 the outputs make of them ([`optimum_snp.reconstruction.token_weights`]). First comes the output layer of a block's
-attention, then, with `P` behind it, the second layer of its MLP. What blocks that are dropped would have added falls
-to the layer before them. Last come the layers that read the final norm, fitted to what they put out in the dense
+attention, then, with `P` behind it, the second layer of its MLP. Where a norm is behind a layer, `D' - P` goes through
+it first ([`optimum_snp.reconstruction.post_norm`]). What blocks that are dropped would have added falls to the layer
+before them. Last come the layers that read the final norm, fitted to what they put out in the dense
 network.
 
 Memory: three streams of all images, in main memory: `12 * tokens * width` bytes per image, 1.8 MB for a DeiT-Base.
+With norms behind the layers they are five.
 Time: one pass through the dense network and three through the blocks of the pruned one, beside the sums.
 
 Source: our choice (docs/real-model.md).
@@ -32,6 +34,7 @@ from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
 from .groups import Groups
+from .post_norm import target_before_norm
 from .regression import RegressionSums, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
 from .token_weights import token_weights
@@ -159,40 +162,61 @@ class _Reconstruction:
         """Refits what a block adds, and takes the dense streams past it and the dropped blocks behind it."""
         block, dense_block = self.pruned_structure.blocks[step.block], self.dense_structure.blocks[dense_step.block]
         behind_attention: list[torch.Tensor] = []
-        dense_output = self.dense.get_submodule(dense_block.output)
+        before_norms: dict[str, list[torch.Tensor]] = {dense_block.output: [], dense_block.down: []}
+        names = (*before_norms, dense_block.attention_end)
+        dense_modules = [*map(self.dense.get_submodule, names), dense_step.module]
         for index, stream in enumerate(self.dense_streams):
             stream = stream.to(self.device)
-            added, after = outputs_of([dense_output, dense_step.module], partial(dense_step, stream))
+            *outputs, added, after = outputs_of(dense_modules, partial(dense_step, stream))
             behind_attention.append((stream + added).cpu())
+            if dense_block.output_norm is not None:
+                for of_layer, output in zip(before_norms.values(), outputs, strict=True):
+                    of_layer.append(output.cpu())
             self.dense_streams[index] = first(after).cpu()
         for dropped_step in dropped:
             self._advance_dense(dropped_step)
         output, down = (self.pruned.get_submodule(name) for name in (block.output, block.down))
-        norm = self._norm_before_mlp(block)
+        mlp_start = self._reads_stream_for_mlp(block)
 
         def attention_rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
             (context,) = inputs_of([output], partial(step, stream, groups))
-            target = self._kept(behind_attention[index], block, groups) - stream
-            return context, target, self._weights_of(dense_block.output, groups)
+            wanted = self._kept(behind_attention[index], block, groups) - stream
+            weights = self._weights_of(dense_block.attention_end, groups)
+            if dense_block.output_norm is not None:
+                dense_output = before_norms[dense_block.output][index]
+                wanted, weights = self._before_norm(dense_block.output_norm, dense_output, wanted, weights)
+            return context, wanted, weights
 
         self._refit(output, attention_rows)
         behind_attention.clear()
 
         def mlp_rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
-            stream_before, neurons = inputs_of([norm, down], partial(step, stream, groups))
+            stream_before, neurons = inputs_of([mlp_start, down], partial(step, stream, groups))
             if block.merged_tokens:
                 _, groups = step(stream, groups)
-            target = self._kept(self.dense_streams[index], block, groups) - stream_before
-            return neurons, target, self._weights_of(dense_block.down, groups)
+            wanted = self._kept(self.dense_streams[index], block, groups) - stream_before
+            weights = self._weights_of(dense_block.mlp_end, groups)
+            if dense_block.down_norm is not None:
+                dense_output = before_norms[dense_block.down][index]
+                wanted, weights = self._before_norm(dense_block.down_norm, dense_output, wanted, weights)
+            return neurons, wanted, weights
 
         self._refit(down, mlp_rows)
 
-    def _norm_before_mlp(self, block: Block) -> nn.Module:
+    def _reads_stream_for_mlp(self, block: Block) -> nn.Module:
+        """The module that the stream goes into before the MLP: its norm, or without one its first layer."""
         norms = self.pruned_structure.streams[block.stream].norms
-        (name,) = (norm.name for norm in norms if norm.readers == block.mlp_inputs)
-        return self.pruned.get_submodule(name)
+        names = [norm.name for norm in norms if norm.readers == block.mlp_inputs]
+        return self.pruned.get_submodule((names or block.mlp_inputs)[0])
+
+    def _before_norm(
+        self, norm: str, output: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets and weights of the layer before a norm, from those behind the norm and the layer's dense output."""
+        target, counts = target_before_norm(self.dense.get_submodule(norm), output.to(self.device), wanted)
+        return target, counts * weights
 
     def _kept(self, stream: torch.Tensor, block: Block, groups: Groups | None) -> torch.Tensor:
         """A dense stream in the basis of the pruned one, and of its tokens."""

@@ -54,9 +54,9 @@ def record_steps(model: SNPModel, structure: Structure) -> list[Step]:
     """The steps of a model in execution order, as a forward pass of an image of the configured size calls them."""
     shape = (1, model.config.num_channels, *as_pair(model.config.image_size))
     positions: dict[nn.Module, int | None] = {block.module: index for index, block in enumerate(structure.blocks)}
-    for norm in (norm for stream in structure.streams for norm in stream.norms):
-        if norm.repeats > 1:
-            positions[model.get_submodule(norm.name.rpartition(".")[0])] = None
+    for stream in structure.streams:
+        if stream.merging is not None:
+            positions[model.get_submodule(stream.merging)] = None
     merges_tokens = any(block.merged_tokens for block in structure.blocks)
     steps: list[Step] = []
 

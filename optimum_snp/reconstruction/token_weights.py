@@ -19,7 +19,7 @@ NUM_IMAGES = 16
 
 
 def token_weights(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
-    """For every layer that writes a stream from a block, by its name, the weights of the tokens, `[tokens]`.
+    """For every module whose output a block adds to its stream, by its name, the weights of the tokens, `[tokens]`.
 
     Args:
         model:
@@ -29,7 +29,7 @@ def token_weights(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) ->
         seed (`int`, *optional*):
             Of the signs.
     """
-    writers = [layer for block in describe(model).blocks for layer in (block.output, block.down)]
+    writers = [layer for block in describe(model).blocks for layer in (block.attention_end, block.mlp_end)]
     outputs: dict[str, torch.Tensor] = {}
     handles = [
         model.get_submodule(name).register_forward_hook(

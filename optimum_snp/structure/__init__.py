@@ -59,6 +59,11 @@ def query_key_step(config: PretrainedConfig) -> int:
     return architecture_of(config).query_key_step(config)
 
 
+def whole_parts(config: PretrainedConfig) -> dict[str, str]:
+    """What can never get smaller, by the field of [`SNPConfig`] for it; see [`Architecture.whole_parts`]."""
+    return architecture_of(config).whole_parts(config)
+
+
 def num_mergeable_tokens(config: PretrainedConfig) -> int:
     """How many tokens reach the first block of those that may merge; see [`Architecture.num_mergeable_tokens`]."""
     return architecture_of(config).num_mergeable_tokens(config)
@@ -106,4 +111,5 @@ __all__ = [
     "register_architecture",
     "resized_config",
     "stream_widths",
+    "whole_parts",
 ]

@@ -47,6 +47,14 @@ class Architecture(ABC):
         """What sizes of queries and keys are multiples of: 1, or 2 where their neurons stay together in pairs."""
         return 1
 
+    def whole_parts(self, config: PretrainedConfig) -> dict[str, str]:
+        """What of a model can never get smaller neuron by neuron.
+
+        Returns:
+            `dict[str, str]`: By the field of [`SNPConfig`] that would make it smaller, why it stays whole.
+        """
+        return {}
+
     def num_mergeable_tokens(self, config: PretrainedConfig) -> int:
         """How many tokens reach the first block of those that may merge.
 

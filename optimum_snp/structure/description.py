@@ -30,11 +30,14 @@ class Block:
         up (`str`): The first layer of the MLP, whose outputs are its neurons.
         down (`str`): The second layer of the MLP, which reads the neurons.
         gate (`str`, *optional*): Of a gated MLP the layer that runs beside `up`; a neuron is the product of both.
-        rotations (`tuple[str, str]`, *optional*): With rotary positions the modules that turn queries and keys.
+        score_modules (`tuple[str, str]`, *optional*): What stands between the layers of queries and keys and the
+            scores: the modules that turn them by rotary positions, or bring them to one length (cosine attention).
         rotary_pairs (`str`, *optional*): With rotary positions the buffer `[heads, qk_head_dim / 2]` of the pairs that
             every head has. Neurons `i` and `i + qk_head_dim / 2` of queries and keys are a pair and stay together.
         per_head (`dict[str, int]`): Further weights with one entry per head, each with the dimension of the heads.
         drop_paths (`list[str]`): The modules that leave its branches out in training.
+        output_norm, down_norm (`str`, *optional*): In a block with norms behind its branches the norm between
+            `output`, or `down`, and the stream.
     """
 
     name: str
@@ -53,12 +56,14 @@ class Block:
     up: str
     down: str
     gate: str | None = None
-    rotations: tuple[str, str] | None = None
+    score_modules: tuple[str, str] | None = None
     rotary_pairs: str | None = None
     per_head: dict[str, int] = field(default_factory=dict)
     drop_paths: list[str] = field(default_factory=list)
     merged_tokens: int = 0
     num_patches: int = 0
+    output_norm: str | None = None
+    down_norm: str | None = None
 
     @property
     def matching_pairs(self) -> int:
@@ -75,7 +80,17 @@ class Block:
     @property
     def score_inputs(self) -> tuple[str, str]:
         """The modules that put out the queries and the keys of the attention scores, `[batch, tokens, heads * d]`."""
-        return self.rotations or (self.query, self.key)
+        return self.score_modules or (self.query, self.key)
+
+    @property
+    def attention_end(self) -> str:
+        """The module whose output the attention adds to the stream."""
+        return self.output_norm or self.output
+
+    @property
+    def mlp_end(self) -> str:
+        """The module whose output the MLP adds to the stream."""
+        return self.down_norm or self.down
 
     @property
     def mlp_inputs(self) -> list[str]:
@@ -169,7 +184,10 @@ class Stream:
         writers (`list[str]`): Layers whose outputs are added into it.
         vectors (`list[str]`): Weights that are themselves added into it; their last dimension is the stream's.
         norms (`list[Norm]`): The norms over it.
-        scales (`list[str]`): Layers that act on each of its channels alone (the norm behind Swin's patch embedding).
+        scales (`list[str]`): Norms whose outputs are added into it, between a writer and the stream (that behind
+            Swin's patch embedding, those behind the branches of a Swin V2).
+        readers (`list[str]`): Linear layers that read it without a norm.
+        merging (`str`, *optional*): The patch merging that makes the next stream of it.
         reduction (`str`, *optional*): Of a stream whose first writer and vectors stand before its `scales`: the linear
             layer that a method which refits puts behind them, from embeddings of the old width to the new one.
         is_output (`bool`): Whether it is itself an output of the model, without a norm: a budget then keeps it whole,
@@ -183,6 +201,8 @@ class Stream:
     scales: list[str] = field(default_factory=list)
     reduction: str | None = None
     is_output: bool = False
+    readers: list[str] = field(default_factory=list)
+    merging: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The structure of [`SNPSwinModel`], its classifier and its backbone: one residual stream per stage.
 
-Patch merging reads the stream of its stage, four tokens side by side, and writes the first of the next one.
+Patch merging reads the stream of its stage, four tokens side by side, and writes the first of the next one. In a Swin
+V2 all layers read the stream without a norm, and what they add to it goes through one.
 """
 
 from typing import Any
@@ -11,6 +12,15 @@ from torch import nn
 from ..models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens, as_pair
+
+
+# Of a Swin V2, by the fields of `SNPConfig`.
+_WHOLE_IN_VERSION_2 = {
+    "qk_sparsity": "the queries and keys of a Swin V2 stay whole: its attention divides each of them by its length "
+    "over all neurons of the head, so that without one neuron all scores of the head are others",
+    "hidden_sparsity": "the widths of a Swin V2 stay whole: norms write its residual streams, and their means and "
+    "variances run over all channels of the layers before them, so that without one channel all others are others",
+}
 
 
 class SwinArchitecture(Architecture):
@@ -31,31 +41,53 @@ class SwinArchitecture(Architecture):
         vectors = [] if base_model.embeddings.position_embeddings is None else [f"{embeddings}.position_embeddings"]
 
         blocks, streams = [], []
+        is_post_norm = config.swin_version == 2
         for index, stage in enumerate(base_model.stages):
             name = f"{base}stages.{index}"
-            num_tokens, norms = grid[0] * grid[1], []
+            num_tokens, norms, readers, merging = grid[0] * grid[1], [], [], None
             for number, layer in enumerate(stage.blocks):
                 block = _describe_block(f"{name}.blocks.{number}", layer, index, stage)
                 blocks.append(block)
                 writers += [block.output, block.down]
-                norms.append(Norm(f"{block.name}.layernorm_before", block.attention_inputs, pads=True))
-                norms.append(Norm(f"{block.name}.layernorm_after", block.mlp_inputs))
+                if is_post_norm:
+                    scales += [block.output_norm, block.down_norm]
+                    readers += [*block.attention_inputs, *block.mlp_inputs]
+                else:
+                    norms.append(Norm(f"{block.name}.layernorm_before", block.attention_inputs, pads=True))
+                    norms.append(Norm(f"{block.name}.layernorm_after", block.mlp_inputs))
                 rows |= dict.fromkeys(block.layers, num_tokens)
                 rows |= dict.fromkeys(block.attention_inputs, block.num_maps * block.map_tokens)
             norms += _feature_norms(model, index)
-            streams.append(Stream(config.hidden_sizes[index], writers, vectors, norms, scales))
+            stream_writers, stream_vectors, stream_scales = writers, vectors, scales
             if stage.downsample is not None:
-                merging = f"{name}.downsample.reduction"
-                norms.append(Norm(f"{name}.downsample.norm", [merging], repeats=4))
+                merging = f"{name}.downsample"
+                reduction, norm = f"{merging}.reduction", f"{merging}.norm"
+                if is_post_norm:
+                    readers.append(reduction)
+                else:
+                    norms.append(Norm(norm, [reduction], repeats=4))
                 grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
-                rows[merging] = grid[0] * grid[1]
-                writers, vectors, scales = [merging], [], []
+                rows[reduction] = grid[0] * grid[1]
+                writers, vectors, scales = [reduction], [], [norm] if is_post_norm else []
+            streams.append(
+                Stream(
+                    config.hidden_sizes[index],
+                    stream_writers,
+                    stream_vectors,
+                    norms,
+                    stream_scales,
+                    readers=readers,
+                    merging=merging,
+                )
+            )
 
         if isinstance(getattr(model, "classifier", None), nn.Linear):
             streams[-1].norms.append(Norm(f"{base}layernorm", ["classifier"], reads=(Tokens(averages=True),)))
             rows["classifier"] = 1
         else:
-            streams[-1].norms.append(Norm(f"{base}layernorm", [], is_output=model is base_model))
+            normalizes = isinstance(base_model.layernorm, nn.LayerNorm)
+            final = Norm(f"{base}layernorm", [], is_output=model is base_model, normalizes=normalizes)
+            streams[-1].norms.append(final)
         return Structure(blocks, streams, rows)
 
     def block_sizes(self, config: SNPSwinConfig) -> list[dict[str, Any]]:
@@ -69,6 +101,10 @@ class SwinArchitecture(Architecture):
     def block_stages(self, config: SNPSwinConfig) -> list[int]:
         """See [`optimum_snp.structure.block_stages`]."""
         return [stage for stage, blocks in enumerate(config.block_configs) for _ in blocks]
+
+    def whole_parts(self, config: SNPSwinConfig) -> dict[str, str]:
+        """See [`Architecture.whole_parts`]."""
+        return _WHOLE_IN_VERSION_2 if config.swin_version == 2 else {}
 
     def resized_config(
         self, config: SNPSwinConfig, blocks: list[dict[str, Any] | None], widths: list[int], *, refits: bool
@@ -108,6 +144,12 @@ class SwinArchitecture(Architecture):
 def _describe_block(name: str, layer: nn.Module, stage: int, stage_module: nn.Module) -> Block:
     windows = stage_module.windows[str(layer.shift_size)]
     map_tokens, attention = len(windows.bias_index), layer.attention
+    per_head = {f"{name}.attention.relative_position_bias_table": 1}
+    score_modules = output_norm = down_norm = None
+    if attention.query_norm is not None:  # Swin V2
+        score_modules = (f"{name}.attention.query_norm", f"{name}.attention.key_norm")
+        per_head[f"{score_modules[0]}.logit_scale"] = 0
+        output_norm, down_norm = f"{name}.layernorm_before", f"{name}.layernorm_after"
     return Block(
         name=name,
         module=layer,
@@ -124,8 +166,11 @@ def _describe_block(name: str, layer: nn.Module, stage: int, stage_module: nn.Mo
         output=f"{name}.attention.o_proj",
         up=f"{name}.mlp.fc1",
         down=f"{name}.mlp.fc2",
-        per_head={f"{name}.attention.relative_position_bias_table": 1},
+        score_modules=score_modules,
+        per_head=per_head,
         drop_paths=[f"{name}.drop_path"],
+        output_norm=output_norm,
+        down_norm=down_norm,
     )
 
 
@@ -133,7 +178,16 @@ def _feature_norms(model: SNPSwinModel | SNPSwinForImageClassification | SNPSwin
     """The norms of a backbone's feature maps that read the stream of a stage; the stem's is that of the first."""
     names = [f"stage{stage + 1}", *(["stem"] if stage == 0 else [])]
     feature_norms = getattr(model, "hidden_states_norms", {})
-    return [Norm(f"hidden_states_norms.{name}", [], is_output=True) for name in names if name in feature_norms]
+    return [
+        Norm(
+            f"hidden_states_norms.{name}",
+            [],
+            is_output=True,
+            normalizes=isinstance(feature_norms[name], nn.LayerNorm),
+        )
+        for name in names
+        if name in feature_norms
+    ]
 
 
 def _filled_dimensions(config: SNPSwinConfig) -> int:

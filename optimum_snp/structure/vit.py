@@ -178,9 +178,9 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int, num_extra_toke
     attention = layer.attention
     is_gated = hasattr(layer.mlp, "gate_proj")
     up, down = ("up_proj", "down_proj") if is_gated else ("fc1", "fc2")
-    rotations = None
+    score_modules = None
     if attention.query_rotation is not None:
-        rotations = (f"{name}.attention.query_rotation", f"{name}.attention.key_rotation")
+        score_modules = (f"{name}.attention.query_rotation", f"{name}.attention.key_rotation")
     has_biases = attention.relative_position_bias is not None
     return Block(
         name=name,
@@ -201,8 +201,8 @@ def _describe_block(name: str, layer: nn.Module, num_tokens: int, num_extra_toke
         up=f"{name}.mlp.{up}",
         down=f"{name}.mlp.{down}",
         gate=f"{name}.mlp.gate_proj" if is_gated else None,
-        rotations=rotations,
-        rotary_pairs=f"{name}.attention.rotary_pairs" if rotations else None,
+        score_modules=score_modules,
+        rotary_pairs=f"{name}.attention.rotary_pairs" if score_modules else None,
         per_head={f"{name}.attention.relative_position_bias.table": 1} if has_biases else {},
         drop_paths=[f"{name}.drop_path"],
     )

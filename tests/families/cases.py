@@ -10,7 +10,7 @@ from optimum_snp import SNPPruner
 from optimum_snp.families import family_of_source
 from optimum_snp.models import SNPModel
 from optimum_snp.structure import block_sizes, stream_widths
-from tests.helpers import CLASSES
+from tests.helpers import CLASSES, prunable
 
 
 IMAGES = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -54,13 +54,13 @@ class Case:
         return self.class_name.endswith(("ForImageClassification", "WithTeacher"))
 
     def shares(self):
-        """Shares of every part, of all together, and of whole heads and blocks."""
+        """Shares of every part that can get smaller, of all together, and of whole heads and blocks."""
         num_blocks, num_streams = len(block_sizes(self.model.config)), len(stream_widths(self.model.config))
 
         def uneven(*shares):
             return [shares[index % len(shares)] for index in range(num_blocks)]
 
-        return {
+        shares = {
             "queries and keys": {"qk_sparsity": 0.5},
             "values": {"v_sparsity": 0.3},
             "MLP": {"mlp_sparsity": 0.7},
@@ -82,6 +82,8 @@ class Case:
                 "hidden_sparsity": [0.5, 0.3][:num_streams],
             },
         }
+        found = {name: prunable(self.model.config, **options) for name, options in shares.items()}
+        return {name: options for name, options in found.items() if options}
 
 
 CASES = [
@@ -95,9 +97,9 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's) take long for what they tell,
-# and are marked so.
-_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec")
+# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, a Swin V2's without its
+# classifier) take long for what they tell, and are marked so.
+_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "Swinv2Model", "Swinv2Backbone")
 PARAMS = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
     for case in CASES

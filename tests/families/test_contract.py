@@ -59,10 +59,13 @@ def test_conversion_is_exact(case):
 
 
 def test_conversion_is_exact_with_fused_attention(case):
-    source = case.source(attn_implementation="sdpa")
-    model = convert(source)
+    has_fused = case.family.source_class(case.class_name)._supports_sdpa
+    source = case.source(attn_implementation="sdpa" if has_fused else "eager")
+    if not has_fused:  # which rounds in another way; raw feature maps show it
+        source = source.double()
+    images, model = IMAGES.to(source.dtype), convert(source)
     assert model.config._attn_implementation == "sdpa"
-    assert_close(outputs_of(model, IMAGES), outputs_of_source(case, source, IMAGES))
+    assert_close(outputs_of(model, images), outputs_of_source(case, source, images))
 
 
 @pytest.mark.parametrize("size", [(48, 64), (40, 24)])
@@ -84,6 +87,8 @@ def test_nothing_removed_is_the_dense_model(case, method):
 
 @pytest.mark.parametrize("name", SHARES)
 def test_pruned_neurons_are_as_if_masked(case, name):
+    if name not in case.shares():
+        pytest.skip(f"the {name} of a {case.family.title} stay whole")
     plan = case.calibrated.plan(SNPConfig(method="snp", **case.shares()[name]))
     pruned = method_of(plan.config).reshape(case.model, plan)
     with torch.inference_mode():

@@ -17,7 +17,7 @@ from optimum_snp.publishing.attention import attention_maps, heads_of_maps
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import architecture_of, as_pair, block_sizes, stream_widths
 from tests.families.cases import CASES, IMAGES, PARAMS, first_of_each
-from tests.helpers import run_python
+from tests.helpers import prunable, run_python
 from tests.hub_server import HubServer
 from tests.test_remote_code import JOB, PYTHONS
 
@@ -142,9 +142,8 @@ def test_exported_models_compute_the_same(case, tmp_path):
     pruner = case.calibrated.copy()
     config = case.model.config
     least = len(block_sizes(config)) - len(stream_widths(config))
-    pruner.prune(
-        SNPConfig(qk_sparsity=0.5, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2, dropped_blocks=least)
-    )
+    shares = prunable(config, qk_sparsity=0.5, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2)
+    pruner.prune(SNPConfig(**shares, dropped_blocks=least))
     exported = pruner.export(tmp_path / "out", calibration_dataset=IMAGES)
     assert exported.check.num_images == len(IMAGES)
     assert 0 < exported.check.relative_error < 1e-5

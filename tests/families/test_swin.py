@@ -155,13 +155,6 @@ def test_model_from_the_code_of_its_checkpoint_becomes_ours(pixel_values):
     assert torch.equal(copied(pixel_values).logits, converted(pixel_values).logits)
 
 
-@pytest.mark.parametrize("class_name", ["Swinv2Model", "Swinv2ForImageClassification", "Swinv2Backbone"])
-def test_second_version_is_refused_with_the_reason(class_name):
-    config = transformers.Swinv2Config(image_size=32, embed_dim=8, depths=[1], num_heads=[1], window_size=2)
-    with pytest.raises(ValueError, match=f"{class_name} cannot be pruned: its attention divides every query and key"):
-        convert(getattr(transformers, class_name)(config))
-
-
 def test_masked_image_modeling_is_refused_with_the_list():
     with pytest.raises(ValueError, match=r"SwinForMaskedImageModeling cannot be pruned. Supported are .*SwinBackbone"):
         convert(transformers.SwinForMaskedImageModeling(build_source("SwinModel").config))

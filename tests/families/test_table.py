@@ -48,7 +48,7 @@ def test_the_command_prints_the_table_and_what_is_refused(capsys):
         "MetaClip2TextModel",
         "SiglipTextModel",
         "Siglip2Model",
-        "Swinv2ForImageClassification",
+        "Swinv2ForMaskedImageModeling",
         "CLIPSegModel",
         "ResNetForImageClassification",
     ],

@@ -17,7 +17,7 @@ from optimum_snp.planning.removal import keep_highest
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.helpers import CLASSES, build_source
+from tests.helpers import CLASSES, build_source, prunable
 
 
 PUBLISHED = {
@@ -63,7 +63,8 @@ def test_macs_are_those_that_torch_counts(class_name, pixel_values):
     model = convert(build_source(class_name, attn_implementation="eager"))
     plan = SNPPruner.from_pretrained(model)
     plan.calibrate(pixel_values, num_samples=6)
-    pruned = plan.prune(SNPConfig(qk_sparsity=0.3, v_sparsity=0.6, mlp_sparsity=0.5, hidden_sparsity=0.2))
+    shares = prunable(model.config, qk_sparsity=0.3, v_sparsity=0.6, mlp_sparsity=0.5, hidden_sparsity=0.2)
+    pruned = plan.prune(SNPConfig(**shares))
     for one in (model, pruned):
         with FlopCounterMode(display=False) as counter:
             one(pixel_values[:1])

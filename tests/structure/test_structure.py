@@ -8,7 +8,7 @@ from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinConfig, SNPSwinForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_macs
-from tests.helpers import CLASSES, build_source
+from tests.helpers import CLASSES, SWIN_CLASSES, build_source
 
 
 def build(class_name, **options):
@@ -46,7 +46,7 @@ def test_rows_and_maps_are_those_of_a_forward_pass(class_name, image_size):
 
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_all_that_touches_a_stream_is_named_once(class_name):
-    model = build(class_name, **({"use_absolute_embeddings": True} if class_name.startswith("Swin") else {}))
+    model = build(class_name, **({"use_absolute_embeddings": True} if class_name in SWIN_CLASSES else {}))
     streams = describe(model).streams
     norms = [norm.name for stream in streams for norm in stream.norms if norm.normalizes] + [
         scale for stream in streams for scale in stream.scales
@@ -59,6 +59,7 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
     assert sorted(norms) == sorted(name for name, module in modules.items() if isinstance(module, nn.LayerNorm))
     writers = [writer for stream in streams for writer in stream.writers]
     readers = [reader for stream in streams for norm in stream.norms for reader in norm.readers]
+    readers += [reader for stream in streams for reader in stream.readers]
     within = [layer for block in describe(model).blocks for layer in (block.output, block.down)]
     assert sorted({*writers, *readers}) == sorted(
         name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d))
@@ -67,7 +68,7 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
     assert len(set(readers)) == len(readers)
     vectors = [vector for stream in streams for vector in stream.vectors]
     assert all(vector in dict(model.named_parameters()) for vector in vectors)
-    if class_name.startswith("Swin"):
+    if class_name in SWIN_CLASSES:
         assert [vector.rpartition(".")[2] for vector in vectors] == ["position_embeddings"]
     for stream in streams:
         assert all(len(model.get_submodule(writer).weight) == stream.width for writer in stream.writers)

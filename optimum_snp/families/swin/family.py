@@ -29,11 +29,6 @@ class SwinFamily(Family):
         "swin-small": "microsoft/swin-small-patch4-window7-224",
         "swin-base": "microsoft/swin-base-patch4-window7-224",
     }
-    refused = {
-        "Swinv2": "its attention divides every query and key by its length over all neurons of the head, and its "
-        "norms come behind the branches, so that what a single neuron adds to the attention scores cannot be told "
-        "apart. Swin models of the first version can be pruned."
-    }
 
     def convert_config(self, source: PreTrainedModel) -> SNPSwinConfig:
         """See [`Family.convert_config`]."""

@@ -66,7 +66,8 @@ class TimmFamily(Family):
         if not is_model_in_modules(str(name), _TIMM_MODULES):
             raise ValueError(
                 f"The timm architecture {name} cannot be pruned: it is no plain VisionTransformer (ViT, DeiT, "
-                "DeiT III, DINOv2, AugReg and the like) and no SwinTransformer of the first version."
+                "DeiT III, DINOv2, AugReg and the like) and no SwinTransformer of the first version. Other families, "
+                "Swin V2 among them, can be pruned from their checkpoints for transformers."
             )
         source_class = getattr(transformers, class_name)
         try:

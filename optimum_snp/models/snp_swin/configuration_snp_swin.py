@@ -41,6 +41,8 @@ FIXED_FIELDS = (
     "hidden_sizes",
     "patch_embedding_size",
     "merging_bias",
+    "swin_version",
+    "window_sizes",
     "block_configs",
     "stage_names",
 )
@@ -100,6 +102,13 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
             `hidden_sizes[0]`. Without it the convolution writes the residual stream itself.
         merging_bias (`bool`, *optional*, defaults to `False`):
             Whether the linear layers of patch merging have a bias.
+        swin_version (`int`, *optional*, defaults to 1):
+            2 for a Swin Transformer V2: norms stand behind attention, MLP and patch merging, queries and keys of
+            every head are brought to one length (cosine attention), keys have no bias, and windows never shrink to
+            the map.
+        window_sizes (`list[int]`, *optional*):
+            Of a Swin V2 the window size of every stage; small maps may have smaller windows. Defaults to
+            `window_size` in all stages.
         block_configs (`list[list[dict]]`, *optional*):
             For every stage one dict per block in execution order with the final integers `num_attention_heads`,
             `qk_head_dim`, `v_head_dim` (both per head), `intermediate_size`; `attention_scale`, the factor of the
@@ -142,6 +151,8 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
         hidden_size=None,
         patch_embedding_size=None,
         merging_bias=False,
+        swin_version=1,
+        window_sizes=None,
         block_configs=None,
         num_layers=None,
         stage_names=None,
@@ -152,9 +163,13 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
         _check_integer("embed_dim", embed_dim)
         _check_integer("window_size", window_size)
         check_activation("hidden_act", hidden_act)
+        if isinstance(swin_version, bool) or swin_version not in (1, 2):
+            raise ValueError(f"swin_version must be 1 or 2, got {swin_version!r}.")
         if block_configs is None:
             depths = [2, 2, 6, 2] if depths is None else depths
             block_configs = _dense_blocks(embed_dim, depths, num_heads, window_size, mlp_ratio)
+            if swin_version == 2:  # queries and keys have lengths of their own
+                block_configs = [[{**block, "attention_scale": 1.0} for block in blocks] for blocks in block_configs]
         self.image_size = image_size
         self.patch_size = patch_size
         self.num_channels = num_channels
@@ -177,6 +192,10 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.hidden_sizes = list(hidden_sizes)
         self.patch_embedding_size = patch_embedding_size
         self.merging_bias = merging_bias
+        self.swin_version = swin_version
+        if window_sizes is None and swin_version == 2:
+            window_sizes = [window_size] * len(self.depths)
+        self.window_sizes = None if window_sizes is None else list(window_sizes)
         self.block_configs = [[dict(block) for block in blocks] for blocks in block_configs]
         self._check_sizes()
         self.hidden_size = _only("hidden_size", hidden_size, self.hidden_sizes[-1])
@@ -209,8 +228,17 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
             )
         return super().from_dict(config_dict, **kwargs)
 
+    @property
+    def stage_window_sizes(self):
+        """The window size of every stage."""
+        return [self.window_size] * len(self.depths) if self.window_sizes is None else self.window_sizes
+
     def _check_sizes(self):
-        for name in ("depths", "hidden_sizes"):
+        if self.window_sizes is not None and self.swin_version == 1:
+            raise ValueError(
+                "window_sizes is for swin_version 2; all stages of version 1 have windows of window_size."
+            )
+        for name in ("depths", "hidden_sizes", "stage_window_sizes"):
             if len(getattr(self, name)) != len(self.block_configs):
                 raise ValueError(
                     f"{name} has {len(getattr(self, name))} stages, block_configs has {len(self.block_configs)}."
@@ -219,6 +247,8 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
             raise ValueError("block_configs must have at least one stage, got none.")
         for stage, size in enumerate(self.hidden_sizes):
             _check_integer(f"hidden_sizes[{stage}]", size)
+        for stage, size in enumerate(self.stage_window_sizes):
+            _check_integer(f"window_sizes[{stage}]", size)
         if self.patch_embedding_size is not None:
             _check_integer("patch_embedding_size", self.patch_embedding_size)
         for stage, blocks in enumerate(self.block_configs):
@@ -228,9 +258,9 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
                     "they must agree and be at least 1."
                 )
             for index, block in enumerate(blocks):
-                self._check_block(f"block_configs[{stage}][{index}]", block)
+                self._check_block(f"block_configs[{stage}][{index}]", block, self.stage_window_sizes[stage])
 
-    def _check_block(self, where, block):
+    def _check_block(self, where, block, window_size):
         missing = [name for name in BLOCK_FIELDS if name not in block]
         unknown = [name for name in block if name not in BLOCK_FIELDS]
         if missing or unknown:
@@ -243,10 +273,9 @@ class SNPSwinConfig(BackboneConfigMixin, PretrainedConfig):
         scale, shift = block["attention_scale"], block["shift_size"]
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
             raise ValueError(f"{where}.attention_scale must be a positive number, got {scale!r}.")
-        if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < self.window_size:
+        if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < window_size:
             raise ValueError(
-                f"{where}.shift_size must be an integer from 0 to window_size - 1 = {self.window_size - 1}, "
-                f"got {shift!r}."
+                f"{where}.shift_size must be an integer from 0 to window_size - 1 = {window_size - 1}, got {shift!r}."
             )
 
 

@@ -4,6 +4,7 @@ This file is copied into every saved checkpoint. It must import nothing but torc
 and must load under transformers 4.57 and 5.x.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ try:
     from transformers.backbone_utils import BackboneMixin
 except ImportError:  # transformers 4.57
     from transformers.utils.backbone_utils import BackboneMixin
+
+
+# The largest length of the queries in a cosine attention, as its logarithm.
+LARGEST_LOGIT_SCALE = math.log(100.0)
 
 
 def _pair(size):
@@ -206,13 +211,32 @@ def eager_attention(query, key, value, mask, scale, dropout):
     return torch.matmul(F.dropout(probabilities, p=dropout), value), probabilities
 
 
+class SNPSwinUnitLength(nn.Module):
+    """Brings the queries or keys `[windows, area, heads * qk_head_dim]` of every head to one length (Swin V2).
+
+    That is 1 for keys, and a learned length per head for queries. A module, so that what attention reads can be
+    observed.
+    """
+
+    def __init__(self, num_attention_heads, has_scale):
+        super().__init__()
+        self.num_attention_heads = num_attention_heads
+        self.logit_scale = nn.Parameter(torch.zeros(num_attention_heads, 1)) if has_scale else None
+
+    def forward(self, hidden_states):
+        hidden_states = F.normalize(hidden_states.unflatten(-1, (self.num_attention_heads, -1)), dim=-1)
+        if self.logit_scale is not None:
+            hidden_states = hidden_states * self.logit_scale.clamp(max=LARGEST_LOGIT_SCALE).exp()
+        return hidden_states.flatten(-2)
+
+
 class SNPSwinAttention(nn.Module):
     """Self-attention within windows, whose queries and keys may be narrower or wider than its values."""
 
     # Read by the attention functions of transformers.
     is_causal = False
 
-    def __init__(self, config, hidden_size, block):
+    def __init__(self, config, hidden_size, block, window_size):
         super().__init__()
         self.config = config
         self.num_attention_heads = block["num_attention_heads"]
@@ -223,12 +247,16 @@ class SNPSwinAttention(nn.Module):
         qk_size = self.num_attention_heads * self.qk_head_dim
         v_size = self.num_attention_heads * self.v_head_dim
         self.q_proj = nn.Linear(hidden_size, qk_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden_size, qk_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, qk_size, bias=config.qkv_bias and config.swin_version == 1)
         self.v_proj = nn.Linear(hidden_size, v_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(v_size, hidden_size)
         self.relative_position_bias_table = nn.Parameter(
-            torch.zeros((2 * config.window_size - 1) ** 2, self.num_attention_heads)
+            torch.zeros((2 * window_size - 1) ** 2, self.num_attention_heads)
         )
+        self.query_norm = self.key_norm = None
+        if config.swin_version == 2:
+            self.query_norm = SNPSwinUnitLength(self.num_attention_heads, has_scale=True)
+            self.key_norm = SNPSwinUnitLength(self.num_attention_heads, has_scale=False)
 
     def attention_mask(self, windows, batch_size):
         """What is added to the scores: `[1, heads, area, area]`, or `[batch * windows, …]` for shifted windows."""
@@ -236,7 +264,9 @@ class SNPSwinAttention(nn.Module):
         bias = bias.view(1, self.num_attention_heads, *windows.bias_index.shape)
         if windows.mask is None:
             return bias
-        return (bias + windows.mask).expand(batch_size, -1, -1, -1, -1).flatten(0, 1)
+        # The mask of a Swin V2 is added twice in transformers, on which the checkpoints there were tested.
+        mask = windows.mask if self.query_norm is None else 2 * windows.mask
+        return (bias + mask).expand(batch_size, -1, -1, -1, -1).flatten(0, 1)
 
     def forward(self, hidden_states, windows, output_attentions=False):
         batch_size, num_tokens, _ = hidden_states.shape
@@ -249,8 +279,10 @@ class SNPSwinAttention(nn.Module):
 
         qk_shape = (-1, area, self.num_attention_heads, self.qk_head_dim)
         v_shape = (-1, area, self.num_attention_heads, self.v_head_dim)
-        query = self.q_proj(hidden_states).view(qk_shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(qk_shape).transpose(1, 2)
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        if self.query_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = query.view(qk_shape).transpose(1, 2), key.view(qk_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
         mask = self.attention_mask(windows, batch_size).to(query.dtype)
         dropout = self.attention_dropout if self.training else 0.0
@@ -304,11 +336,11 @@ class SNPSwinDropPath(nn.Module):
 class SNPSwinLayer(GradientCheckpointingLayer):
     """One block: attention and MLP, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config, hidden_size, block, drop_path_rate):
+    def __init__(self, config, hidden_size, block, window_size, drop_path_rate):
         super().__init__()
         self.shift_size = block["shift_size"]
         self.layernorm_before = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.attention = SNPSwinAttention(config, hidden_size, block)
+        self.attention = SNPSwinAttention(config, hidden_size, block, window_size)
         self.drop_path = SNPSwinDropPath(drop_path_rate)
         self.layernorm_after = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = SNPSwinMLP(config, hidden_size, block)
@@ -323,12 +355,34 @@ class SNPSwinLayer(GradientCheckpointingLayer):
         return hidden_states, probabilities
 
 
-class SNPSwinPatchMerging(nn.Module):
-    """Joins each 2 x 2 tokens and takes them to the next stage's width: `[batch, tokens / 4, next_hidden_size]`."""
+class SNPSwinPostNormLayer(SNPSwinLayer):
+    """One block of a Swin V2: attention and MLP read the residual stream as it is, and a norm is behind each.
 
-    def __init__(self, hidden_size, next_hidden_size, bias):
+    The names are those of the checkpoints: `layernorm_before` is the norm of the attention.
+    """
+
+    def __init__(self, config, hidden_size, block, window_size, drop_path_rate):
+        super().__init__(config, hidden_size, block, window_size, drop_path_rate)
+        self.attention_dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, hidden_states, windows, output_attentions=False):
+        attention_output, probabilities = self.attention(hidden_states, windows, output_attentions)
+        attention_output = self.layernorm_before(self.attention_dropout(attention_output))
+        hidden_states = hidden_states + self.drop_path(attention_output)
+        mlp_output = self.layernorm_after(self.dropout(self.mlp(hidden_states)))
+        return hidden_states + self.drop_path(mlp_output), probabilities
+
+
+class SNPSwinPatchMerging(nn.Module):
+    """Joins each 2 x 2 tokens and takes them to the next stage's width: `[batch, tokens / 4, next_hidden_size]`.
+
+    The norm is before the linear layer, or in a Swin V2 behind it.
+    """
+
+    def __init__(self, hidden_size, next_hidden_size, bias, is_post_norm):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * hidden_size)
+        self.is_post_norm = is_post_norm
+        self.norm = nn.LayerNorm(next_hidden_size if is_post_norm else 4 * hidden_size)
         self.reduction = nn.Linear(4 * hidden_size, next_hidden_size, bias=bias)
 
     def forward(self, hidden_states, grid):
@@ -339,6 +393,8 @@ class SNPSwinPatchMerging(nn.Module):
         # The four tokens column by column, as in the checkpoints.
         hidden_states = hidden_states.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
         hidden_states = hidden_states.flatten(3).flatten(1, 2)
+        if self.is_post_norm:
+            return self.norm(self.reduction(hidden_states))
         return self.reduction(self.norm(hidden_states))
 
 
@@ -348,21 +404,24 @@ class SNPSwinStage(nn.Module):
     def __init__(self, config, stage, grid, drop_path_rates, always_partition):
         super().__init__()
         hidden_size, blocks = config.hidden_sizes[stage], config.block_configs[stage]
+        window_size, is_post_norm = config.stage_window_sizes[stage], config.swin_version == 2
+        layer_class = SNPSwinPostNormLayer if is_post_norm else SNPSwinLayer
         self.blocks = nn.ModuleList(
             [
-                SNPSwinLayer(config, hidden_size, block, rate)
+                layer_class(config, hidden_size, block, window_size, rate)
                 for block, rate in zip(blocks, drop_path_rates, strict=True)
             ]
         )
         self.windows = nn.ModuleDict(
             {
-                str(shift): SNPSwinWindows(grid, config.window_size, shift, always_partition)
+                str(shift): SNPSwinWindows(grid, window_size, shift, always_partition)
                 for shift in sorted({block["shift_size"] for block in blocks})
             }
         )
         self.downsample = None
         if stage + 1 < len(config.hidden_sizes):
-            self.downsample = SNPSwinPatchMerging(hidden_size, config.hidden_sizes[stage + 1], config.merging_bias)
+            next_hidden_size = config.hidden_sizes[stage + 1]
+            self.downsample = SNPSwinPatchMerging(hidden_size, next_hidden_size, config.merging_bias, is_post_norm)
 
     def forward(self, hidden_states, grid, output_attentions=False):
         windows = {shift: shifted_windows(grid) for shift, shifted_windows in self.windows.items()}
@@ -380,7 +439,7 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     accepts_loss_kwargs = False  # a Trainer would take `**kwargs` for it
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SNPSwinLayer"]
+    _no_split_modules = ["SNPSwinLayer", "SNPSwinPostNormLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -404,6 +463,8 @@ class SNPSwinPreTrainedModel(PreTrainedModel):
             nn.init.trunc_normal_(module.position_embeddings, mean=0.0, std=std)
         elif isinstance(module, SNPSwinAttention):
             nn.init.trunc_normal_(module.relative_position_bias_table, mean=0.0, std=std)
+        elif isinstance(module, SNPSwinUnitLength) and module.logit_scale is not None:
+            nn.init.constant_(module.logit_scale, math.log(10.0))
         elif isinstance(module, SNPSwinWindows):
             module.refill()
 
@@ -434,12 +495,13 @@ class SNPSwinModel(SNPSwinPreTrainedModel):
     """The network up to the final norm, and the mean over its tokens when the config asks for it.
 
     With `always_partition` a map that is smaller than a window is padded to one and shifted, as backbones do it;
-    without, the window shrinks to the map.
+    without, the window shrinks to the map. Those of a Swin V2 never do.
     """
 
     def __init__(self, config, always_partition=False):
         super().__init__(config)
         self.embeddings = SNPSwinEmbeddings(config)
+        always_partition = always_partition or config.swin_version == 2
         image_size, patch_size = _pair(config.image_size), _pair(config.patch_size)
         grid = (-(-image_size[0] // patch_size[0]), -(-image_size[1] // patch_size[1]))
         num_blocks = sum(config.depths)
@@ -591,7 +653,10 @@ class SNPSwinForImageClassification(SNPSwinPreTrainedModel):
 
 
 class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
-    """The network as a backbone: feature maps of the stages in `config.out_features`, each behind a norm."""
+    """The network as a backbone: feature maps of the stages in `config.out_features`, each behind a norm.
+
+    Those of a Swin V2 are its residual streams as they are.
+    """
 
     def __init__(self, config):
         super().__init__(config)
@@ -599,9 +664,12 @@ class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
             self._init_backbone(config)
         self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
         self.snp_swin = SNPSwinModel(config, always_partition=True)
+        norm_class = nn.Identity if config.swin_version == 2 else nn.LayerNorm
         self.hidden_states_norms = nn.ModuleDict(
-            {name: nn.LayerNorm(channels) for name, channels in zip(self.out_features, self.channels, strict=True)}
+            {name: norm_class(channels) for name, channels in zip(self.out_features, self.channels, strict=True)}
         )
+        if config.swin_version == 2:
+            self.snp_swin.layernorm = nn.Identity()  # backbones do not run it, and those of V2 have none
         self.post_init()
 
     @can_return_tuple
@@ -619,7 +687,7 @@ class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
                 See [`SNPSwinModel.forward`].
             output_hidden_states (`bool`, *optional*):
                 Whether to return the residual stream after the embeddings and after every stage, before its patch
-                merging, `[batch, channels, height, width]`.
+                merging, `[batch, channels, height, width]`; of a Swin V2 `[batch, tokens, channels]`.
 
         Returns:
             [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, each
@@ -638,9 +706,11 @@ class SNPSwinBackbone(BackboneMixin, SNPSwinPreTrainedModel):
             for name, states, grid in zip(self.stage_names, hidden_states, grids, strict=True)
             if name in self.out_features
         )
+        if self.config.swin_version == 1:
+            hidden_states = tuple(map(_to_map, hidden_states, grids))
         return BackboneOutput(
             feature_maps=feature_maps,
-            hidden_states=tuple(map(_to_map, hidden_states, grids)) if output_hidden_states else None,
+            hidden_states=hidden_states if output_hidden_states else None,
             attentions=tuple(stage.attentions for stage in stages) if output_attentions else None,
         )
 
