@@ -33,8 +33,6 @@ class ViTFamily(Family):
     }
     optional_modules = ("pooler",)
     refused = {
-        "AST": "it reads spectrograms, in patches that overlap, and no stage here knows of sounds. Nearest to its "
-        "network is a ViTModel.",
         "Yolos": "tokens that find objects, and position embeddings in every block, are parts that the ViT here has "
         "not. Nearest to its network is a ViTModel.",
     }
