@@ -310,7 +310,11 @@ def pixel_dataset(
             "torch.utils.data.Dataset, a folder of images, or a tensor [N, C, H, W] of pixel values."
         )
     if isinstance(dataset, torch.Tensor) and dataset.dim() != len(input_shape(config)) + 1:
-        expected = "spectrograms must be [N, frames, mel bins]" if reads_sounds(config) else "pixel values must be [N, C, H, W]"
+        expected = (
+            "spectrograms must be [N, frames, mel bins]"
+            if reads_sounds(config)
+            else "pixel values must be [N, C, H, W]"
+        )
         raise ValueError(f"A tensor of {expected}, got the shape {tuple(dataset.shape)}.")
     if not is_stream(dataset) and len(dataset) == 0:
         raise ValueError("The dataset is empty.")

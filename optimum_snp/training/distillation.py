@@ -187,11 +187,14 @@ def load_teacher(
     names = [input_name(config) for config in (student.config, teacher.config)]
     if names[0] != names[1]:
         raise ValueError(f"The teacher reads {names[1]}, the student {names[0]}; both see the same.")
-    if reads_sounds(student.config) and input_shape(student.config) != input_shape(teacher.config):
-        raise ValueError(
-            f"The teacher reads spectrograms of shape {input_shape(teacher.config)}, the student of "
-            f"{input_shape(student.config)} (frames, mel bins). Both see the same; use a teacher for that shape."
-        )
+    if reads_sounds(student.config):
+        shapes = [input_shape(config) for config in (student.config, teacher.config)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"The teacher reads spectrograms of shape {shapes[1]}, the student of {shapes[0]} (frames, mel bins). "
+                "Both see the same; use a teacher for that shape."
+            )
+        return teacher
     sizes: list[Any] = [getattr(config, "image_size", None) for config in (student.config, teacher.config)]
     if None not in sizes and as_pair(sizes[0]) != as_pair(sizes[1]):
         raise ValueError(

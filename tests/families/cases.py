@@ -103,7 +103,7 @@ CASES = [
 ]
 # One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's) take long for what they tell,
 # and are marked so.
-_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec")
+_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel")
 PARAMS = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
     for case in CASES

@@ -187,7 +187,9 @@ def test_classifiers_are_trained(case, saved, tmp_path):
 @pytest.mark.parametrize("case", [case for case in CASES if not case.has_classifier and not case.variant], ids=str)
 def test_what_has_no_classifier_is_not_trained(case, tmp_path):
     with pytest.raises(TypeError, match="has no classifier to train or evaluate"):
-        case.calibrated.copy().finetune(pairs_of(case), args=TrainingArguments(tmp_path, use_cpu=True, report_to="none"))
+        case.calibrated.copy().finetune(
+            pairs_of(case), args=TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+        )
 
 
 def test_sources_are_loaded_by_their_class(case, tmp_path):

@@ -44,12 +44,16 @@ class ASTFamily(Family):
         prefix = "audio_spectrogram_transformer."
         ours = {}
         for name, weight in weights.items():
-            name = name.replace("classifier.layernorm.", "classifier_norm.").replace("classifier.dense.", "classifier.")
+            name = name.replace("classifier.layernorm.", "classifier_norm.").replace(
+                "classifier.dense.", "classifier."
+            )
             ours[f"snp_vit.{name.removeprefix(prefix)}" if name.startswith(prefix) else name] = weight
         if model_class is SNPASTForAudioClassification:  # the layer before the norm changes nothing yet
             norm = ours["classifier_norm.weight"]
-            ours["classifier_projection.weight"] = torch.eye(len(norm), dtype=norm.dtype, device=norm.device)
-            ours["classifier_projection.bias"] = torch.zeros_like(norm)
+            # Trained where that norm is.
+            options = {"dtype": norm.dtype, "device": norm.device, "requires_grad": norm.requires_grad}
+            ours["classifier_projection.weight"] = torch.eye(len(norm), **options)
+            ours["classifier_projection.bias"] = torch.zeros(len(norm), **options)
         return ours
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
