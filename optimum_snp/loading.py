@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import HTTPError
 from torch import nn
 from transformers import (
-    AutoImageProcessor,
     AutoTokenizer,
     BaseImageProcessor,
     PretrainedConfig,
@@ -16,7 +15,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .families import Family, check_supported, class_name_of, family_of_source, our_classes, short_names
+from .families import (
+    Family,
+    check_supported,
+    class_name_of,
+    family_of_config,
+    family_of_source,
+    our_classes,
+    short_names,
+)
 from .file_names import EXPORT_NAME
 from .folders import recover_folder
 from .saved_fields import read_json
@@ -184,7 +191,8 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
         ConnectionError: If the Hub does not say whether there is one.
     """
     name, options = resolve_name(name_or_path), hub_options(options)
-    files = [saved_file(name, file, **options) for file in _image_processor_files(name, **options)]
+    family = _family_of(name, **options)
+    files = [saved_file(name, file, **options) for file in family.image_processor_files]
     if not any(files):
         logger.warning(f"{name_or_path} has no image processor that can be read; only pixel values work.")
         return None
@@ -192,7 +200,7 @@ def load_image_processor(name_or_path: str | Path, **options: Any) -> BaseImageP
         read_json(file)
     try:
         with quiet_about_pillow():
-            return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **options)
+            return family.image_processor_class.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # whatever transformers makes of values that nobody checked
         raise ValueError(
             f"The preprocessor_config.json of {name_or_path} describes no image processor: {error}. Mend or remove "
@@ -212,11 +220,10 @@ def load_tokenizer(name_or_path: str | Path, **options: Any) -> PreTrainedTokeni
         return None
 
 
-def _image_processor_files(name: str, **options: Any) -> tuple[str, ...]:
-    """The files that may say how images are prepared."""
+def _family_of(name: str, **options: Any) -> Family | type[Family]:
+    """The family of a saved model, which knows what prepares its images; what is usual where there is none."""
     path = saved_file(name, "config.json", **options)
-    family = family_of_source(class_name_of(read_config(path))) if path else None
-    return family.image_processor_files if family else Family.image_processor_files
+    return (family_of_config(read_config(path)) if path else None) or Family
 
 
 def load_saved(kind: type[Saved], file_name: str, name_or_path: str | Path, **options: Any) -> Saved | None:

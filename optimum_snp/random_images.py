@@ -3,11 +3,9 @@
 import torch
 from transformers import PreTrainedModel
 
-from .structure import as_pair
+from .structure import input_shape
 
 
 def random_images(model: PreTrainedModel, batch_size: int) -> torch.Tensor:
-    """Images of noise of the size that a model is configured for, `[batch, channels, height, width]`."""
-    config = model.config
-    height, width = as_pair(config.image_size)
-    return torch.randn(batch_size, config.num_channels, height, width, device=model.device, dtype=model.dtype)
+    """Images of noise of the size that a model is configured for, or spectrograms, `[batch, *input_shape]`."""
+    return torch.randn(batch_size, *input_shape(model.config), device=model.device, dtype=model.dtype)

@@ -1,6 +1,7 @@
 """Loads saved models where this package cannot be imported: `python tests/remote_code_job.py FOLDER`.
 
-`FOLDER/jobs.json` names for each job a function below and a model. Each leaves tensors in `FOLDER/NAME.safetensors`, a
+`FOLDER/jobs.json` names for each job a function below, a model, and which of the tensors in
+`FOLDER/images.safetensors` it reads if not `images`. Each leaves tensors in `FOLDER/NAME.safetensors`, a
 value in `FOLDER/results.json`, or its traceback there.
 """
 
@@ -108,13 +109,13 @@ def refuse(model, images, scratch):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = sys.argv[1]
-    images = load_file(f"{folder}/images.safetensors")["images"]
+    images = load_file(f"{folder}/images.safetensors")
     results = {"version": transformers.__version__}
     with open(f"{folder}/jobs.json") as file:
         jobs = json.load(file)
-    for name, (function, model) in jobs.items():
+    for name, (function, model, *kind) in jobs.items():
         try:
-            result = globals()[function](model, images, f"{folder}/{name}")
+            result = globals()[function](model, images[kind[0] if kind else "images"], f"{folder}/{name}")
             if isinstance(result, dict):
                 save_file(result, f"{folder}/{name}.safetensors")
             else:

@@ -12,6 +12,7 @@ from ..data import load_image_folder
 from ..models import has_classifier
 from ..pruner import SNPPruner
 from ..publishing.report import write_report
+from ..structure import reads_sounds
 
 
 DENSE, PRUNED = "dense", "pruned"
@@ -72,6 +73,8 @@ def prune_and_compare(
     work = Path(tempfile.mkdtemp(prefix="optimum-snp-app-"))
     tell("Loading the model")
     pruner = SNPPruner.from_pretrained(model)
+    if reads_sounds(pruner.model.config):
+        raise ValueError(f"{model} reads sounds; this page shows pictures. Prune it in Python: docs/families.md.")
     dataset = load_image_folder(_one_folder(images, work), "train")
     config = SNPConfig(target_flops=share, method=method, layout=layout)
     tell("Calibrating")

@@ -27,7 +27,7 @@ _FUNCTION_FIELDS = (
     "interpolation_antialias",
 )
 # Fields that came later count only where they are set, so that models from before keep their digests.
-_LATER_FIELDS = ("rope_theta", "rope_head_dim", "pooler_num_attention_heads", "window_sizes")
+_LATER_FIELDS = ("patch_stride", "rope_theta", "rope_head_dim", "pooler_num_attention_heads", "window_sizes")
 
 
 def model_fingerprint(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from ..checks import check_positive_integer
 from ..data import calibration_subset, choose_num_workers, images_of_classes, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
+from ..structure import model_inputs
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class CalibrationImages:
         return len(self.dataset)
 
     def batches(self) -> Iterator[torch.Tensor]:
-        """The pixel values `[images, channels, height, width]` of this process, on its device.
+        """The pixel values `[images, channels, height, width]`, or spectrograms, of this process, on its device.
 
         Whole batches are dealt out in turn, so that every image is in the same company on one process or several.
         """
@@ -52,7 +53,7 @@ class CalibrationImages:
             even_batches=False,  # else images would be repeated to give every process as many batches
         )
         for batch in loader:
-            yield batch["pixel_values"]
+            yield model_inputs(batch)
 
 
 def choose_images(

@@ -1,4 +1,4 @@
-"""Where image and label of an item are: columns of a `datasets.Dataset`, keys of a dict."""
+"""Where image, or sound, and label of an item are: columns of a `datasets.Dataset`, keys of a dict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,11 @@ from PIL import Image
 
 LABEL_NAMES = ("label", "labels", "fine_label")
 IMAGE_NAMES = ("pixel_values", "image", "img")
+SOUND_NAMES = ("input_values", "audio")
 
 
 def find_image_column(features: datasets.Features, image_column: str | None) -> str:
-    """The column of images: the one named, else the only one of that type, else one of a usual name.
+    """The column of images: the one named, else the only one of that type, else one of a usual name, else of sounds.
 
     Raises:
         ValueError: If there is no such column, or several.
@@ -21,6 +22,8 @@ def find_image_column(features: datasets.Features, image_column: str | None) -> 
         return _named_column(features, image_column)
     found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     found = found or [name for name in IMAGE_NAMES if name in features][:1]
+    found = found or [name for name, feature in features.items() if isinstance(feature, datasets.Audio)]
+    found = found or [name for name in SOUND_NAMES if name in features][:1]
     if len(found) != 1:
         problem = "no column of images" if not found else f"several columns of images ({', '.join(found)})"
         raise ValueError(
@@ -56,7 +59,7 @@ def image_key(item: Mapping[str, Any], image_column: str | None) -> str | None:
     """The key of an item's image, where no column is known."""
     if image_column is not None:
         return image_column
-    known = [name for name in IMAGE_NAMES if name in item]
+    known = [name for name in (*IMAGE_NAMES, *SOUND_NAMES) if name in item]
     return next(iter(known or [name for name, value in item.items() if isinstance(value, Image.Image)]), None)
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from transformers import BaseImageProcessor
 
-from ..structure import as_pair
+from ..structure import IMAGES, input_shape
 from .errors import ItemError, UnreadableImageError
 
 
@@ -67,13 +67,15 @@ class ImageReader:
         ValueError: If the image processor cannot be used.
     """
 
+    input_name = IMAGES
+
     def __init__(
         self,
         config: Any,
         image_processor: BaseImageProcessor | None = None,
         transform: Callable[[Image.Image], torch.Tensor] | None = None,
     ):
-        self.expected_shape = (config.num_channels, *as_pair(config.image_size))
+        self.expected_shape = input_shape(config)
         self.image_processor = image_processor
         self.transform = transform
         self.usual_range = None
@@ -82,7 +84,7 @@ class ImageReader:
             check_processor(image_processor, config.num_channels)
             self.usual_range = _range_of(image_processor)
 
-    def pixel_values(self, image: Any, place: str, mode: str | None = None) -> torch.Tensor:
+    def read(self, image: Any, place: str, mode: str | None = None) -> torch.Tensor:
         """Pixel values `[C, H, W]`, float32, of a PIL image, an array of bytes, or ready pixel values.
 
         Args:

@@ -16,12 +16,14 @@ from PIL import Image
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from ..structure import input_shape, reads_sounds
 from .classes import LabelMap, ModelClasses
 from .errors import ItemError, UnreadableImageError
 from .folders import load_image_folder
 from .images import ImageReader, unreadable
 from .labels import DOUBTFUL, REGRESSION, LabelReader, problem_type
 from .leaves import Leaf, is_stream, leaves_of, parts_of_stream, see_through
+from .sounds import SoundReader
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ _READING_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)
 class ItemReader:
     """Turns items of one leaf into `{"pixel_values": [C, H, W] float32}`, with `"labels"` when asked for."""
 
-    def __init__(self, leaf: Leaf, images: ImageReader, labels: LabelReader | None):
+    def __init__(self, leaf: Leaf, images: ImageReader | SoundReader, labels: LabelReader | None):
         self.leaf = leaf
         self.images = images
         self.labels = labels
@@ -61,7 +63,7 @@ class ItemReader:
                 "Name the column of images with image_column."
             ) from error
         place = _with_path(place, image)
-        read = {"pixel_values": self.images.pixel_values(image, place, self.leaf.image_mode)}
+        read = {self.images.input_name: self.images.read(image, place, self.leaf.image_mode)}
         if self.labels is not None:
             read["labels"] = self.labels.read(label, place, original_label)
         return read
@@ -293,6 +295,12 @@ def pixel_dataset(
             unreadable image, a wrong shape, a NaN, or a label that is none of the model's, naming the item.
     """
     if isinstance(dataset, (str, Path)):
+        if reads_sounds(config):
+            raise ValueError(
+                f"{dataset} is read as a folder of images, and the model reads sounds. Pass the data set itself: "
+                "datasets.load_dataset('audiofolder', data_dir=…), a column of sounds with their sampling rate, or "
+                "ready input_values."
+            )
         dataset = load_image_folder(dataset, split)
     if isinstance(dataset, dict):
         raise TypeError(f"Pass one split of the dataset, not all; it has {', '.join(map(repr, dataset))}.")
@@ -301,11 +309,17 @@ def pixel_dataset(
             f"A dataset of type {type(dataset).__name__} is not supported. Pass a datasets.Dataset, a "
             "torch.utils.data.Dataset, a folder of images, or a tensor [N, C, H, W] of pixel values."
         )
-    if isinstance(dataset, torch.Tensor) and dataset.dim() != 4:
-        raise ValueError(f"A tensor of pixel values must be [N, C, H, W], got the shape {tuple(dataset.shape)}.")
+    if isinstance(dataset, torch.Tensor) and dataset.dim() != len(input_shape(config)) + 1:
+        expected = (
+            "spectrograms must be [N, frames, mel bins]"
+            if reads_sounds(config)
+            else "pixel values must be [N, C, H, W]"
+        )
+        raise ValueError(f"A tensor of {expected}, got the shape {tuple(dataset.shape)}.")
     if not is_stream(dataset) and len(dataset) == 0:
         raise ValueError("The dataset is empty.")
-    images = ImageReader(config, image_processor, transform)
+    sounds = reads_sounds(config)
+    images = SoundReader(config, image_processor) if sounds else ImageReader(config, image_processor, transform)
     if with_labels:
         classes = classes or ModelClasses.of(config)
     readers: dict[int, ItemReader] = {}

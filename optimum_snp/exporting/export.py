@@ -20,6 +20,7 @@ from ..folders import atomic_folder, check_save_directory
 from ..models import SNPModel
 from ..packages import check_packages, package_version
 from ..random_images import random_images
+from ..structure import input_name, model_inputs
 from .exported import FILE_NAMES, Check, ExportedModel, Run
 from .onnx import quantize_onnx, to_half, to_onnx
 from .openvino import quantize_openvino, to_openvino
@@ -148,13 +149,13 @@ def export_model(
     if has_images:
         pixels = pixel_dataset(calibration_dataset, model.config, image_processor, image_column=image_column)
         chosen = calibration_subset(pixels, num_samples, seed, skip_unreadable=skip_unreadable)
-        images = torch.stack([chosen[index]["pixel_values"] for index in range(len(chosen))])
+        images = torch.stack([model_inputs(chosen[index]) for index in range(len(chosen))])
     else:
         images = random_images(model, _RANDOM_IMAGES)
     expected = _expected(model, images)
 
     example = (random_images(model, 2),)
-    graph = to_onnx(_Outputs(model), example, ["pixel_values"], list(expected), any_batch=True, opset=opset)
+    graph = to_onnx(_Outputs(model), example, [input_name(model.config)], list(expected), any_batch=True, opset=opset)
     with atomic_folder(save_directory, _is_exported_file) as folder:
         path = folder / FILE_NAMES[format]
         (_write_onnx if format == "onnx" else _write_openvino)(graph, path, dtype, images)

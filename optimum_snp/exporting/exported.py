@@ -104,7 +104,8 @@ class ExportedModel:
         path = Path(folder) / self.file
         if self.format == "onnx":
             session = onnx_session(path, num_threads)
-            return lambda pixels: self._named(session.run(self.outputs, {"pixel_values": pixels}))
+            name = session.get_inputs()[0].name
+            return lambda pixels: self._named(session.run(self.outputs, {name: pixels}))
         request = openvino_request(path, num_threads, precision)
         return lambda pixels: self._named(request.infer([pixels]).to_tuple())
 

@@ -96,7 +96,7 @@ def quantize_onnx(graph: "onnx.ModelProto", batches: Iterable[torch.Tensor]) -> 
 
     Args:
         graph:
-            In float32, with an input `pixel_values`.
+            In float32, with one input.
         batches (`Iterable[torch.Tensor]`):
             Images to take the ranges from, `[batch, channels, height, width]` each.
     """
@@ -110,7 +110,7 @@ def quantize_onnx(graph: "onnx.ModelProto", batches: Iterable[torch.Tensor]) -> 
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self._batches, None)
-            return None if batch is None else {"pixel_values": batch.numpy()}
+            return None if batch is None else {graph.graph.input[0].name: batch.numpy()}
 
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))

@@ -3,6 +3,7 @@
 A family from outside this package registers itself the same way: `register_family(MyFamily())`.
 """
 
+from .ast import ASTFamily
 from .beit import BeitFamily
 from .clip import CLIPFamily
 from .convert import check_supported, convert, our_weights
@@ -17,6 +18,7 @@ from .registry import (
     class_name_of,
     convert_image_processor,
     families,
+    family_of_config,
     family_of_model,
     family_of_source,
     our_classes,
@@ -48,6 +50,7 @@ for family in (
     ViTMSNFamily(),
     IJepaFamily(),
     ViTMAEFamily(),
+    ASTFamily(),
     TimmFamily(),
 ):
     register_family(family)
@@ -62,6 +65,7 @@ __all__ = [
     "convert_image_processor",
     "families",
     "family_facts",
+    "family_of_config",
     "family_of_model",
     "family_of_source",
     "family_table",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 
@@ -42,6 +42,7 @@ class Family(ABC):
         optional_modules (`tuple[str, ...]`): Modules of the base model that are left out (`None`) where a checkpoint
             has no weights for them.
         image_processor_files (`tuple[str, ...]`): Files of a checkpoint that may say how images are prepared.
+        image_processor_class (`type`): The class of transformers that loads what prepares images, or sounds.
         parts (`tuple[str, ...]`): What can be pruned in its models, of `PARTS`.
         limits (`str`): What in them is never pruned, or only on conditions.
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
@@ -56,6 +57,7 @@ class Family(ABC):
     short_names: ClassVar[dict[str, str]] = {}
     optional_modules: ClassVar[tuple[str, ...]] = ()
     image_processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    image_processor_class: ClassVar[type] = AutoImageProcessor
     parts: ClassVar[tuple[str, ...]] = PARTS
     limits: ClassVar[str] = ""
     refused: ClassVar[dict[str, str]] = {}

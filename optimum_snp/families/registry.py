@@ -44,6 +44,13 @@ def class_name_of(config: Mapping[str, Any]) -> str | None:
     return (config.get("architectures") or [None])[0] or next((name for name in named if name), None)
 
 
+def family_of_config(config: Mapping[str, Any]) -> Family | None:
+    """The family of what a saved config is for: a model of transformers, or one of ours that was one before."""
+    family = family_of_source(class_name_of(config))
+    kind = config.get("source_model_type") or config.get("model_type")
+    return family or next((family for family in _FAMILIES if kind in family.model_types), None)
+
+
 def convert_image_processor(
     image_processor: BaseImageProcessor | None, architecture: str
 ) -> BaseImageProcessor | None:

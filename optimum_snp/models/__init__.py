@@ -12,6 +12,7 @@ from transformers import (
     AutoBackbone,
     AutoConfig,
     AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForImageClassification,
     AutoModelForZeroShotImageClassification,
     PretrainedConfig,
@@ -20,6 +21,9 @@ from transformers import (
 
 from .snp_swin import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from .snp_vit import (
+    SNPASTConfig,
+    SNPASTForAudioClassification,
+    SNPASTModel,
     SNPCLIPConfig,
     SNPCLIPModel,
     SNPMetaClip2Config,
@@ -37,6 +41,9 @@ AutoConfig.register(SNPViTConfig.model_type, SNPViTConfig)
 AutoModel.register(SNPViTConfig, SNPViTModel)
 AutoModelForImageClassification.register(SNPViTConfig, SNPViTForImageClassification)
 AutoBackbone.register(SNPViTConfig, SNPViTBackbone)
+AutoConfig.register(SNPASTConfig.model_type, SNPASTConfig)
+AutoModel.register(SNPASTConfig, SNPASTModel)
+AutoModelForAudioClassification.register(SNPASTConfig, SNPASTForAudioClassification)
 AutoConfig.register(SNPSwinConfig.model_type, SNPSwinConfig)
 AutoModel.register(SNPSwinConfig, SNPSwinModel)
 AutoModelForImageClassification.register(SNPSwinConfig, SNPSwinForImageClassification)
@@ -58,6 +65,9 @@ SNPViTConfig.register_for_auto_class("AutoConfig")
 SNPViTModel.register_for_auto_class("AutoModel")
 SNPViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 SNPViTBackbone.register_for_auto_class("AutoBackbone")
+SNPASTConfig.register_for_auto_class("AutoConfig")
+SNPASTModel.register_for_auto_class("AutoModel")
+SNPASTForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 SNPSwinConfig.register_for_auto_class("AutoConfig")
 SNPSwinModel.register_for_auto_class("AutoModel")
 SNPSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
@@ -71,6 +81,8 @@ SNPModel: TypeAlias = (
     SNPViTModel
     | SNPViTForImageClassification
     | SNPViTBackbone
+    | SNPASTModel
+    | SNPASTForAudioClassification
     | SNPCLIPModel
     | SNPMetaClip2Model
     | SNPSiglipModel
@@ -81,8 +93,8 @@ SNPModel: TypeAlias = (
 
 
 def has_classifier(model: PreTrainedModel) -> bool:
-    """Whether a model is one of ours that classifies images."""
-    return model._auto_class == "AutoModelForImageClassification"
+    """Whether a model is one of ours that classifies images, or sounds."""
+    return model._auto_class in ("AutoModelForImageClassification", "AutoModelForAudioClassification")
 
 
 def build_like(
@@ -139,6 +151,9 @@ def build_like(
 
 
 __all__ = [
+    "SNPASTConfig",
+    "SNPASTForAudioClassification",
+    "SNPASTModel",
     "SNPCLIPConfig",
     "SNPCLIPModel",
     "SNPMetaClip2Config",

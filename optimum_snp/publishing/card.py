@@ -23,7 +23,7 @@ from ..plan.plan import PROJECTED, PruningPlan
 from ..record import ModelRecord
 from ..record.measurements import FINE_TUNED, Accuracy, Measurements
 from ..record.origin import LICENSE_FIELDS, split_card
-from ..structure import as_pair
+from ..structure import input_name, input_shape, reads_sounds
 from .pictures import draw_pictures
 from .tables import block_heading, block_rows, format_counts, number_table, plain, token_change, width_change
 
@@ -55,9 +55,13 @@ _METHODS = {
 }
 
 _ZERO_SHOT = "AutoModelForZeroShotImageClassification"
+# The pipeline tags of models without a classifier.
+_FEATURES = {"image": "image-feature-extraction", "audio": "feature-extraction"}
+
 # By the auto class of the model: how its output is read.
 _USES = {
     _ZERO_SHOT: "outputs.image_embeds.shape",  # with input_ids of texts beside the images there are scores
+    "AutoModelForAudioClassification": "model.config.id2label[outputs.logits.argmax(-1)[0].item()]",
     "AutoModelForImageClassification": "model.config.id2label[outputs.logits.argmax(-1)[0].item()]",
     "AutoModel": "outputs.last_hidden_state.shape",
     "AutoBackbone": "[feature_map.shape for feature_map in outputs.feature_maps]",
@@ -77,6 +81,20 @@ with torch.inference_mode():
     outputs = model(**processor(image, return_tensors="pt"))
 print({result})"""
 
+_SOUND_USAGE = """\
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, {auto_class}
+
+name = {name}
+extractor = AutoFeatureExtractor.from_pretrained(name)
+model = {auto_class}.from_pretrained(name{remote_code}).eval()
+
+samples = np.zeros(extractor.sampling_rate, dtype=np.float32)  # your sound, one channel at this rate
+with torch.inference_mode():
+    outputs = model(**extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+print({result})"""
+
 # By the number of channels: how Pillow calls such images.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -87,9 +105,9 @@ from transformers import {auto_class}
 name = {name}
 model = {auto_class}.from_pretrained(name{remote_code}).eval()
 
-pixel_values = torch.zeros({shape})  # your images
+{input} = torch.zeros({shape})  # your {kind}
 with torch.inference_mode():
-    outputs = model(pixel_values)
+    outputs = model({input})
 print({result})"""
 
 
@@ -153,7 +171,8 @@ def write_card(
 
 
 def _metadata(record: ModelRecord, present: list[Accuracy], repo_id: str | None, title: str) -> ModelCardData:
-    task = "image-classification" if has_classifier(record.model) else "image-feature-extraction"
+    kind = "audio" if reads_sounds(record.model.config) else "image"
+    task = f"{kind}-classification" if has_classifier(record.model) else _FEATURES[kind]
     if _scores_texts(record):
         task = "zero-shot-image-classification"
     results = [
@@ -236,14 +255,20 @@ def _scores_texts(record: ModelRecord) -> bool:
 def _usage(record: ModelRecord, name: str, layout: str) -> str:
     config = record.model.config
     auto_class = record.model._auto_class
-    takes_images = record.image_processor is not None and config.num_channels in _MODES
-    return (_IMAGE_USAGE if takes_images else _PIXEL_USAGE).format(
+    sounds = reads_sounds(config)
+    if record.image_processor is None or not (sounds or config.num_channels in _MODES):
+        usage = _PIXEL_USAGE
+    else:
+        usage = _SOUND_USAGE if sounds else _IMAGE_USAGE
+    return usage.format(
         auto_class=auto_class,
         mode=_MODES.get(config.num_channels),
         name=f'"{name}"',
         remote_code="" if layout == NATIVE_LAYOUT else ", trust_remote_code=True",
         result=_USES[_ZERO_SHOT if _scores_texts(record) else auto_class],
-        shape=", ".join(map(str, (1, config.num_channels, *as_pair(config.image_size)))),
+        input=input_name(config),
+        kind="spectrograms" if sounds else "images",
+        shape=", ".join(map(str, (1, *input_shape(config)))),
     )
 
 

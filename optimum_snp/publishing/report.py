@@ -18,6 +18,7 @@ from ..drawing import can_draw
 from ..folders import atomic_folder, check_save_directory
 from ..record import ModelRecord
 from ..record.measurements import DENSE, Accuracy, Measurements, Stage
+from ..structure import reads_sounds
 from ..structure.costs import count_macs, count_parameters
 from . import pictures
 from .attention import attention_maps, heads_of_maps
@@ -110,6 +111,11 @@ def write_report(
         raise ValueError(f"original must be one of the models, {', '.join(map(repr, models))}; got {original!r}.")
     if images is not None:
         _check_comparable(models, original)
+        if reads_sounds(models[original].model.config):
+            raise ValueError(
+                "The model reads sounds, and attention is drawn over pictures. Leave images out: plans and numbers are "
+                "reported all the same."
+            )
     measured = {
         name: record.measurements.of_weights(model_fingerprint(record.model)) for name, record in models.items()
     }

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..models import SNPModel
-from ..structure import Structure, as_pair
+from ..structure import Structure, input_shape
 from .groups import Groups
 
 
@@ -52,7 +52,7 @@ class _EndOfPassError(Exception):
 
 def record_steps(model: SNPModel, structure: Structure) -> list[Step]:
     """The steps of a model in execution order, as a forward pass of an image of the configured size calls them."""
-    shape = (1, model.config.num_channels, *as_pair(model.config.image_size))
+    shape = (1, *input_shape(model.config))
     positions: dict[nn.Module, int | None] = {block.module: index for index, block in enumerate(structure.blocks)}
     for stream in structure.streams:
         if stream.merging is not None:

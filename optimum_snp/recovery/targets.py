@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 
 from ..models import SNPModel
 from ..processes import process_state
-from ..structure import Norm, architecture_of, describe
+from ..structure import Norm, architecture_of, describe, model_inputs
 
 
 LOGITS = "logits"
@@ -62,7 +62,7 @@ class TaughtImages(torch_data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         targets = {TARGET + name: tensor[index] for name, tensor in self.targets.items()}
-        return {"pixel_values": self.images[index]["pixel_values"], **targets}
+        return {**self.images[index], **targets}
 
     def spreads(self) -> dict[str, float]:
         """For every kind of features their variance over the images, the measure of their errors."""
@@ -84,8 +84,8 @@ def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -
     found: dict[str, list[torch.Tensor]] = {}
     try:
         for batch in torch_data.DataLoader(torch_data.Subset(images, mine), batch_size=batch_size):
-            pixel_values = batch["pixel_values"].to(state.device)
-            for name, tensor in reader.read(partial(dense, pixel_values)).items():
+            inputs = model_inputs(batch).to(state.device)
+            for name, tensor in reader.read(partial(dense, inputs)).items():
                 found.setdefault(name, []).append(tensor.cpu())
     finally:
         dense.to(device).train(training)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import EvalPrediction
 from transformers.trainer_callback import PrinterCallback
 
+from ..structure import model_inputs
 from ..training.checkpoints import CheckpointingTrainer
 from .targets import LOGITS, TARGET, OutputReader, distance
 
@@ -55,7 +56,7 @@ class RecoveryTrainer(CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The distance of the model's outputs from the targets that come with the images."""
-        outputs = self.reader.read(partial(model, inputs["pixel_values"]))
+        outputs = self.reader.read(partial(model, model_inputs(inputs)))
         targets = {name.removeprefix(TARGET): tensor for name, tensor in inputs.items() if name.startswith(TARGET)}
         loss = distance(outputs, targets, self.spreads)
         return (loss, outputs) if return_outputs else loss

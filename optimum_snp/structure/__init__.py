@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens, as_pair
+from .inputs import IMAGES, SPECTROGRAMS, input_name, input_shape, model_inputs, reads_sounds
 from .swin import SwinArchitecture
 from .two_towers import TwoTowersArchitecture
 from .vit import ViTArchitecture
@@ -87,13 +88,16 @@ def resized_config(
     return architecture_of(config).resized_config(config, blocks, widths, refits=refits)
 
 
-register_architecture("snp_vit", ViTArchitecture())
+for model_type in ("snp_vit", "snp_ast"):
+    register_architecture(model_type, ViTArchitecture())
 register_architecture("snp_swin", SwinArchitecture())
 for model_type in ("snp_clip", "snp_metaclip_2", "snp_siglip"):
     register_architecture(model_type, TwoTowersArchitecture())
 
 
 __all__ = [
+    "IMAGES",
+    "SPECTROGRAMS",
     "Architecture",
     "AttentionMaps",
     "Block",
@@ -106,8 +110,12 @@ __all__ = [
     "block_sizes",
     "block_stages",
     "describe",
+    "input_name",
+    "input_shape",
+    "model_inputs",
     "num_mergeable_tokens",
     "query_key_step",
+    "reads_sounds",
     "register_architecture",
     "resized_config",
     "stream_widths",

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
-from ..models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
+from ..models import (
+    SNPASTForAudioClassification,
+    SNPViTBackbone,
+    SNPViTConfig,
+    SNPViTForImageClassification,
+    SNPViTModel,
+)
+from ..models.snp_vit.configuration_snp_vit import TOKENS_AS_POOLED
 from .architecture import Architecture, AttentionMaps
 from .description import Block, Norm, Stream, Structure, Tokens
 
@@ -127,7 +134,7 @@ class ViTArchitecture(Architecture):
         fields["block_configs"] = [block for block in blocks if block is not None]
         fields["num_hidden_layers"] = len(fields["block_configs"])
         fields["hidden_size"] = widths[0]
-        if config.pooler_type in ("cls", "mean"):
+        if config.pooler_type in TOKENS_AS_POOLED:
             fields["pooler_output_size"] = widths[0]
         if refits and widths[0] < config.hidden_size:
             fields["qkv_bias"] = True  # the norms' shift and the mean of what is dropped go there
@@ -135,7 +142,7 @@ class ViTArchitecture(Architecture):
             fields["projection_bias"] = config.projection_size is not None
             if config.use_pre_layernorm:
                 fields["embedding_size"] = config.embedding_size or config.hidden_size
-        return SNPViTConfig.from_dict(fields)
+        return type(config).from_dict(fields)
 
     def blocks_with_maps(self, config: SNPViTConfig) -> list[int]:
         """See [`Architecture.blocks_with_maps`]; of a ViT all."""
@@ -214,7 +221,9 @@ def _heads(model: SNPViTModel | SNPViTForImageClassification | SNPViTBackbone, b
     heads = [] if base_model.pooler is None else [f"{base}pooler.{name}" for name in _POOLER_READERS[_pooler(model)]]
     if base_model.visual_projection is not None and base_model.pooler is None:
         heads.append(f"{base}visual_projection")
-    if isinstance(model, SNPViTForImageClassification):
+    if isinstance(model, SNPASTForAudioClassification):
+        heads.append("classifier_projection")  # the classifier itself stands behind a norm of its own
+    elif isinstance(model, SNPViTForImageClassification):
         names = ("classifier", "distillation_classifier")
         heads += [name for name in names if isinstance(getattr(model, name), nn.Linear)]
     return heads
@@ -236,6 +245,8 @@ def _rows_behind_the_blocks(
         rows |= {f"{base}pooler.{name}": 1 for name in _POOLER_LAYERS[_pooler(model)]}
     if base_model.visual_projection is not None:
         rows[f"{base}visual_projection"] = 1
+    if isinstance(model, SNPASTForAudioClassification) and model.num_labels:
+        rows["classifier"] = 1
     return rows
 
 
@@ -244,6 +255,8 @@ def _tokens_of_heads(model: SNPViTModel | SNPViTForImageClassification) -> tuple
     config = model.config
     if config.norm_after_pooling or (model.base_model.pooler is not None and _pooler(model) == "attention"):
         return (Tokens(),)  # what the norm gets is pooled already, or all tokens are read
+    if config.classifier_pooling == "cls_distillation":
+        return (Tokens(stop=2, averages=True),)
     class_tokens = Tokens(stop=2 if config.use_distillation_token else 1)
     if not isinstance(model, SNPViTForImageClassification) or config.classifier_pooling == "cls":
         return (class_tokens,)

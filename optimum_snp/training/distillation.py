@@ -14,19 +14,29 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import reduce
 from torch.utils import data as torch_data
-from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel, TrainingArguments
+from transformers import (
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+    TrainingArguments,
+)
 from transformers.utils import ModelOutput
 
 from ..data import PixelDataset, has_names
 from ..loading import check_path, load_image_processor, resolve_name
 from ..processes import process_state
-from ..structure import as_pair
+from ..structure import as_pair, input_name, input_shape, model_inputs, reads_sounds
 
 
 KINDS = ("soft", "hard")
 TEACHER_DTYPES = ("student", "own")
 
 TEACHER_LOGITS = "teacher_logits"
+
+# What decides over the spectrograms that a feature extractor makes of sounds.
+_SOUND_SETTINGS = ("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,9 @@ def load_teacher(
         teacher_processor = load_image_processor(teacher)
         _check_preparation(image_processor, teacher_processor)
         name, options = teacher, {"output_loading_info": True}
-        teacher, loaded = AutoModelForImageClassification.from_pretrained(resolve_name(name), **options)
+        sounds = reads_sounds(student.config)
+        auto_class = AutoModelForAudioClassification if sounds else AutoModelForImageClassification
+        teacher, loaded = auto_class.from_pretrained(resolve_name(name), **options)
         if loaded["missing_keys"]:  # transformers fills them with random numbers
             raise ValueError(
                 f"{name} has no weights for {', '.join(sorted(loaded['missing_keys']))}, so it cannot teach. "
@@ -172,6 +184,17 @@ def load_teacher(
     if not isinstance(teacher, PreTrainedModel):
         raise TypeError(f"A teacher is a name or a loaded image classifier, got {type(teacher).__name__}.")
     _check_labels(student.config, teacher.config, type(teacher).__name__)
+    names = [input_name(config) for config in (student.config, teacher.config)]
+    if names[0] != names[1]:
+        raise ValueError(f"The teacher reads {names[1]}, the student {names[0]}; both see the same.")
+    if reads_sounds(student.config):
+        shapes = [input_shape(config) for config in (student.config, teacher.config)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"The teacher reads spectrograms of shape {shapes[1]}, the student of {shapes[0]} (frames, mel bins). "
+                "Both see the same; use a teacher for that shape."
+            )
+        return teacher
     sizes: list[Any] = [getattr(config, "image_size", None) for config in (student.config, teacher.config)]
     if None not in sizes and as_pair(sizes[0]) != as_pair(sizes[1]):
         raise ValueError(
@@ -192,7 +215,7 @@ def with_teacher_logits(dataset: Any, teacher: Teacher, batch_size: int) -> "_Ta
     if not isinstance(dataset, PixelDataset):
         raise ValueError("cache_logits=True needs a training set with a length, not a stream. Set it to False.")
     for index in {0, len(dataset) // 2, len(dataset) - 1}:
-        once, again = (dataset[index]["pixel_values"] for _ in range(2))
+        once, again = (model_inputs(dataset[index]) for _ in range(2))
         if not torch.equal(once, again):
             raise ValueError(
                 f"cache_logits=True needs images that are the same every time; image {index} of the training set is "
@@ -202,7 +225,7 @@ def with_teacher_logits(dataset: Any, teacher: Teacher, batch_size: int) -> "_Ta
     mine = range(state.process_index, len(dataset), state.num_processes)
     loader = torch_data.DataLoader(torch_data.Subset(dataset, mine), batch_size=batch_size)
     logits = torch.zeros(len(dataset), teacher.model.config.num_labels)
-    logits[list(mine)] = torch.cat([teacher(batch["pixel_values"]).cpu() for batch in loader])
+    logits[list(mine)] = torch.cat([teacher(model_inputs(batch)).cpu() for batch in loader])
     if state.num_processes > 1:
         logits = reduce(logits.to(state.device), "sum").cpu()
     return _TaughtDataset(dataset, logits)
@@ -221,8 +244,8 @@ class _TaughtDataset(torch_data.Dataset):
 
 
 def _check_labels(student: Any, teacher: Any, class_name: str) -> None:
-    if "ImageClassification" not in class_name:
-        raise ValueError(f"{class_name} has no classifier; a teacher is a model for image classification.")
+    if not any(task in class_name for task in ("ImageClassification", "AudioClassification")):
+        raise ValueError(f"{class_name} has no classifier; a teacher is a model for image or audio classification.")
     if teacher.num_labels != student.num_labels:
         raise ValueError(
             f"The teacher has {teacher.num_labels} labels, the student {student.num_labels}; both need the same. "
@@ -253,6 +276,8 @@ def _check_preparation(ours: BaseImageProcessor | None, theirs: BaseImageProcess
 
 def _preparation(processor: BaseImageProcessor) -> dict[str, Any]:
     """What decides over pixel values. How images come to their size does not: a teacher copes with another crop."""
+    if isinstance(processor, SequenceFeatureExtractor):
+        return {name: getattr(processor, name, None) for name in _SOUND_SETTINGS}
     settings = {name: getattr(processor, name, None) for name in ("do_rescale", "do_normalize")}
     if settings["do_rescale"]:
         settings["rescale_factor"] = round(processor.rescale_factor, 8)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..data import MULTI_LABEL, REGRESSION, SINGLE_LABEL, problem_type
+from ..structure import model_inputs
 from .averaging import WeightAverage
 from .checkpoints import CheckpointingTrainer
 from .depth import layer_depths, stochastic_depth
@@ -144,7 +145,7 @@ class FineTuningTrainer(CheckpointingTrainer):
         if self.mixing is not None:
             inputs["pixel_values"], labels = self.mixing(inputs["pixel_values"], labels)
         if self.teacher is not None and teacher_logits is None:
-            teacher_logits = self.teacher(inputs["pixel_values"])
+            teacher_logits = self.teacher(model_inputs(inputs))
         outputs = model(**inputs)
         smoothing = self.args.label_smoothing_factor
         if self.teacher is None:

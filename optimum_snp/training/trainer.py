@@ -19,6 +19,7 @@ from ..devices import put_back
 from ..metrics import METRIC_NAMES, metric_of
 from ..models import SNPModel, has_classifier
 from ..processes import process_state
+from ..structure import reads_sounds
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
 from .labelled import LabelledCollator, LabelledReading
@@ -120,6 +121,11 @@ def build_trainer(
 
     problem = problem_type(model.config)
     _check_problem(problem, args, distillation, recipe)
+    if recipe is not None and reads_sounds(model.config):
+        raise ValueError(
+            "A recipe changes and mixes images, and the model reads sounds. Leave it out: a schedule goes into "
+            "TrainingArguments, and a teacher needs no recipe."
+        )
     options = {**metric_options(problem, trainer_options), "processing_class": image_processor, **trainer_options}
     transform = TrainTransform.of(recipe, image_processor, model.config.image_size)
     caches_logits = distillation is not None and distillation.cache_logits

@@ -14,6 +14,7 @@ from tests.helpers import CLASSES, prunable
 
 
 IMAGES = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+SPECTROGRAMS = torch.randn(12, 32, 24, generator=torch.Generator().manual_seed(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,11 @@ class Case:
         """Its family, which builds it."""
         return family_of_source(self.class_name)
 
+    @property
+    def images(self):
+        """What it reads."""
+        return SPECTROGRAMS if self.class_name.startswith("AST") else IMAGES
+
     def source(self, **options):
         """A model of transformers."""
         return self.family.example(self.class_name, **{**self.options, **options})
@@ -40,7 +46,7 @@ class Case:
     def calibrated(self):
         """A calibrated pruner of it, to be copied; its attention is eager, which gives maps."""
         pruner = SNPPruner.from_pretrained(self.source(attn_implementation="eager"))
-        pruner.calibrate(IMAGES, num_samples=len(IMAGES))
+        pruner.calibrate(self.images, num_samples=len(self.images))
         return pruner
 
     @property
@@ -51,7 +57,7 @@ class Case:
     @property
     def has_classifier(self):
         """Whether it can be trained."""
-        return self.class_name.endswith(("ForImageClassification", "WithTeacher"))
+        return self.class_name.endswith(("ForImageClassification", "ForAudioClassification", "WithTeacher"))
 
     def shares(self):
         """Shares of every part that can get smaller, of all together, and of whole heads and blocks."""
@@ -97,9 +103,9 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, a Swin V2's without its
+# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, an AST's and a Swin V2's without
 # classifier) take long for what they tell, and are marked so.
-_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "Swinv2Model", "Swinv2Backbone")
+_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel", "Swinv2Model", "Swinv2Backbone")
 PARAMS = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
     for case in CASES

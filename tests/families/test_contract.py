@@ -13,7 +13,7 @@ from optimum_snp.plan.sizes import NEURON_PARTS, Part
 from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, describe, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.families.cases import IMAGES, PARAMS, SHARES
+from tests.families.cases import PARAMS, SHARES
 from tests.masked import assert_same_outputs, masked
 
 
@@ -55,7 +55,9 @@ def assert_close(actual, expected, tolerance=1e-5):
 def test_conversion_is_exact(case):
     source = case.source(attn_implementation="eager")
     options = {"output_hidden_states": True, "output_attentions": True}
-    assert_close(outputs_of(case.model, IMAGES, **options), outputs_of_source(case, source, IMAGES, **options))
+    assert_close(
+        outputs_of(case.model, case.images, **options), outputs_of_source(case, source, case.images, **options)
+    )
 
 
 def test_conversion_is_exact_with_fused_attention(case):
@@ -63,7 +65,7 @@ def test_conversion_is_exact_with_fused_attention(case):
     source = case.source(attn_implementation="sdpa" if has_fused else "eager")
     if not has_fused:  # which rounds in another way; raw feature maps show it
         source = source.double()
-    images, model = IMAGES.to(source.dtype), convert(source)
+    images, model = case.images.to(source.dtype), convert(source)
     assert model.config._attn_implementation == "sdpa"
     assert_close(outputs_of(model, images), outputs_of_source(case, source, images))
 
@@ -74,6 +76,8 @@ def test_conversion_is_exact_on_other_image_sizes(case, size):
     tower = getattr(source, "vision_model", source)  # a classifier of CLIP passes on what it does not name itself
     can_be_asked = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
     options = {"interpolate_pos_encoding": True} if can_be_asked else {}
+    if case.family.title == "AST":
+        pytest.skip("AST of transformers reads spectrograms of one shape only")
     images = torch.randn(2, 3, *size)
     assert_close(outputs_of(case.model, images, **options), outputs_of_source(case, source, images, **options))
 
@@ -82,7 +86,7 @@ def test_conversion_is_exact_on_other_image_sizes(case, size):
 def test_nothing_removed_is_the_dense_model(case, method):
     pruner = case.calibrated.copy()
     pruner.prune(SNPConfig(method=method))
-    assert_close(outputs_of(pruner.model, IMAGES), outputs_of(case.model, IMAGES))
+    assert_close(outputs_of(pruner.model, case.images), outputs_of(case.model, case.images))
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -92,8 +96,8 @@ def test_pruned_neurons_are_as_if_masked(case, name):
     plan = case.calibrated.plan(SNPConfig(method="snp", **case.shares()[name]))
     pruned = method_of(plan.config).reshape(case.model, plan)
     with torch.inference_mode():
-        actual = pruned(IMAGES, output_attentions=True)
-        expected = masked(copy.deepcopy(case.model), plan)(IMAGES, output_attentions=True)
+        actual = pruned(case.images, output_attentions=True)
+        expected = masked(copy.deepcopy(case.model), plan)(case.images, output_attentions=True)
     assert actual.attentions
     assert_same_outputs(actual, expected, plan, case.model)
 
@@ -114,7 +118,7 @@ def test_sizes_and_costs_are_those_that_were_planned(case, method):
                 (block.up, block.intermediate_size),
             ):
                 assert model.get_submodule(layer).out_features == size
-        assert all(torch.isfinite(value).all() for value in outputs_of(model, IMAGES).values())
+        assert all(torch.isfinite(value).all() for value in outputs_of(model, case.images).values())
 
 
 def test_predicted_costs_are_those_of_built_models(case):
@@ -154,4 +158,4 @@ def test_heads_and_blocks_go_within_a_budget(case):
     pruner = case.calibrated.copy()
     pruner.prune(SNPConfig(target_flops=0.4, head_sparsity="auto", dropped_blocks="auto"))
     assert 0.25 < count_macs(pruner.model) / count_macs(case.model) <= 0.4
-    assert all(torch.isfinite(value).all() for value in outputs_of(pruner.model, IMAGES).values())
+    assert all(torch.isfinite(value).all() for value in outputs_of(pruner.model, case.images).values())

@@ -15,21 +15,23 @@ from optimum_snp.drawing import can_draw
 from optimum_snp.publishing import card
 from optimum_snp.publishing.attention import attention_maps, heads_of_maps
 from optimum_snp.publishing.report import write_report
-from optimum_snp.structure import architecture_of, as_pair, block_sizes, stream_widths
-from tests.families.cases import CASES, IMAGES, PARAMS, first_of_each
+from optimum_snp.structure import architecture_of, as_pair, block_sizes, input_name, stream_widths
+from tests.families.cases import CASES, IMAGES, PARAMS, SPECTROGRAMS, first_of_each
 from tests.helpers import prunable, run_python
 from tests.hub_server import HubServer
 from tests.test_remote_code import JOB, PYTHONS
 
 
-PAIRS = [(image, index % 5) for index, image in enumerate(IMAGES)]
+def pairs_of(case):
+    """What it reads, with labels."""
+    return [(image, index % 5) for index, image in enumerate(case.images)]
 
 
 def slug(case):
     return str(case).replace(" ", "-")
 
 
-def outputs_of(model, images=IMAGES):
+def outputs_of(model, images):
     """All outputs by name, as `tests/remote_code_job.py` names them."""
     with torch.inference_mode():
         outputs = model(images)
@@ -71,7 +73,7 @@ def test_loaded_models_give_the_same_bits(case, saved):
     loaded = SNPPruner.from_pretrained(folder / slug(case))
     assert type(loaded.model) is case.family.source_classes[case.class_name]
     assert loaded.pruning_plan == pruner.pruning_plan
-    assert_same_bits(outputs_of(loaded.model), outputs_of(pruner.model))
+    assert_same_bits(outputs_of(loaded.model, case.images), outputs_of(pruner.model, case.images))
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
@@ -79,9 +81,9 @@ def elsewhere(request, saved, tmp_path_factory):
     """What one process without this package computed with all of the models; a traceback where it failed."""
     _, repositories = saved
     folder = tmp_path_factory.mktemp("elsewhere")
-    jobs = {slug(case): ("outputs", f"me/{slug(case)}") for case in CASES}
+    jobs = {slug(case): ("outputs", f"me/{slug(case)}", input_name(case.model.config)) for case in CASES}
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    save_file({"images": IMAGES}, folder / "images.safetensors")
+    save_file({"pixel_values": IMAGES, "input_values": SPECTROGRAMS}, folder / "images.safetensors")
     with HubServer(repositories.parent) as hub:
         environment = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_ENDPOINT": hub.url}
         run_python(JOB.read_text(), folder, python=request.param, env=environment, cwd=folder)
@@ -92,7 +94,7 @@ def elsewhere(request, saved, tmp_path_factory):
 def test_models_give_the_same_bits_without_this_package(saved, elsewhere):
     for case in CASES:
         assert not isinstance(elsewhere[slug(case)], str), f"{case}: {elsewhere[slug(case)]}"
-        assert_same_bits(elsewhere[slug(case)], outputs_of(saved[0][str(case)].model))
+        assert_same_bits(elsewhere[slug(case)], outputs_of(saved[0][str(case)].model, case.images))
 
 
 def test_cards_name_the_family(case, saved):
@@ -103,6 +105,8 @@ def test_cards_name_the_family(case, saved):
     assert written.data.tags[-1] == title.lower()
     assert f"# Pruned {title}" in written.text
     task = "image-classification" if case.has_classifier else "image-feature-extraction"
+    if case.family.title == "AST":
+        task = "audio-classification" if case.has_classifier else "feature-extraction"
     if case.class_name in ("CLIPModel", "MetaClip2Model", "SiglipModel"):
         task = "zero-shot-image-classification"
     assert written.data.pipeline_tag == task
@@ -114,9 +118,11 @@ def test_attention_maps_are_pictures_of_all_that_is_left(case, saved):
     pruner = saved[0][str(case)]
     model, config = pruner.model, pruner.model.config
     positions = architecture_of(config).blocks_with_maps(config)
-    found = attention_maps(model, IMAGES[:2], list(range(len(positions))))
+    found = attention_maps(model, case.images[:2], list(range(len(positions))))
     heads = heads_of_maps(pruner.record)
     height, width = (32 // size for size in as_pair(config.patch_size))
+    if case.family.title == "AST":  # its patches overlap
+        height, width = config.grid
     for position, (maps, block) in enumerate(zip(found, positions, strict=True)):
         assert maps.maps.shape[:2] == (2, block_sizes(config)[block]["num_attention_heads"])
         assert len(list(heads.values())[position]) == maps.maps.shape[1]
@@ -129,7 +135,12 @@ def test_attention_maps_are_pictures_of_all_that_is_left(case, saved):
 def test_a_report_shows_them_side_by_side(case, saved, tmp_path):
     pruners = {"dense": case.calibrated, "pruned": saved[0][str(case)]}
     records = {name: pruner.record for name, pruner in pruners.items()}
-    write_report(tmp_path / "report", records, original="dense", images=IMAGES, num_images=1)
+    images = case.images
+    if case.family.title == "AST":
+        with pytest.raises(ValueError, match="The model reads sounds"):
+            write_report(tmp_path / "report", records, original="dense", images=images, num_images=1)
+        images = None
+    write_report(tmp_path / "report", records, original="dense", images=images, num_images=1)
     page = (tmp_path / "report" / "report.html").read_text()
     assert ">dense<" in page and ">pruned<" in page
     pictures = list((tmp_path / "report").rglob("*.png"))
@@ -144,8 +155,8 @@ def test_exported_models_compute_the_same(case, tmp_path):
     least = len(block_sizes(config)) - len(stream_widths(config))
     shares = prunable(config, qk_sparsity=0.5, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2)
     pruner.prune(SNPConfig(**shares, dropped_blocks=least))
-    exported = pruner.export(tmp_path / "out", calibration_dataset=IMAGES)
-    assert exported.check.num_images == len(IMAGES)
+    exported = pruner.export(tmp_path / "out", calibration_dataset=case.images)
+    assert exported.check.num_images == len(case.images)
     assert 0 < exported.check.relative_error < 1e-5
 
 
@@ -166,16 +177,18 @@ def test_classifiers_are_trained(case, saved, tmp_path):
         tmp_path, max_steps=2, per_device_train_batch_size=6, learning_rate=1e-2, report_to="none", use_cpu=True,
         save_strategy="no", dataloader_pin_memory=False, disable_tqdm=True,
     )  # fmt: skip
-    pruner.finetune(PAIRS, args=args)
+    pruner.finetune(pairs_of(case), args=args)
     assert all(not torch.equal(weight, before[name]) for name, weight in pruner.model.named_parameters())
     assert_same_bits(saved[0][str(case)].model.state_dict(), before)  # a copy was trained
-    assert pruner.evaluate(PAIRS)["top5_accuracy"] == 1.0
+    assert pruner.evaluate(pairs_of(case))["top5_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.has_classifier and not case.variant], ids=str)
 def test_what_has_no_classifier_is_not_trained(case, tmp_path):
     with pytest.raises(TypeError, match="has no classifier to train or evaluate"):
-        case.calibrated.copy().finetune(PAIRS, args=TrainingArguments(tmp_path, use_cpu=True, report_to="none"))
+        case.calibrated.copy().finetune(
+            pairs_of(case), args=TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+        )
 
 
 def test_sources_are_loaded_by_their_class(case, tmp_path):
@@ -183,4 +196,4 @@ def test_sources_are_loaded_by_their_class(case, tmp_path):
     source.save_pretrained(tmp_path)
     pruner = SNPPruner.from_pretrained(tmp_path, attn_implementation="eager")
     assert type(source) is getattr(transformers, case.class_name)
-    assert_same_bits(outputs_of(pruner.model), outputs_of(case.model))
+    assert_same_bits(outputs_of(pruner.model, case.images), outputs_of(case.model, case.images))

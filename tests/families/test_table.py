@@ -41,7 +41,6 @@ def test_the_command_prints_the_table_and_what_is_refused(capsys):
 @pytest.mark.parametrize(
     "class_name",
     [
-        "ASTForAudioClassification",
         "YolosForObjectDetection",
         "ViTMAEForPreTraining",
         "CLIPTextModelWithProjection",

@@ -83,14 +83,20 @@ def test_a_norm_behind_the_pooling_is_pruned_with_a_classifier_only():
         ({"use_cls_token": "no"}, "use_cls_token must be True or False, got 'no'"),
         ({"use_gated_mlp": None}, "use_gated_mlp must be True or False, got None"),
         ({"key_bias": "yes"}, "key_bias must be True, False or None, got 'yes'"),
-        ({"classifier_pooling": "max"}, "classifier_pooling must be 'cls' or 'mean' or 'cls_mean', got 'max'"),
+        (
+            {"classifier_pooling": "max"},
+            "classifier_pooling must be 'cls' or 'mean' or 'cls_mean' or 'cls_distillation', got 'max'",
+        ),
         ({"norm_after_pooling": 1}, "norm_after_pooling must be True or False, got 1"),
         ({"norm_after_pooling": True, "use_pooler": True}, "use_pooler is True, but norm_after_pooling norms one"),
         (
             {"norm_after_pooling": True, "classifier_pooling": "cls_mean"},
             "classifier_pooling is 'cls_mean', but norm_after_pooling norms one vector",
         ),
-        ({"pooler_type": "max"}, "pooler_type must be 'dense' or 'cls' or 'mean' or 'attention', got 'max'"),
+        (
+            {"pooler_type": "max"},
+            "pooler_type must be 'dense' or 'cls' or 'mean' or 'cls_distillation' or 'attention', got 'max'",
+        ),
         (
             {"use_pooler": True, "pooler_type": "cls", "pooler_output_size": 7},
             "pooler_output_size is 7, but pooler_type",

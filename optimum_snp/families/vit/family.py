@@ -33,10 +33,9 @@ class ViTFamily(Family):
     }
     optional_modules = ("pooler",)
     refused = {
-        "AST": "it reads spectrograms, in patches that overlap, and no stage here knows of sounds. Nearest to its "
+        "Yolos": "its tokens that find objects stand behind the patches, where the ViT here has none, it can add "
+        "position embeddings between the blocks, and boxes are neither trained nor measured here. Nearest to its "
         "network is a ViTModel.",
-        "Yolos": "tokens that find objects, and position embeddings in every block, are parts that the ViT here has "
-        "not. Nearest to its network is a ViTModel.",
     }
     native_version = "5.9"
 

@@ -60,14 +60,19 @@ FIXED_FIELDS = (
     "stage_depths",
     "stage_names",
     "apply_layernorm",
+    "patch_stride",
+    "classifier_norm_size",
 )
 
 # The fields that name one of several ways.
 CHOICES = {
     "norm_type": ("layer",),
-    "pooler_type": ("dense", "cls", "mean", "attention"),
-    "classifier_pooling": ("cls", "mean", "cls_mean"),
+    "pooler_type": ("dense", "cls", "mean", "cls_distillation", "attention"),
+    "classifier_pooling": ("cls", "mean", "cls_mean", "cls_distillation"),
 }
+
+# The poolers without weights, which give tokens of the stream or means of some.
+TOKENS_AS_POOLED = ("cls", "mean", "cls_distillation")
 
 FLAGS = (
     "patch_embedding_bias",
@@ -120,6 +125,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Height and width of the images that the position embeddings are made for, in pixels.
         patch_size (`int` or pair of `int`, *optional*, defaults to 16):
             Height and width of a patch, in pixels.
+        patch_stride (pair of `int`, *optional*):
+            From one patch to the next, downwards and to the right, in pixels. Without it patches do not overlap.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of an image.
         qkv_bias (`bool`, *optional*, defaults to `True`):
@@ -162,8 +169,9 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether a pooler follows the final norm.
         pooler_type (`str`, *optional*, defaults to `"dense"`):
             What the pooler gives: `"dense"`, a linear layer and its activation on the class token (ViT), `"cls"`, the
-            class token itself (DINOv2), or `"mean"`, the mean of the patches (BEiT). `"attention"` needs no class
-            token: a learned query attends to all tokens, and an MLP follows (SigLIP).
+            class token itself (DINOv2), `"mean"`, the mean of the patches (BEiT), or `"cls_distillation"`, the mean of
+            class and distillation token (AST). `"attention"` needs no class token: a learned query attends to all
+            tokens, and an MLP follows (SigLIP).
         pooler_output_size (`int`, *optional*):
             Size of the pooler's output. Defaults to `hidden_size`.
         pooler_num_attention_heads (`int`, *optional*), pooler_intermediate_size (`int`, *optional*):
@@ -177,8 +185,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             Whether that layer has a bias.
         classifier_pooling (`str`, *optional*):
             What the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches, without any other
-            token; or `"cls_mean"`, both side by side, twice as wide (DINOv2). Defaults to `"cls"`, or to `"mean"`
-            without a class token.
+            token; `"cls_mean"`, both side by side, twice as wide (DINOv2); or `"cls_distillation"`, the mean of class
+            and distillation token (AST). Defaults to `"cls"`, or to `"mean"` without a class token.
         norm_after_pooling (`bool`, *optional*, defaults to `False`):
             Whether the final norm is over what the classifier reads or the pooler gives, in place of all tokens, which
             then stay as the last block leaves them.
@@ -230,6 +238,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         layer_norm_eps=1e-12,
         image_size=224,
         patch_size=16,
+        patch_stride=None,
         num_channels=3,
         qkv_bias=True,
         key_bias=None,
@@ -295,6 +304,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.image_size = image_size
         self.patch_size = patch_size
+        self.patch_stride = patch_stride
         self.num_channels = num_channels
         self.qkv_bias = qkv_bias
         self.key_bias = key_bias
@@ -362,7 +372,12 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
     @property
     def grid(self):
         """Rows and columns of the patches of an image of the configured size."""
-        return grid_of(as_pair(self.image_size), as_pair(self.patch_size))
+        return self.grid_of(as_pair(self.image_size))
+
+    def grid_of(self, image_size):
+        """Rows and columns of the whole patches of an image of this height and width."""
+        (height, width), (rows, columns) = as_pair(self.patch_size), as_pair(self.patch_stride or self.patch_size)
+        return ((image_size[0] - height) // rows + 1, (image_size[1] - width) // columns + 1)
 
     @property
     def num_patches(self):
@@ -477,7 +492,10 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f"use_relative_position_bias needs a class token and no other before the patches, but there are "
                 f"{self.num_extra_tokens} tokens."
             )
-        if self.use_pooler and self.pooler_type in ("cls", "mean") and self.pooler_output_size != self.hidden_size:
+        for name, is_read in (("pooler_type", self.use_pooler), ("classifier_pooling", True)):
+            if is_read and getattr(self, name) == "cls_distillation" and not self.use_distillation_token:
+                raise ValueError(f"{name} is 'cls_distillation', but use_distillation_token is False.")
+        if self.use_pooler and self.pooler_type in TOKENS_AS_POOLED and self.pooler_output_size != self.hidden_size:
             raise ValueError(
                 f"pooler_output_size is {self.pooler_output_size}, but pooler_type {self.pooler_type!r} gives "
                 f"hidden_size {self.hidden_size} channels. Leave pooler_output_size out."
@@ -535,11 +553,6 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
                 )
         elif out_indices is not None:
             self.out_indices = list(out_indices)
-
-
-def grid_of(image_size, patch_size):
-    """Rows and columns of the whole patches of an image; both are given as height and width."""
-    return (image_size[0] // patch_size[0], image_size[1] // patch_size[1])
 
 
 def as_pair(size):

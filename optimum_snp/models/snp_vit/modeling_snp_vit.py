@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_snp_vit import SNPViTConfig, as_pair, check_activation, grid_of
+from .configuration_snp_vit import SNPViTConfig, as_pair, check_activation
 
 
 try:
@@ -53,7 +53,7 @@ class SNPViTPatchEmbeddings(nn.Module):
             config.num_channels,
             config.embedding_size or config.hidden_size,
             kernel_size=patch_size,
-            stride=patch_size,
+            stride=as_pair(config.patch_stride or patch_size),
             bias=config.patch_embedding_bias,
         )
 
@@ -73,7 +73,7 @@ class SNPViTEmbeddings(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.image_size = as_pair(config.image_size)
-        self.patch_size = as_pair(config.patch_size)
+        self.config = config
         self.grid = config.grid
         self.interpolate = config.interpolate_pos_encoding
         self.antialias = config.interpolation_antialias
@@ -113,7 +113,7 @@ class SNPViTEmbeddings(nn.Module):
                 f"The images are {height}x{width} pixels; the model reads {self.image_size[0]}x{self.image_size[1]}. "
                 "Resize them or pass interpolate_pos_encoding=True."
             )
-        grid = grid_of((height, width), self.patch_size)
+        grid = self.config.grid_of((height, width))
         tokens = [token for token in (self.cls_token, self.distillation_token) if token is not None]
         tokens = [token.expand(batch_size, -1, -1) for token in tokens]
         hidden_states = torch.cat([*tokens, patches], dim=1)
@@ -137,12 +137,12 @@ class SNPViTRotaryPositions(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch_size = as_pair(config.patch_size)
+        self.config = config
         self.theta = config.rope_theta
         self.head_dim = config.rope_head_dim
 
     def forward(self, pixel_values):
-        grid = grid_of(pixel_values.shape[2:], self.patch_size)
+        grid = self.config.grid_of(pixel_values.shape[2:])
         # In float32 whatever the weights are, as in transformers.
         options = {"dtype": torch.float32, "device": pixel_values.device}
         places = [torch.arange(0.5, size, **options) / size for size in grid]
@@ -178,10 +178,10 @@ class SNPViTRelativePositions(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch_size = as_pair(config.patch_size)
+        self.config = config
 
     def forward(self, pixel_values):
-        height, width = grid_of(pixel_values.shape[2:], self.patch_size)
+        height, width = self.config.grid_of(pixel_values.shape[2:])
         rows, columns = (torch.arange(size, device=pixel_values.device) for size in (height, width))
         rows, columns = (places.flatten() for places in torch.meshgrid(rows, columns, indexing="ij"))
         distances = rows.unsqueeze(1) - rows + height - 1
@@ -617,6 +617,10 @@ class SNPViTModel(SNPViTPreTrainedModel):
         """From `[batch, tokens, hidden_size]` to `[batch, hidden_size]`, without the tokens before the patches."""
         return last_hidden_state[:, self.embeddings.num_extra_tokens :].mean(dim=1)
 
+    def mean_of_class_tokens(self, last_hidden_state):
+        """From `[batch, tokens, hidden_size]` to `[batch, hidden_size]`: of class and distillation token."""
+        return last_hidden_state[:, :2].mean(dim=1)
+
     def norm_pooled(self, pooled):
         """The final norm over `[batch, hidden_size]` where it stands behind the pooling."""
         return self.layernorm(pooled.unsqueeze(1)).squeeze(1) if self.config.norm_after_pooling else pooled
@@ -670,6 +674,8 @@ class SNPViTModel(SNPViTPreTrainedModel):
             pooler_output = self.pooler(last_hidden_state)
         elif self.config.use_pooler and self.config.pooler_type == "cls":
             pooler_output = self.norm_pooled(last_hidden_state[:, 0])
+        elif self.config.use_pooler and self.config.pooler_type == "cls_distillation":
+            pooler_output = self.norm_pooled(self.mean_of_class_tokens(last_hidden_state))
         elif self.config.use_pooler:
             pooler_output = self.norm_pooled(self.mean_of_patches(last_hidden_state))
         image_embeds = None
@@ -722,6 +728,8 @@ class SNPViTForImageClassification(SNPViTPreTrainedModel):
     def _pool_tokens(self, last_hidden_state):
         if self.config.classifier_pooling == "cls":
             return last_hidden_state[:, 0]
+        if self.config.classifier_pooling == "cls_distillation":
+            return self.snp_vit.mean_of_class_tokens(last_hidden_state)
         mean = self.snp_vit.mean_of_patches(last_hidden_state)
         if self.config.classifier_pooling == "mean":
             return mean
@@ -834,7 +842,7 @@ class SNPViTBackbone(BackboneMixin, SNPViTPreTrainedModel):
         )
         depths = self.config.stage_depths or [1] * len(self.snp_vit.layers)
         hidden_states = tuple(behind_blocks[sum(depths[:stage])] for stage in range(len(self.stage_names)))
-        grid = grid_of(pixel_values.shape[2:], self.snp_vit.embeddings.patch_size)
+        grid = self.config.grid_of(pixel_values.shape[2:])
         return BackboneOutput(
             feature_maps=tuple(
                 self._feature_map(states, grid)

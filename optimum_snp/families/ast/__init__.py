@@ -1,0 +1,6 @@
+"""The audio spectrogram transformer (AST) of transformers, in an architecture of its own over that of a ViT."""
+
+from .family import ASTFamily
+
+
+__all__ = ["ASTFamily"]
