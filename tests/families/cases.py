@@ -103,8 +103,8 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, an AST's and a Swin V2's without
-# classifier) take long for what they tell, and are marked so.
+# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, an AST's or a Swin V2's
+# without its classifier) take long for what they tell, and are marked so.
 _ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel", "Swinv2Model", "Swinv2Backbone")
 PARAMS = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
