@@ -294,8 +294,9 @@ def pixel_dataset(
             matched with the model's, or images cannot be prepared for the model. Reading an item raises it for an
             unreadable image, a wrong shape, a NaN, or a label that is none of the model's, naming the item.
     """
+    sounds = reads_sounds(config)
     if isinstance(dataset, (str, Path)):
-        if reads_sounds(config):
+        if sounds:
             raise ValueError(
                 f"{dataset} is read as a folder of images, and the model reads sounds. Pass the data set itself: "
                 "datasets.load_dataset('audiofolder', data_dir=…), a column of sounds with their sampling rate, or "
@@ -310,15 +311,10 @@ def pixel_dataset(
             "torch.utils.data.Dataset, a folder of images, or a tensor [N, C, H, W] of pixel values."
         )
     if isinstance(dataset, torch.Tensor) and dataset.dim() != len(input_shape(config)) + 1:
-        expected = (
-            "spectrograms must be [N, frames, mel bins]"
-            if reads_sounds(config)
-            else "pixel values must be [N, C, H, W]"
-        )
-        raise ValueError(f"A tensor of {expected}, got the shape {tuple(dataset.shape)}.")
+        kind, shape = ("spectrograms", "[N, frames, mel bins]") if sounds else ("pixel values", "[N, C, H, W]")
+        raise ValueError(f"A tensor of {kind} must be {shape}, got the shape {tuple(dataset.shape)}.")
     if not is_stream(dataset) and len(dataset) == 0:
         raise ValueError("The dataset is empty.")
-    sounds = reads_sounds(config)
     images = SoundReader(config, image_processor) if sounds else ImageReader(config, image_processor, transform)
     if with_labels:
         classes = classes or ModelClasses.of(config)

@@ -55,10 +55,7 @@ class SoundReader:
             ItemError: If it is none of these, of another sampling rate or the wrong shape, or has values that are NaN.
         """
         sound = self.decode(sound, place)
-        if isinstance(sound, torch.Tensor):
-            spectrogram = sound.float()
-        else:
-            spectrogram = self._extracted(*sound, place)
+        spectrogram = sound.float() if isinstance(sound, torch.Tensor) else self._extracted(*sound, place)
         if tuple(spectrogram.shape) != self.expected_shape:
             raise ItemError(
                 f"Sound {place} has a spectrogram of shape {tuple(spectrogram.shape)}; the model reads "

@@ -48,7 +48,8 @@ class Family(ABC):
         refused (`dict[str, str]`): Beginnings of names of classes that look as if they belonged here and cannot be
             pruned, with the reason.
         native_version (`str`, *optional*): The first version of transformers whose classes of this family read the
-            size of a head from the config, so that pruned models can be saved as theirs; `None` if none does.
+            size of a head from the config, so that pruned models can be saved as theirs; `None` if they are not.
+        not_native (`str`): Why they are not, of a family without a `native_version`.
     """
 
     title: ClassVar[str]
@@ -62,6 +63,10 @@ class Family(ABC):
     limits: ClassVar[str] = ""
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
+    not_native: ClassVar[str] = (
+        "its classes in transformers derive the size of a head from the width, and checkpoints with smaller MLPs alone "
+        "are not written"
+    )
 
     def check_installed(self) -> None:
         """Tells before any work whether the packages that its models need are there.
@@ -219,7 +224,9 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def native_weights(self, weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """The weights of a model of ours under the names of transformers; the reverse of `convert_weights`.
 
         Biases that only the class of transformers has may be left out: they are zeros.
@@ -229,6 +236,8 @@ class Family(ABC):
                 All weights of our model, with queries scaled as transformers scales them.
             native_class (`type`):
                 What `native_class` gives for it.
+            config:
+                What `native_config` gives for it.
         """
         raise NotImplementedError
 
@@ -284,6 +293,15 @@ def blocks_with_head_dim(source: PreTrainedModel, intermediate_size: int) -> dic
         "attention_scale": head_dim**-0.5,
     }
     return {"block_configs": [block] * config.num_hidden_layers}
+
+
+def require_whole_stages(config: PretrainedConfig, family: Family) -> None:
+    """Raises a `ValueError` for a backbone of ours whose stages transformers would count in another way."""
+    if config.stage_depths is not None:
+        raise ValueError(
+            f"Blocks were dropped (stage_depths), but transformers counts the stages of a {family.title} backbone by "
+            "its blocks, so that feature maps would change their names. Save it with layout='snp'."
+        )
 
 
 def require(config: PretrainedConfig, family: Family, **options: Any) -> None:

@@ -73,11 +73,11 @@ def native_model(model: SNPModel) -> PreTrainedModel:
     config = native_config(model.config, type(model))
     family = native_family(model.config)
     native_class = family.native_class(model.config, type(model))
-    weights = family.native_weights(_with_native_scale(model, config.head_dim), native_class)
+    weights = family.native_weights(_with_native_scale(model, config.head_dim), native_class, config)
 
     def build(config: PretrainedConfig) -> PreTrainedModel:
         native = native_class(config)
-        if getattr(model.base_model, "pooler", None) is None and hasattr(native.base_model, "pooler"):
+        if any("pooler." in name and name not in weights for name in native.state_dict()):
             native.base_model.pooler = None  # as in a source that came without
         return native
 
@@ -99,8 +99,8 @@ def native_family(config: PretrainedConfig) -> Family:
     if family.native_version_of(config) is None:
         able = ", ".join(other.title for other in families() if other.native_version)
         raise ValueError(
-            f"{family.title_of(config, '')} cannot be saved as a plain checkpoint (layout='native'): its classes in "
-            f"transformers have no option for the size of a head. Those of {able} have. Save it with layout='snp'."
+            f"{family.title_of(config, '')} cannot be saved as a plain checkpoint (layout='native'): "
+            f"{family.not_native}. Models of {able} can. Save it with layout='snp'."
         )
     return family
 

@@ -113,8 +113,8 @@ def write_report(
         _check_comparable(models, original)
         if reads_sounds(models[original].model.config):
             raise ValueError(
-                "The model reads sounds, and attention is drawn over pictures. Leave images out: plans and numbers are "
-                "reported all the same."
+                "The model reads sounds, and attention is drawn over pictures. Leave images out: plans and numbers "
+                "are reported all the same."
             )
     measured = {
         name: record.measurements.of_weights(model_fingerprint(record.model)) for name, record in models.items()

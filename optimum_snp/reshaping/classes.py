@@ -23,9 +23,8 @@ def keep_classes(model: SNPModel, numbers: Sequence[int]) -> SNPModel:
     config.label2id = {name: number for number, name in enumerate(names)}
     weights = model.state_dict(keep_vars=True)
     for name, layer in model.named_children():
-        if name.endswith("classifier") and isinstance(
-            layer, nn.Linear
-        ):  # the classifier, and beside it that of a distillation token
+        # The classifier, and beside it that of a distillation token.
+        if name.endswith("classifier") and isinstance(layer, nn.Linear):
             for part, rows in layer.named_parameters():
                 weights[f"{name}.{part}"] = rows.detach()[list(numbers)].requires_grad_(rows.requires_grad)
     return build_like(model, type(model), config, weights)

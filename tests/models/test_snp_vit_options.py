@@ -87,6 +87,10 @@ def test_a_norm_behind_the_pooling_is_pruned_with_a_classifier_only():
             {"classifier_pooling": "max"},
             "classifier_pooling must be 'cls' or 'mean' or 'cls_mean' or 'cls_distillation', got 'max'",
         ),
+        (
+            {"classifier_pooling": "cls_distillation"},
+            "classifier_pooling is 'cls_distillation', but use_distillation_token is False",
+        ),
         ({"norm_after_pooling": 1}, "norm_after_pooling must be True or False, got 1"),
         ({"norm_after_pooling": True, "use_pooler": True}, "use_pooler is True, but norm_after_pooling norms one"),
         (

@@ -14,6 +14,8 @@ from ..vit.family import EXAMPLE_SIZES
 
 # Of the source config: under another name here, or of images, which no AST reads it for.
 _UNREAD_FIELDS = ("num_mel_bins", "max_length", "frequency_stride", "time_stride", "image_size", "num_channels")
+# Parts of the names of weights there, with what they are here.
+_RENAMED = {"classifier.layernorm.": "classifier_norm.", "classifier.dense.": "classifier."}
 
 
 class ASTFamily(Family):
@@ -24,6 +26,7 @@ class ASTFamily(Family):
     source_classes = {"ASTModel": SNPASTModel, "ASTForAudioClassification": SNPASTForAudioClassification}
     short_names = {"ast-audioset": "MIT/ast-finetuned-audioset-10-10-0.4593"}
     image_processor_class = AutoFeatureExtractor
+    not_native = "its classifier there has no place for what a narrower stream needs, and none is written without"
     limits = "the norm before the classifier, which keeps its size"
 
     def convert_config(self, source: PreTrainedModel) -> SNPASTConfig:
@@ -44,9 +47,8 @@ class ASTFamily(Family):
         prefix = "audio_spectrogram_transformer."
         ours = {}
         for name, weight in weights.items():
-            name = name.replace("classifier.layernorm.", "classifier_norm.").replace(
-                "classifier.dense.", "classifier."
-            )
+            for theirs, our_name in _RENAMED.items():
+                name = name.replace(theirs, our_name)
             ours[f"snp_vit.{name.removeprefix(prefix)}" if name.startswith(prefix) else name] = weight
         if model_class is SNPASTForAudioClassification:  # the layer before the norm changes nothing yet
             norm = ours["classifier_norm.weight"]

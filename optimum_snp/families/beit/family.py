@@ -1,5 +1,6 @@
 """BEiT."""
 
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import transformers
@@ -7,8 +8,17 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
-from ..family import Family, Weights, blocks_with_head_dim, config_fields
-from .weights import TABLE, convert_weights
+from ..family import (
+    Family,
+    NativeSizes,
+    Weights,
+    blocks_with_head_dim,
+    config_fields,
+    native_fields,
+    require,
+    require_whole_stages,
+)
+from .weights import TABLE, convert_weights, native_weights
 
 
 # Of the source config: under another name or folded into weights here, or read by pretraining and segmentation.
@@ -59,6 +69,8 @@ class BeitFamily(Family):
         "BeitForMaskedImageModeling": f"{_PRETRAINING}Prune a BeitModel.",
         "BeitForSemanticSegmentation": f"{_SEGMENTATION}Prune a BeitBackbone.",
     }
+
+    native_version = "5.9"
 
     renamed: ClassVar[dict[str, str]] = {
         f"relative_position_bias.{TABLE}": "attention.relative_position_bias.table",
@@ -111,6 +123,57 @@ class BeitFamily(Family):
             source_prefix=source_prefix,
             renamed=self.renamed,
             shared_table=self.shared_table,
+        )
+
+    def native_config(
+        self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
+    ) -> PretrainedConfig:
+        """See [`Family.native_config`]: without layer scale, with a table in every block.
+
+        Stages of a backbone are counted by the blocks that are left.
+        """
+        is_backbone, is_bare = native_class is transformers.BeitBackbone, native_class is transformers.BeitModel
+        require(
+            config,
+            self,
+            use_cls_token=True,
+            num_register_tokens=0,
+            use_distillation_token=False,
+            use_pre_layernorm=False,
+            use_gated_mlp=False,
+            interpolate_pos_encoding=True,
+            interpolation_antialias=False,
+            apply_layernorm=False,
+            use_pooler=is_bare,
+        )
+        if is_backbone:
+            require_whole_stages(config, self)
+        pools_mean = config.norm_after_pooling or is_backbone  # a backbone has no use for the norm that is else there
+        pooled = "mean" if pools_mean else "cls"
+        if not is_backbone:
+            require(config, self, **{"pooler_type" if is_bare else "classifier_pooling": pooled})
+        config_class = native_class.config_class
+        fields = native_fields(config, config_class) | {
+            **asdict(sizes),
+            "use_mask_token": False,
+            "use_absolute_position_embeddings": config.use_position_embeddings,
+            "use_relative_position_bias": config.use_relative_position_bias,
+            "use_shared_relative_position_bias": False,
+            "layer_scale_init_value": 0.0,
+            "use_mean_pooling": pools_mean,
+        }
+        return config_class(**fields)
+
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
+        """See [`Family.native_weights`]; a norm behind the pooling belongs to the pooler there."""
+        is_bare = native_class is transformers.BeitModel
+        return native_weights(
+            weights,
+            prefix="" if is_bare else "snp_vit.",
+            source_prefix="" if is_bare else f"{native_class.base_model_prefix}.",
+            pools_mean=config.use_mean_pooling,
         )
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:

@@ -41,6 +41,32 @@ def convert_weights(
     return ours
 
 
+def native_weights(weights: Weights, *, prefix: str, source_prefix: str, pools_mean: bool) -> Weights:
+    """The reverse for a BEiT without layer scale and with tables of its own in every block.
+
+    Biases of keys are left out. They add the same to all scores of one query, which the softmax does not see.
+
+    Args:
+        weights (`dict[str, torch.Tensor]`):
+            Of ours.
+        prefix (`str`), source_prefix (`str`):
+            Of our base model, and of the one of transformers.
+        pools_mean (`bool`):
+            Whether the final norm is that of the pooler.
+    """
+    theirs = {}
+    for name, weight in weights.items():
+        if name.endswith("attention.k_proj.bias"):
+            continue
+        if not name.startswith("classifier."):
+            name = name.removeprefix(prefix)
+            name = name.replace("attention.relative_position_bias.table", f"relative_position_bias.{TABLE}")
+            is_norm = pools_mean and name.startswith("layernorm.")
+            name = f"{source_prefix}{'pooler.' * is_norm}{name}"
+        theirs[name] = weight
+    return theirs
+
+
 def _our_name(name: str, renamed: Mapping[str, str]) -> str:
     for theirs, ours in renamed.items():
         name = name.replace(theirs, ours)

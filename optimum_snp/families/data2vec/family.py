@@ -28,6 +28,8 @@ class Data2VecVisionFamily(BeitFamily):
         "Data2VecVisionForImageClassification can be pruned.",
     }
 
+    native_version = None
+
     renamed: ClassVar[dict[str, str]] = {
         "encoder.layer.": "layers.",
         f"attention.attention.relative_position_bias.{TABLE}": "attention.relative_position_bias.table",

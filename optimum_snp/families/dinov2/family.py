@@ -8,7 +8,16 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
-from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields, native_fields, require
+from ..family import (
+    Family,
+    NativeSizes,
+    Weights,
+    blocks_with_head_dim,
+    config_fields,
+    native_fields,
+    require,
+    require_whole_stages,
+)
 from .weights import convert_weights, native_weights
 
 
@@ -100,11 +109,8 @@ class DINOv2Family(Family):
             require(config, self, classifier_pooling="cls_mean")
         elif not is_backbone:
             require(config, self, use_pooler=True, pooler_type="cls")
-        if is_backbone and config.stage_depths is not None:
-            raise ValueError(
-                "Blocks were dropped (stage_depths), but transformers counts the stages of a DINOv2 backbone by its "
-                "blocks, so that feature maps would change their names. Save it with layout='snp'."
-            )
+        if is_backbone:
+            require_whole_stages(config, self)
         allowed = self.native_intermediate_sizes(config, config.hidden_size, sizes.intermediate_size)
         if sizes.intermediate_size not in allowed:
             larger = self.native_intermediate_sizes(config, config.hidden_size, 8 * config.hidden_size)
@@ -125,7 +131,9 @@ class DINOv2Family(Family):
             fields["use_mask_token"] = False
         return config_class(**fields)
 
-    def native_weights(self, weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.native_weights`]; layer scale comes back as ones."""
         return native_weights(weights, native_class)
 

@@ -7,8 +7,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
-from ..family import Family, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, our_name
+from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
+from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
 
 
 class IJepaFamily(Family):
@@ -18,6 +18,7 @@ class IJepaFamily(Family):
     model_types = ("ijepa",)
     source_classes = {"IJepaModel": SNPViTModel, "IJepaForImageClassification": SNPViTForImageClassification}
     short_names = {"ijepa-huge": "facebook/ijepa_vith14_1k"}
+    native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
@@ -35,6 +36,19 @@ class IJepaFamily(Family):
         """See [`Family.convert_weights`]."""
         # Only pretraining reads the mask token.
         return {our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+
+    def native_config(
+        self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
+    ) -> PretrainedConfig:
+        """See [`Family.native_config`]."""
+        needed = {"use_cls_token": False, "classifier_pooling": "mean", "use_pooler": False}
+        return native_config(config, self, native_class, sizes, **needed)
+
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
+        """See [`Family.native_weights`]."""
+        return native_weights(weights, native_class)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: as of the ViT, with 16 tokens."""

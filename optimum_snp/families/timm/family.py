@@ -140,9 +140,11 @@ class TimmFamily(Family):
         """See [`Family.native_config`]."""
         return ViTFamily().native_config(config, native_class, sizes)
 
-    def native_weights(self, weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.native_weights`]."""
-        return ViTFamily().native_weights(weights, native_class)
+        return ViTFamily().native_weights(weights, native_class, config)
 
     def variants(self, class_name: str) -> dict[str, dict[str, Any]]:
         """See [`Family.variants`]."""

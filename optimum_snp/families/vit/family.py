@@ -61,36 +61,19 @@ class ViTFamily(Family):
         self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
     ) -> PretrainedConfig:
         """See [`Family.native_config`]."""
-        is_deit = native_class.__name__.startswith("DeiT")
-        require(
-            config,
-            self,
-            use_cls_token=True,
-            num_register_tokens=0,
-            use_distillation_token=is_deit,
-            use_pre_layernorm=False,
-            use_gated_mlp=False,
-            classifier_pooling="cls",
-            interpolate_pos_encoding=False,
-            interpolation_antialias=False,
-            apply_layernorm=True,
-        )
         if config.use_pooler:
             require(config, self, pooler_type="dense")
-        config_class = native_class.config_class
-        return config_class(**{**native_fields(config, config_class), **asdict(sizes)})
+        is_deit = native_class.__name__.startswith("DeiT")
+        return native_config(config, self, native_class, sizes, use_distillation_token=is_deit)
 
-    def native_weights(self, weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
         """See [`Family.native_weights`]."""
-        has_two_heads = "distillation_classifier.weight" in weights
-        prefix = native_class.base_model_prefix
-        theirs = {}
-        for name, weight in weights.items():
-            if name.startswith("snp_vit."):
-                name = f"{prefix}.{name.removeprefix('snp_vit.')}"
-            elif name.startswith("classifier.") and has_two_heads:
-                name = f"cls_{name}"
-            theirs[name] = weight
+        theirs = native_weights(weights, native_class)
+        if "distillation_classifier.weight" in theirs:
+            for part in ("weight", "bias"):
+                theirs[f"cls_classifier.{part}"] = theirs.pop(f"classifier.{part}")
         return theirs
 
     def title_of(self, config: SNPViTConfig, name: str) -> str:
@@ -113,3 +96,41 @@ def our_name(name: str) -> str:
         if name.startswith(prefix):
             return "snp_vit." + name.removeprefix(prefix)
     return "classifier." + name.removeprefix("cls_classifier.") if name.startswith("cls_classifier.") else name
+
+
+def native_config(
+    config: SNPViTConfig, family: Family, native_class: type[PreTrainedModel], sizes: NativeSizes, **needed: Any
+) -> PretrainedConfig:
+    """See [`Family.native_config`]: that of a class of the form of a ViT.
+
+    Args:
+        config, native_class, sizes:
+            As there.
+        family ([`Family`]):
+            Of the class.
+        needed:
+            Options that the class has in another way than a ViT.
+    """
+    options = {
+        "use_cls_token": True,
+        "num_register_tokens": 0,
+        "use_distillation_token": False,
+        "use_pre_layernorm": False,
+        "use_gated_mlp": False,
+        "classifier_pooling": "cls",
+        "interpolate_pos_encoding": False,
+        "interpolation_antialias": False,
+        "apply_layernorm": True,
+    }
+    require(config, family, **{**options, **needed})
+    config_class = native_class.config_class
+    return config_class(**{**native_fields(config, config_class), **asdict(sizes)})
+
+
+def native_weights(weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
+    """See [`Family.native_weights`]: the same names, below the base model of the class."""
+    prefix = native_class.base_model_prefix
+    return {
+        f"{prefix}.{name.removeprefix('snp_vit.')}" if name.startswith("snp_vit.") else name: weight
+        for name, weight in weights.items()
+    }

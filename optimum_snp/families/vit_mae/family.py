@@ -10,8 +10,8 @@ from transformers.utils import ModelOutput
 
 from ...models import SNPViTConfig, SNPViTModel
 from ..example import random_example
-from ..family import Family, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, our_name
+from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
+from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
 
 
 class ViTMAEFamily(Family):
@@ -28,6 +28,7 @@ class ViTMAEFamily(Family):
         "ViTMAEForPreTraining": "its decoder is of use in pretraining only. Prune the encoder, a ViTMAEModel: "
         "SNPPruner.from_pretrained(ViTMAEModel.from_pretrained(name))."
     }
+    native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
@@ -42,6 +43,20 @@ class ViTMAEFamily(Family):
     ) -> Weights:
         """See [`Family.convert_weights`]."""
         return {our_name(name): weight for name, weight in weights.items()}
+
+    def native_config(
+        self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
+    ) -> PretrainedConfig:
+        """See [`Family.native_config`]; no patch is hidden."""
+        native = native_config(config, self, native_class, sizes, use_pooler=False)
+        native.mask_ratio = 0.0
+        return native
+
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
+        """See [`Family.native_weights`]."""
+        return native_weights(weights, native_class)
 
     def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
         """See [`Family.source_outputs`]: with noise that shuffles no patches, and without telling which are hidden."""

@@ -7,8 +7,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
-from ..family import Family, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, our_name
+from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
+from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
 
 
 class ViTMSNFamily(Family):
@@ -18,6 +18,7 @@ class ViTMSNFamily(Family):
     model_types = ("vit_msn",)
     source_classes = {"ViTMSNModel": SNPViTModel, "ViTMSNForImageClassification": SNPViTForImageClassification}
     short_names = {f"vit-msn-{size}": f"facebook/vit-msn-{size}" for size in ("small", "base", "large")}
+    native_version = "5.9"
 
     def convert_config(self, source: PreTrainedModel) -> SNPViTConfig:
         """See [`Family.convert_config`]."""
@@ -30,6 +31,18 @@ class ViTMSNFamily(Family):
         """See [`Family.convert_weights`]."""
         # Only masked-image pretraining reads the mask token.
         return {our_name(name): weight for name, weight in weights.items() if not name.endswith("mask_token")}
+
+    def native_config(
+        self, config: SNPViTConfig, native_class: type[PreTrainedModel], sizes: NativeSizes
+    ) -> PretrainedConfig:
+        """See [`Family.native_config`]."""
+        return native_config(config, self, native_class, sizes, use_pooler=False)
+
+    def native_weights(
+        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
+    ) -> Weights:
+        """See [`Family.native_weights`]."""
+        return native_weights(weights, native_class)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: as of the ViT."""
