@@ -80,7 +80,7 @@ class Method(ABC):
         mlp = parallel_map(
             lambda block: self._score_mlp(model, *block), zip(structure.blocks, statistics.blocks, strict=True)
         )
-        return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])
+        return Scores(query_key, value, mlp, [self._score_width(model, stream) for stream in structure.streams])
 
     @abstractmethod
     def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
@@ -109,10 +109,14 @@ class Method(ABC):
             lambda block: self._lose_queries_and_keys(*block),
             zip(structure.blocks, statistics.blocks, scores.query_key, strict=True),
         )
-        for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
-            output, down = (weight_of(model, layer).cpu().double() for layer in (block.output, block.down))
-            losses.value.append(self._lose_value(sums, output, scores.value[index]))
-            losses.mlp.append(self._lose_mlp(sums, down, scores.mlp[index]))
+        losses.value = parallel_map(
+            lambda block: self._lose_value(block[1], weight_of(model, block[0].output).cpu().double(), block[2]),
+            zip(structure.blocks, statistics.blocks, scores.value, strict=True),
+        )
+        losses.mlp = parallel_map(
+            lambda block: self._lose_mlp(block[1], weight_of(model, block[0].down).cpu().double(), block[2]),
+            zip(structure.blocks, statistics.blocks, scores.mlp, strict=True),
+        )
         for stream, width_scores in zip(structure.streams, scores.widths, strict=True):
             losses.widths.append(self._lose_width(stream, statistics, width_scores))
         return losses
@@ -178,6 +182,10 @@ class Method(ABC):
     @abstractmethod
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         """`[intermediate_size]`, float64."""
+
+    def _score_width(self, model: SNPModel, stream: Stream) -> torch.Tensor:
+        """`[width]`, float64."""
+        return residual_scores(model, stream)
 
     def _score_pairs(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
         """The scores of the pairs of rotary positions from those of their neurons, both `[heads, qk_head_dim]`."""
