@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Calibration tokens per unknown of the largest regression, below which the fit is no better than its ridge.
 TOKENS_PER_UNKNOWN = 2
+# Tokens of one image are alike, so that images count, too: on a real model fits to 16 images have four times the error
+# of those to 64, with thousands of tokens in either (docs/real-model.md).
+LEAST_IMAGES = 64
 
 
 class Method(ABC):
@@ -245,8 +248,9 @@ def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) ->
         if width.after < width.before:
             unknowns.append(width.before)
         tokens_per_image = float(sums["mlp_num_tokens"]) / max(statistics.num_images, 1)
-        tokens = TOKENS_PER_UNKNOWN * max(unknowns, default=0)
-        needed = max(needed, math.ceil(tokens / max(tokens_per_image, 1)))
+        if unknowns:
+            tokens = TOKENS_PER_UNKNOWN * max(unknowns)
+            needed = max(needed, LEAST_IMAGES, math.ceil(tokens / max(tokens_per_image, 1)))
     if statistics.num_images < needed:
         logger.warning(
             f"The model was calibrated on {statistics.num_images} images. The least-squares fits of this plan need at "

@@ -6,10 +6,11 @@ again raises the squared error of the block's output by
 
     |w_m|^2 / (C^-1)_mm
 
-so the neuron with the least rise goes next. After it, `C^-1` and the refitted `W` change by matrices of rank one. These
-changes are gathered for a panel of removals and applied at once, as blocked Cholesky factorisations do. Within a panel
-only the neurons with the least rises before it are followed step by step; afterwards all others are compared with every
-step, and the panel ends before the first step at which one of them would have gone. So the order is the greedy one.
+so the neuron with the least rise goes next. After it, `C^-1` and the refitted `W` change by matrices of rank one.
+These changes are gathered for a panel of removals and applied at once, as blocked Cholesky factorisations do. Within a
+panel only the neurons with the least rises before it are followed step by step; afterwards all others are compared
+with every step, and the panel ends before the first step at which one of them would have gone. So the order is the
+greedy one.
 The `M` neurons cost about `2 M^3` operations, most of them in the first factorisation and in matrix products.
 """
 
