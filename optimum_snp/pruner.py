@@ -42,6 +42,7 @@ from .processes import process_state, run_on_main_process
 from .pruning import build_pruned
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
 from .publishing.recording import record_accuracy, record_latency
+from .reconstruction import compensated_errors
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
 from .reshaping.classes import keep_classes
@@ -322,7 +323,11 @@ class SNPPruner:
         statistics = self._check_unchanged(self.statistics)
         images = self.calibration_images if config.token_sparsity == AUTO else None
         pixel_values = next(images.batches(), None) if images else None  # dealt out to all processes
-        plan = run_on_main_process(lambda: decide(self.model, statistics, config, pixel_values))
+        errors = None  # of blocks that reconstruction makes up for
+        if config.dropped_blocks == AUTO and (images := self._images_to_reconstruct_on(config, None)):
+            check_fits(config, self.model)
+            errors = compensated_errors(self.model, images.batches())
+        plan = run_on_main_process(lambda: decide(self.model, statistics, config, pixel_values, errors))
         plan.previous = self.pruning_plan
         return plan
 

@@ -13,14 +13,16 @@ from ..calibration.moments import RIDGE, Sums
 from ..linear_algebra import ridge_cholesky
 
 
-def nested_errors(moment: torch.Tensor, readers: torch.Tensor, order: torch.Tensor, *, refit: bool) -> torch.Tensor:
+def nested_errors(
+    moment: torch.Tensor, readers: torch.Tensor | None, order: torch.Tensor, *, refit: bool
+) -> torch.Tensor:
     """The squared error per row of a linear layer that keeps only the first neurons of an order, for every number.
 
     Args:
         moment (`torch.Tensor` of shape `[n, n]`):
             Of its inputs, float64: the covariance with refit, since the bias takes the means; else the second moment.
-        readers (`torch.Tensor` of shape `[outputs, n]`):
-            The layer.
+        readers (`torch.Tensor` of shape `[outputs, n]`, *optional*):
+            The layer; `None` for the inputs themselves.
         order (`torch.Tensor` of shape `[n]`):
             Its inputs, kept first first.
         refit (`bool`):
@@ -29,11 +31,12 @@ def nested_errors(moment: torch.Tensor, readers: torch.Tensor, order: torch.Tens
     Returns:
         `torch.Tensor` of shape `[n + 1]`: float64; entry `r` keeps `r` inputs.
     """
-    moment, readers = moment[order][:, order], readers.double()[:, order]
+    moment = moment.index_select(0, order).index_select(1, order)
+    readers = None if readers is None else readers.double().index_select(1, order)
     if refit:
         factor = ridge_cholesky(moment, RIDGE)
-        return tails((readers @ factor).square().sum(dim=0))
-    products = moment * (readers.T @ readers)
+        return tails((factor if readers is None else readers @ factor).square().sum(dim=0))
+    products = moment.diagonal().diag() if readers is None else moment * (readers.T @ readers)
     # The sum over all pairs of dropped inputs grows, from the last input on, by one row and column at a time.
     pairs = products.triu(1).sum(dim=1) * 2 + products.diagonal()
     return tails(pairs).clamp_min(0)

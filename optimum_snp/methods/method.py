@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Calibration tokens per unknown of the largest regression, below which the fit is no better than its ridge.
 TOKENS_PER_UNKNOWN = 2
+# Tokens of one image are alike, so that images count, too: on a real model fits to 16 images have four times the error
+# of those to 64, with thousands of tokens in either (docs/real-model.md).
+LEAST_IMAGES = 64
 
 
 class Method(ABC):
@@ -80,7 +83,7 @@ class Method(ABC):
         mlp = parallel_map(
             lambda block: self._score_mlp(model, *block), zip(structure.blocks, statistics.blocks, strict=True)
         )
-        return Scores(query_key, value, mlp, [residual_scores(model, stream) for stream in structure.streams])
+        return Scores(query_key, value, mlp, [self._score_width(model, stream) for stream in structure.streams])
 
     @abstractmethod
     def score_heads(self, model: SNPModel, statistics: CalibrationStatistics, config: SNPConfig) -> list[torch.Tensor]:
@@ -109,10 +112,14 @@ class Method(ABC):
             lambda block: self._lose_queries_and_keys(*block),
             zip(structure.blocks, statistics.blocks, scores.query_key, strict=True),
         )
-        for index, (block, sums) in enumerate(zip(structure.blocks, statistics.blocks, strict=True)):
-            output, down = (weight_of(model, layer).cpu().double() for layer in (block.output, block.down))
-            losses.value.append(self._lose_value(sums, output, scores.value[index]))
-            losses.mlp.append(self._lose_mlp(sums, down, scores.mlp[index]))
+        losses.value = parallel_map(
+            lambda block: self._lose_value(block[1], weight_of(model, block[0].output).cpu().double(), block[2]),
+            zip(structure.blocks, statistics.blocks, scores.value, strict=True),
+        )
+        losses.mlp = parallel_map(
+            lambda block: self._lose_mlp(block[1], weight_of(model, block[0].down).cpu().double(), block[2]),
+            zip(structure.blocks, statistics.blocks, scores.mlp, strict=True),
+        )
         for stream, width_scores in zip(structure.streams, scores.widths, strict=True):
             losses.widths.append(self._lose_width(stream, statistics, width_scores))
         return losses
@@ -179,6 +186,10 @@ class Method(ABC):
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         """`[intermediate_size]`, float64."""
 
+    def _score_width(self, model: SNPModel, stream: Stream) -> torch.Tensor:
+        """`[width]`, float64."""
+        return residual_scores(model, stream)
+
     def _score_pairs(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
         """The scores of the pairs of rotary positions from those of their neurons, both `[heads, qk_head_dim]`."""
         return pair_scores(scores)
@@ -237,8 +248,9 @@ def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) ->
         if width.after < width.before:
             unknowns.append(width.before)
         tokens_per_image = float(sums["mlp_num_tokens"]) / max(statistics.num_images, 1)
-        tokens = TOKENS_PER_UNKNOWN * max(unknowns, default=0)
-        needed = max(needed, math.ceil(tokens / max(tokens_per_image, 1)))
+        if unknowns:
+            tokens = TOKENS_PER_UNKNOWN * max(unknowns)
+            needed = max(needed, LEAST_IMAGES, math.ceil(tokens / max(tokens_per_image, 1)))
     if statistics.num_images < needed:
         logger.warning(
             f"The model was calibrated on {statistics.num_images} images. The least-squares fits of this plan need at "

@@ -58,6 +58,9 @@ class Projection(Method):
     def _score_mlp(self, model: SNPModel, block: Block, sums: Sums) -> torch.Tensor:
         return elimination_scores(sums, weight_of(model, block.down))
 
+    def _score_width(self, model: SNPModel, stream: Stream) -> torch.Tensor:
+        return torch.zeros(stream.width, dtype=torch.float64)  # directions are kept, and no channel is one
+
     def _lose_query_key(self, sums: Sums, scores: torch.Tensor) -> torch.Tensor:
         """The kept directions of the scores are nested, and the queries along them uncorrelated: sums over those gone.
 

@@ -8,12 +8,13 @@ import torch
 from ..calibration import CalibrationStatistics
 from ..calibration.moments import Sums, covariance_and_mean
 from ..configuration import SNPConfig
+from ..linear_algebra import parallel_map
 from ..losses import by_rank, nested_errors, per_channel
 from ..models import SNPModel
 from ..plan import PruningPlan
 from ..reshaping.select import Weights, select_neurons, weight_of
 from ..scoring import redundancy_scores, snp_head_scores
-from ..structure import Block, Stream
+from ..structure import Block, Norm, Stream
 from .method import Method, attention_scores
 
 
@@ -106,17 +107,18 @@ def width_loss(
         refit (`bool`):
             Whether the readers are refitted.
     """
-    loss = torch.zeros(stream.width + 1, dtype=torch.float64)
-    for norm in stream.norms:
+
+    def loss_behind(norm: Norm) -> torch.Tensor:
         sums = statistics.norms[norm.name]
         repeated = torch.block_diag(*[basis] * norm.chunks)
         moment = repeated.T @ moments[norm.name] @ repeated
         # Of the vectors side by side, the same channel goes in all.
         rows = (order.unsqueeze(1) + stream.width * torch.arange(norm.chunks)).flatten()
-        errors = nested_errors(moment, torch.eye(len(moment), dtype=torch.float64), rows, refit=refit)
+        errors = nested_errors(moment, None, rows, refit=refit)
         sensitivity = sums["sensitivity"] / sums["sensitivity_images"].clamp_min(1) / len(moment)
-        loss += errors[:: norm.chunks] * sensitivity
-    return loss
+        return errors[:: norm.chunks] * sensitivity
+
+    return sum(parallel_map(loss_behind, stream.norms))
 
 
 def _moment(sums: Sums, prefix: str) -> torch.Tensor:

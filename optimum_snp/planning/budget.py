@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 import torch
 
+from ..linear_algebra import one_thread
 from ..losses import Losses
 from ..plan.sizes import Part, Sizes, Slot
 from .latency_costs import LatencyCosts
@@ -83,6 +84,7 @@ def allocate(costs: Costs, losses: Losses, target: float, minimum: Sizes, round_
     return _spend_rest(costs, choices, best, target, round_to)
 
 
+@one_thread()
 def search_price(costs: Costs, target: float, cheapest: Callable[[float], Sizes]) -> Sizes:
     """The sizes of the lowest price at which they cost at most `target`; else those of the highest price.
 

@@ -45,6 +45,7 @@ def decide(
     statistics: CalibrationStatistics,
     config: SNPConfig,
     pixel_values: torch.Tensor | None = None,
+    block_errors: list[float | None] | None = None,
 ) -> PruningPlan:
     """Makes the plan for a model.
 
@@ -57,6 +58,9 @@ def decide(
             What is asked for.
         pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`, *optional*):
             Calibration images, on which `token_sparsity="auto"` tries out how many tokens may merge.
+        block_errors (`list[float | None]`, *optional*):
+            For `dropped_blocks="auto"` where the pruned model will be reconstructed; see
+            [`optimum_snp.reconstruction.compensated_errors`].
 
     Returns:
         [`PruningPlan`]
@@ -84,7 +88,7 @@ def decide(
     weighed = None
     if AUTO in (config.head_sparsity, config.dropped_blocks):
         weighed = _scores_and_losses(model, statistics, config)
-        counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to)
+        counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to, block_errors)
     remaining = RemainingModel.of(
         model, statistics, choose_heads(model, statistics, config, counts), refits=method.refits
     )

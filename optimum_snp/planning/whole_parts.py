@@ -7,7 +7,8 @@ heads has what those heads lose and cost, `h / H` of the whole, and what is lost
 goes when all that is more than its own removal loses. Then the sizes are chosen anew, on what is left.
 
 The loss of heads is the error of the attention's output, refitted where the method refits, by the sensitivity of the
-outputs to it; that of a block is the squared change of the outputs when it is left out, to first order.
+outputs to it; that of a block is the squared change of the outputs when it is left out, to first order. Where the
+pruned model will be reconstructed, the layer before a block makes up for a part of it, and the rest is what is lost.
 
 Source: our choice.
 """
@@ -51,6 +52,7 @@ def choose_head_counts(
     fixed: list[int],
     minimum: Sizes,
     round_to: int,
+    block_errors: list[float | None] | None = None,
 ) -> list[int]:
     """The number of heads of every block, 0 for a block that goes.
 
@@ -71,10 +73,13 @@ def choose_head_counts(
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.
+        block_errors (`list[float | None]`, *optional*):
+            What is lost of every block once the layer before it makes up for it; see
+            [`optimum_snp.reconstruction.compensated_errors`].
     """
     costs = SizeCosts(model, "macs" if config.budget == "target_latency" else BUDGETS[config.budget])
     choices = size_choices(costs.sizes, losses, minimum)
-    whole = compute_whole_losses(model, statistics, scores, config)
+    whole = compute_whole_losses(model, statistics, scores, config, block_errors)
     stages = block_stages(model.config)
     options = [_head_counts(config, index, count) for index, count in enumerate(fixed)]
 
@@ -109,15 +114,24 @@ def choose_head_counts(
 
 
 def compute_whole_losses(
-    model: SNPModel, statistics: CalibrationStatistics, scores: Scores, config: SNPConfig
+    model: SNPModel,
+    statistics: CalibrationStatistics,
+    scores: Scores,
+    config: SNPConfig,
+    block_errors: list[float | None] | None = None,
 ) -> WholeLosses:
     """The losses of whole heads and blocks; takes what [`choose_head_counts`] does."""
     losses, method = WholeLosses([], []), method_of(config)
-    blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, strict=True)
-    for block, sums, query_key, value in blocks:
+    block_errors = block_errors or [None] * len(statistics.blocks)
+    blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, block_errors, strict=True)
+    for block, sums, query_key, value, error in blocks:
         errors = method.lose_heads(model, block, sums, query_key, value)
         losses.heads.append(errors * per_channel(sums, "attention_sensitivity", weight_of(model, block.output)))
-        losses.blocks.append(float(sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)))
+        if error is None:
+            removal = sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)
+        else:
+            removal = error * per_channel(sums, "mlp_sensitivity", weight_of(model, block.down))
+        losses.blocks.append(float(removal))
     return losses
 
 

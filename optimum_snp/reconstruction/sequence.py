@@ -193,9 +193,13 @@ class _Reconstruction:
 
         def mlp_rows(index: int) -> Rows:
             stream, groups = self._pruned(index)
-            stream_before, neurons = inputs_of([mlp_start, down], partial(step, stream, groups))
-            if block.merged_tokens:
-                _, groups = step(stream, groups)
+            behind: list[Groups | None] = []
+            stream_before, neurons = inputs_of(
+                [mlp_start, down],
+                lambda: behind.append(step(stream, groups)[1]),
+                to_end=bool(block.merged_tokens),  # only then are the groups others behind the block
+            )
+            groups = behind[0] if behind else groups
             wanted = self._kept(self.dense_streams[index], block, groups) - stream_before
             weights = self._weights_of(dense_block.mlp_end, groups)
             if dense_block.down_norm is not None:

@@ -68,13 +68,13 @@ def record_steps(model: SNPModel, structure: Structure) -> list[Step]:
     return steps
 
 
-def inputs_of(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[torch.Tensor]:
-    """What `run()` feeds to these layers; it reaches them in this order, and ends at the last of them."""
+def inputs_of(layers: Sequence[nn.Module], run: Callable[[], Any], *, to_end: bool = False) -> list[torch.Tensor]:
+    """What `run()` feeds to these layers; it reaches them in this order, and ends at the last unless told to go on."""
     found: dict[nn.Module, torch.Tensor] = {}
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         found[module] = inputs[0]
-        if module is layers[-1]:
+        if module is layers[-1] and not to_end:
             raise _EndOfPassError
 
     with _hooks(layer.register_forward_pre_hook(keep) for layer in layers), contextlib.suppress(_EndOfPassError):

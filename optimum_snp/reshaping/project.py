@@ -76,8 +76,8 @@ def project_output(covariance: torch.Tensor, weight: torch.Tensor, size: int) ->
         `torch.Tensor` of shape `[e, size]`: The map of the values; mapped, they are uncorrelated, of equal variance.
     """
     root, inverse = root_and_inverse(covariance)
-    left = torch.linalg.svd(root @ weight.mT)[0]
-    return inverse @ left[:, :size]
+    directions = torch.linalg.eigh(root @ (weight.mT @ weight) @ root).eigenvectors.flip(-1)
+    return inverse @ directions[:, :size]
 
 
 def _project_values(weights: Weights, block: Block, plan: BlockPlan, sums: Sums) -> None:
