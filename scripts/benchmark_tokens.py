@@ -106,7 +106,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/tokens"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps"])
+    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps", "textures"])
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.35, 0.25])
     parser.add_argument("--shares", nargs="*", type=float, default=[], help="of the tokens, by hand")
     parser.add_argument("--images", type=int, default=128, help="unlabelled images (default: %(default)s)")
