@@ -144,6 +144,12 @@ class ViTArchitecture(Architecture):
                 fields["embedding_size"] = config.embedding_size or config.hidden_size
         return type(config).from_dict(fields)
 
+    def patch_groups(self, model: SNPViTModel, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """See [`Architecture.patch_groups`]."""
+        _, places, _, _ = model.encode(pixel_values)
+        embeddings = model.embeddings
+        return None if places is None else places[:, embeddings.num_extra_tokens :].unflatten(1, embeddings.grid)
+
     def blocks_with_maps(self, config: SNPViTConfig) -> list[int]:
         """See [`Architecture.blocks_with_maps`]; of a ViT all."""
         return list(range(len(config.block_configs)))
