@@ -236,12 +236,12 @@ def unmerge_attentions(probabilities, token_sizes, places):
     return shares.gather(2, places[:, None, :, None].expand(-1, num_heads, -1, num_tokens))
 
 
-def cosines(vectors):
-    """Of the vectors `[batch, n, channels]` at even positions with those at odd ones: `[batch, even, odd]`."""
+def cosines(vectors, start):
+    """Of every other vector of `[batch, n, channels]`, from `start` on, with those between: `[batch, even, odd]`."""
     vectors = vectors.detach().float()
-    lengths = torch.linalg.vector_norm(vectors, dim=-1).clamp_min(1e-12)
-    products = torch.matmul(vectors[:, ::2], vectors[:, 1::2].transpose(1, 2))
-    return products / (lengths[:, ::2, None] * lengths[:, None, 1::2])
+    scales = (vectors * vectors).sum(dim=-1).clamp_min(1e-24).rsqrt()
+    products = torch.matmul(vectors[:, start::2], vectors[:, start + 1 :: 2].transpose(1, 2))
+    return products * (scales[:, start::2, None] * scales[:, None, start + 1 :: 2])
 
 
 def largest(values, count):
@@ -283,7 +283,7 @@ class SNPViTTokenMerging(nn.Module):
             )
         num_first, num_second = (num_patches + 1) // 2, num_patches // 2
         num_kept = num_first - num_merged
-        similarity, partners = (cosines(keys[:, extra:]) + cosines(hidden_states[:, extra:])).max(dim=-1)
+        similarity, partners = (cosines(keys, extra) + cosines(hidden_states, extra)).max(dim=-1)
         is_merged = largest(similarity, num_merged)
 
         # The first set with those that merge behind the others, and the second one.
