@@ -88,7 +88,7 @@ def test_costs_are_those_of_the_operators(merged):
     left = 16
     for count in merged:
         if count:
-            additions += left // 2 * count * (config["hidden_size"] + 1)
+            additions += left // 2 * count * config["hidden_size"]
         left -= count
     assert count_macs(model) == counted - additions
 

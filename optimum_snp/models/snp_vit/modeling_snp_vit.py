@@ -221,7 +221,10 @@ def eager_attention(query, key, value, scale, dropout, bias=None):
 
 def gather_tokens(states, places):
     """The tokens of `[batch, tokens, channels]` at `[batch, places]`: the places of all tokens unmerge what merged."""
-    return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    batch_size, num_tokens, num_channels = states.shape
+    rows = places + num_tokens * torch.arange(batch_size, device=places.device).unsqueeze(1)
+    # Whole rows are copied: indices that are spread over the channels would be read one by one.
+    return states.reshape(-1, num_channels).index_select(0, rows.flatten()).view(*places.shape, num_channels)
 
 
 def unmerge_attentions(probabilities, token_sizes, places):
@@ -233,16 +236,24 @@ def unmerge_attentions(probabilities, token_sizes, places):
     return shares.gather(2, places[:, None, :, None].expand(-1, num_heads, -1, num_tokens))
 
 
-def descending_order(values):
-    """The positions of `[batch, n]`, the largest first; of equals the first is first.
+def cosines(vectors, start):
+    """Of every other vector of `[batch, n, channels]`, from `start` on, with those between: `[batch, even, odd]`."""
+    vectors = vectors.detach().float()
+    scales = (vectors * vectors).sum(dim=-1).clamp_min(1e-24).rsqrt()
+    products = torch.matmul(vectors[:, start::2], vectors[:, start + 1 :: 2].transpose(1, 2))
+    return products * (scales[:, start::2, None] * scales[:, None, start + 1 :: 2])
 
-    By counting what goes before each: exporters know no stable sort, and backends break ties in ways of their own.
+
+def largest(values, count):
+    """Which of `[batch, n]` are the `count` largest; of equals the first are.
+
+    By the least of them, which is the same on all backends: those break ties in ways of their own, and exporters know
+    no stable sort.
     """
-    positions = torch.arange(values.shape[1], device=values.device)
-    after, before = values.unsqueeze(2), values.unsqueeze(1)
-    goes_before = (before > after) | ((before == after) & (positions < positions.unsqueeze(1)))
-    ranks = goes_before.sum(dim=-1)
-    return torch.zeros_like(ranks).scatter(1, ranks, positions.expand(values.shape[0], -1))
+    least = values.topk(count, dim=-1).values[:, -1:]
+    is_larger, is_equal = values > least, values == least
+    num_equal = count - is_larger.sum(dim=-1, keepdim=True)
+    return is_larger | (is_equal & (is_equal.cumsum(dim=-1) <= num_equal))
 
 
 class SNPViTTokenMerging(nn.Module):
@@ -270,33 +281,33 @@ class SNPViTTokenMerging(nn.Module):
                 f"A block merges {num_merged} tokens, more than half of the {num_patches} patches that reach it. "
                 "Images must be at least as large as the model is configured for."
             )
-        directions = [F.normalize(vectors[:, extra:].float(), dim=-1) for vectors in (keys, hidden_states)]
-        directions = torch.cat(directions, dim=-1)
-        similarity, partners = torch.matmul(directions[:, ::2], directions[:, 1::2].transpose(1, 2)).max(dim=-1)
-        order = descending_order(similarity)
-        merged, kept = order[:, :num_merged], order[:, num_merged:].sort(dim=-1).values
-        partners = partners.gather(1, merged)
-        num_kept, num_second = kept.shape[1], num_patches // 2
-        is_partner = torch.arange(num_second, device=order.device).unsqueeze(1) == partners.unsqueeze(1)
-        is_partner = is_partner.to(hidden_states.dtype)  # [batch, second set, merged]
+        num_first, num_second = (num_patches + 1) // 2, num_patches // 2
+        num_kept = num_first - num_merged
+        similarity, partners = (cosines(keys, extra) + cosines(hidden_states, extra)).max(dim=-1)
+        is_merged = largest(similarity, num_merged)
 
-        def merge(states):
-            first, second = states[:, extra::2], states[:, extra + 1 :: 2]
-            added = torch.matmul(is_partner, gather_tokens(first, merged))
-            return torch.cat((states[:, :extra], gather_tokens(first, kept), second + added), dim=1)
+        # The first set with those that merge behind the others, and the second one.
+        positions = torch.arange(num_first, device=similarity.device)
+        order = (positions + num_first * is_merged).argsort(dim=-1)
+        first = gather_tokens(hidden_states, 2 * order + extra)
+        first_sizes = token_sizes.gather(1, 2 * order + extra)
+        second, second_sizes = hidden_states[:, extra + 1 :: 2], token_sizes[:, extra + 1 :: 2]
 
-        token_sizes = token_sizes.unsqueeze(-1)
-        merged_sizes = merge(token_sizes)
-        hidden_states = merge(hidden_states * token_sizes) / merged_sizes
+        # What merges has its share of the mean of its group; a token to which nothing comes has all of its own.
+        partners_of_merged = partners.gather(1, order[:, num_kept:])
+        is_partner = positions[:num_second, None] == partners_of_merged.unsqueeze(1)  # [batch, second set, merged]
+        added_sizes = is_partner * first_sizes[:, None, num_kept:]
+        merged_sizes = second_sizes + added_sizes.sum(dim=-1)
+        shares = added_sizes / merged_sizes.unsqueeze(-1)
+        second = second * (second_sizes / merged_sizes).unsqueeze(-1) + torch.matmul(shares, first[:, num_kept:])
+        hidden_states = torch.cat((hidden_states[:, :extra], first[:, :num_kept], second), dim=1)
+        token_sizes = torch.cat((token_sizes[:, :extra], first_sizes[:, :num_kept], merged_sizes), dim=1)
 
-        ranks = torch.arange(num_kept, device=order.device).expand(batch_size, -1)
-        first_places = torch.zeros_like(order).scatter(1, kept, ranks).scatter(1, merged, num_kept + partners)
-        second_places = torch.arange(num_kept, num_kept + num_second, device=order.device).expand(batch_size, -1)
-        patches = torch.arange(num_patches, device=order.device)
-        in_sets = patches // 2 + patches % 2 * order.shape[1]
-        places = torch.cat((first_places, second_places), dim=1)[:, in_sets] + extra
-        extra_places = torch.arange(extra, device=order.device).expand(batch_size, -1)
-        return hidden_states, merged_sizes.squeeze(-1), torch.cat((extra_places, places), dim=1)
+        first_places = torch.where(is_merged, num_kept + partners, positions - is_merged.cumsum(dim=-1))
+        second_places = (num_kept + positions).expand(batch_size, -1)  # one too many of an odd number of patches
+        places = torch.stack((first_places, second_places), dim=2).flatten(1)[:, :num_patches] + extra
+        extra_places = torch.arange(extra, device=similarity.device).expand(batch_size, -1)
+        return hidden_states, token_sizes, torch.cat((extra_places, places), dim=1)
 
 
 class SNPViTAttention(nn.Module):
