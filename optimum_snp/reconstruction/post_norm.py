@@ -7,8 +7,8 @@ norm takes away. So with `z` the dense output and `d` what is missing behind the
 
     z + deviation * g d / (g^2 + damping * mean(g^2))
 
-in the place of `z + deviation * d / g`, in which a channel that the norm hardly passes on would move most of all. A row
-counts by `1 / deviation^2`, by which the norm makes errors of it larger.
+in the place of `z + deviation * d / g`, in which a channel that the norm hardly passes on would move most of all. A
+row counts by `1 / deviation^2`, by which the norm makes errors of it larger.
 
 Source: our choice (docs/swin.md).
 """

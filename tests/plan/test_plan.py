@@ -60,7 +60,8 @@ def test_presets_reach_the_published_sizes(preset):
 
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_macs_are_those_that_torch_counts(class_name, pixel_values):
-    model = convert(build_source(class_name, attn_implementation="eager"))
+    model = convert(build_source(class_name))
+    model.set_attn_implementation("eager")
     plan = SNPPruner.from_pretrained(model)
     plan.calibrate(pixel_values, num_samples=6)
     shares = prunable(model.config, qk_sparsity=0.3, v_sparsity=0.6, mlp_sparsity=0.5, hidden_sparsity=0.2)

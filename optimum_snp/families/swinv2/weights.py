@@ -51,8 +51,10 @@ def _bias_table(
     distances: torch.Tensor, first: torch.Tensor, first_bias: torch.Tensor, second: torch.Tensor
 ) -> torch.Tensor:
     """The biases of all distances, `[distances, heads]`, from 0 to 16."""
-    hidden_states = F.linear(distances.to(first).flatten(0, 2), first, first_bias).relu()
-    return 16 * F.linear(hidden_states, second).sigmoid()
+    # Copied, since products round in another way for weights that lie otherwise in memory, as those of a file do.
+    inputs, *layers = (tensor.clone() for tensor in (distances.flatten(0, 2), first, first_bias, second))
+    hidden_states = F.linear(inputs, *layers[:2]).relu()
+    return 16 * F.linear(hidden_states, layers[2]).sigmoid()
 
 
 def _our_name(name: str) -> str:
