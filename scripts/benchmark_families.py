@@ -85,7 +85,7 @@ def beit_task() -> Task:
         training=AugmentedDigits(load_demo_digits(seed=0)[0]),
         calibration=training.pixels,
         test=list(zip(test.pixels, test.labels.tolist(), strict=True)),
-        epochs=5,
+        epochs=3,
     )
 
 

@@ -67,10 +67,8 @@ for place, auto_class in (argument.split(":") for argument in sys.argv[2:]):
         options["noise"] = torch.arange(16).expand(len(images), -1)
     with torch.inference_mode():
         outputs = model.eval()(images, **options)
-    for name in ("ids_restore", "mask"):
-        outputs.pop(name, None)
     for name, value in outputs.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and name not in ("ids_restore", "mask"):
             results[f"{place}/{name}"] = value.contiguous()
         elif name == "feature_maps":
             results |= {f"{place}/map{index}": one.contiguous() for index, one in enumerate(value)}
