@@ -5,10 +5,10 @@
 
 `beit` trains a BeitForImageClassification (6 blocks, width 96, a table of relative positions in every block) on 4,000
 handwritten digits. `ast` trains an ASTForAudioClassification (6 blocks, width 96, 45 patches that overlap) on
-recordings of letters and syllables, to tell by which of the speakers, one per language, each was spoken. The recordings
-are those of KLettres: `apt-get download klettres-data`, then `dpkg-deb -x` it and name its folder `usr/share/klettres`;
-reading them needs the packages `soundfile` and `scipy`. A quarter of each speaker's recordings is held out, and no more
-than 100 are taken of one.
+recordings of letters and syllables, to tell by which of the speakers, one per language, each was spoken. They are
+those of KLettres: `apt-get download klettres-data`, then `dpkg-deb -x` it and name its folder `usr/share/klettres`;
+reading needs the packages `soundfile` and `scipy`. A quarter of each speaker's recordings is held out, and no more than
+100 are taken of one.
 
 The trained model is kept in the output folder and used again. It is pruned by all methods to shares of its FLOPs on
 unlabelled inputs of the training part, and measured on what was held out.

@@ -33,7 +33,10 @@ NATIVE = {
 
 @functools.cache
 def pruned(class_name, variant=""):
-    """A pruner, not to be changed, whose model has one size for all blocks: fewer heads and, but in backbones, fewer blocks."""
+    """A pruner whose model has one size for all blocks: fewer heads and, but in backbones, fewer blocks.
+
+    It is not to be changed.
+    """
     family, options = NATIVE[class_name, variant]
     pruner = SNPPruner(family.example(class_name, **options))
     pruner.calibrate(IMAGES, len(IMAGES))
@@ -213,7 +216,9 @@ def test_families_without_a_plain_form(class_name, title, reason):
         native_config(model.config, type(model))
 
 
-@pytest.mark.parametrize("class_name", ["DINOv3ViTModel", "Data2VecVisionModel", "CLIPVisionModel", "SiglipVisionModel"])
+@pytest.mark.parametrize(
+    "class_name", ["DINOv3ViTModel", "Data2VecVisionModel", "CLIPVisionModel", "SiglipVisionModel"]
+)
 def test_their_classes_do_not_read_the_size_of_a_head(class_name):
     """Should one of them begin to, it can have a plain form."""
     family = family_of_source(class_name)

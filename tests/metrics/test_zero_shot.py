@@ -126,7 +126,7 @@ def test_a_command_measures_it(folder, capsys):
     texts = [text for name in CLASSES for text in (f"a photo {name}", name)]
     pruner = SNPPruner.from_pretrained(folder / "model")
     assert found == {**pruner.evaluate_zero_shot(folder / "images", CLASSES, texts), "num_images": 9}
-    with pytest.raises(SystemExit, match="'a photo' has no {}, where the name of a class is to stand"):
+    with pytest.raises(SystemExit, match=r"'a photo' has no \{\}, where the name of a class is to stand"):
         run(capsys, *arguments, "--text", "a photo")
 
 
