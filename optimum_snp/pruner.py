@@ -139,7 +139,7 @@ class SNPPruner:
                 A folder, a Hub id, a short name of a well-known checkpoint (such as `deit-small` or `swin-tiny`; the
                 README lists them), or a loaded model.
             image_processor (`BaseImageProcessor`, *optional*):
-                Defaults to the one saved with the model.
+                Defaults to the one saved with the model. What prepares sounds, of an AST, is its feature extractor.
             options:
                 For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
 
