@@ -34,14 +34,13 @@ from .exporting.exported import ExportedModel
 from .families import convert, convert_image_processor, our_classes
 from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source, load_tokenizer
-from .metrics.zero_shot import evaluate_zero_shot
 from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits, decide
 from .processes import process_state, run_on_main_process
 from .pruning import build_pruned
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
-from .publishing.recording import record_accuracy, record_latency
+from .publishing.recording import record_accuracy, record_latency, record_zero_shot
 from .reconstruction import compensated_errors
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
@@ -141,7 +140,7 @@ class SNPPruner:
                 A folder, a Hub id, a short name of a well-known checkpoint (such as `deit-small` or `swin-tiny`; the
                 README lists them), or a loaded model.
             image_processor (`BaseImageProcessor`, *optional*):
-                Defaults to the one saved with the model.
+                Defaults to the one saved with the model. What prepares sounds, of an AST, is its feature extractor.
             options:
                 For `from_pretrained` of the model: `revision`, `token`, `cache_dir`, `dtype` and so on.
 
@@ -691,7 +690,7 @@ class SNPPruner:
         self,
         eval_dataset: Any,
         classes: Sequence[str],
-        texts: Mapping[str, torch.Tensor] | torch.Tensor,
+        texts: Sequence[str] | Mapping[str, torch.Tensor] | torch.Tensor,
         *,
         batch_size: int = 32,
         image_column: str | None = None,
@@ -699,50 +698,50 @@ class SNPPruner:
         label_map: LabelMap | None = None,
         num_workers: int | None = None,
         skip_unreadable: bool = False,
+        dataset_name: str | None = None,
     ) -> dict[str, float]:
         """Accuracy of a model of images and texts, or of its vision tower, at naming what is in images.
 
-        An image is taken for the class whose texts its embedding has the smallest angle to. Under `torchrun` every
-        process measures on all images.
+        An image is taken for the class whose texts its embedding has the smallest angle to. The card of the model will
+        state it.
 
         Args:
-            eval_dataset, image_column, label_column, label_map, num_workers, skip_unreadable:
+            eval_dataset, image_column, label_column, label_map, num_workers, skip_unreadable, dataset_name:
                 See [`SNPPruner.evaluate`].
             classes (`Sequence[str]`):
                 The names of the classes; labels of the data set are matched with them.
-            texts (`Mapping[str, torch.Tensor]` or `torch.Tensor`):
-                What the tokenizer makes of a text for every class (`input_ids`, `attention_mask`), or embeddings
-                `[texts, size]` of such texts; in the order of `classes`, and of several per class, those of one beside
-                each other, whose mean counts.
+            texts (`Sequence[str]`, `Mapping[str, torch.Tensor]` or `torch.Tensor`):
+                A text for every class, which the tokenizer that came with the model reads, what a tokenizer makes of
+                them (`input_ids`, `attention_mask`), or their embeddings `[texts, size]`; in the order of `classes`,
+                and of several per class, those of one beside each other, whose mean counts.
             batch_size (`int`, *optional*, defaults to 32):
-                Images per forward pass.
+                Images per forward pass and device.
 
         Returns:
             `dict[str, float]`: `accuracy` and `top5_accuracy`, shares in [0, 1].
 
         Raises:
-            TypeError: If the model does not embed images, or has no text tower for tokens.
+            TypeError: If the model does not embed images, or has no text tower for tokens or tokenizer for texts.
             ValueError: For a dataset or texts that cannot be used.
 
         Example:
 
         ```python
-        >>> tokens = tokenizer([f"a photo of a {name}" for name in classes], padding=True, return_tensors="pt")
-        >>> pruner.evaluate_zero_shot("images/test", classes, tokens)
+        >>> pruner.evaluate_zero_shot("images/test", classes, [f"a photo of a {name}" for name in classes])
         ```
         """
-        return evaluate_zero_shot(
-            self.model,
+        return record_zero_shot(
+            self.record,
             eval_dataset,
             classes,
             texts,
             batch_size=batch_size,
-            image_processor=self.image_processor,
             image_column=image_column,
             label_column=label_column,
             label_map=label_map,
             num_workers=num_workers,
             skip_unreadable=skip_unreadable,
+            dataset_name=dataset_name,
         )
 
     def measure_latency(

@@ -3,11 +3,11 @@
     python scripts/benchmark_families.py beit --output families
     python scripts/benchmark_families.py ast --sounds /path/to/klettres --output families
 
-`beit` trains a BeitForImageClassification (6 blocks, width 96, a table of relative positions in every block) on 4,000
+`beit` trains a BeitForImageClassification (4 blocks, width 64, a table of relative positions in every block) on 4,000
 handwritten digits. `ast` trains an ASTForAudioClassification (6 blocks, width 96, 45 patches that overlap) on
-recordings of letters and syllables, to tell by which of the speakers, one per language, each was spoken. The recordings
-are those of KLettres: `apt-get download klettres-data`, then `dpkg-deb -x` it and name its folder `usr/share/klettres`;
-reading them needs the packages `soundfile` and `scipy`. A quarter of each speaker's recordings is held out, and no more
+recordings of letters and syllables, to tell by which of the speakers, one per language, each was spoken. They are
+those of KLettres: `apt-get download klettres-data`, then `dpkg-deb -x` it and name its folder `usr/share/klettres`;
+reading needs the packages `soundfile` and `scipy`. A quarter of each speaker's recordings is held out, and no more
 than 100 are taken of one.
 
 The trained model is kept in the output folder and used again. It is pruned by all methods to shares of its FLOPs on
@@ -29,7 +29,8 @@ import torch
 import transformers
 from digits import load_digits
 from reporting import format_tables, write_results
-from torch.utils.data import DataLoader, Dataset
+from small_training import train
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from optimum_snp import SNPConfig, SNPPruner
@@ -42,7 +43,6 @@ from optimum_snp.structure.costs import count_macs
 logger = logging.getLogger("benchmark_families")
 
 SHARES = (0.75, 0.5)
-SIZES = {"hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 384}
 SAMPLING_RATE = 16_000
 MOST_PER_SPEAKER = 100
 PACKAGES = ("optimum-snp", "torch", "transformers", "mlxtend", "soundfile", "scipy")
@@ -72,11 +72,15 @@ def beit_task() -> Task:
     """Handwritten digits."""
     training, test = load_digits()
     config = transformers.BeitConfig(
-        **SIZES,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=256,
         image_size=32,
         patch_size=4,
         use_relative_position_bias=True,
-        layer_scale_init_value=0.1,
+        layer_scale_init_value=0.5,
+        initializer_range=0.1,
         drop_path_rate=0.0,
         num_labels=10,
     )
@@ -85,7 +89,7 @@ def beit_task() -> Task:
         training=AugmentedDigits(load_demo_digits(seed=0)[0]),
         calibration=training.pixels,
         test=list(zip(test.pixels, test.labels.tolist(), strict=True)),
-        epochs=5,
+        epochs=6,
     )
 
 
@@ -124,7 +128,10 @@ def ast_task(folder: Path) -> Task:
         ]
     )
     config = transformers.ASTConfig(
-        **SIZES,
+        hidden_size=96,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        intermediate_size=384,
         num_mel_bins=64,
         max_length=96,
         id2label=dict(enumerate(speakers)),
@@ -152,24 +159,6 @@ def read_sound(path: Path) -> dict[str, Any]:
     return {"array": samples[loud[0] : loud[-1] + 1], "sampling_rate": SAMPLING_RATE}
 
 
-def train(model: transformers.PreTrainedModel, data: Dataset, epochs: int, seed: int) -> None:
-    """Supervised, by cross-entropy."""
-    loader = DataLoader(
-        data, batch_size=32, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed)
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=epochs * len(loader))
-    model.train()
-    for _ in tqdm(range(epochs), desc="Training", unit="epoch"):
-        for batch in loader:
-            loss = model(**batch).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    model.eval()
-
-
 def main() -> None:
     """Trains, prunes, measures, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,7 +177,15 @@ def main() -> None:
     if not folder.exists():
         torch.manual_seed(args.seed)
         model = task.build()
-        train(model, task.training, task.epochs, args.seed)
+        model.train()
+        train(
+            model.parameters(),
+            task.training,
+            lambda batch: model(**batch).loss,
+            epochs=task.epochs,
+            batch_size=32,
+            seed=args.seed,
+        )
         model.save_pretrained(folder)
         if task.processor is not None:
             task.processor.save_pretrained(folder)

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from baselines.scores import l2_norm, prune_by_scores
 from digits import Images, choose, load_digits
 from reporting import collect_versions
+from small_training import train
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from optimum_snp import SNPConfig, SNPPruner
@@ -64,24 +64,16 @@ def build_model() -> DINOv3ViTModel:
     return DINOv3ViTModel(config)
 
 
-def train(model: DINOv3ViTModel, epochs: int, seed: int) -> None:
-    """Supervised, with a linear head on the class token."""
-    digits = AugmentedDigits(load_demo_digits(seed=0)[0])
+def train_supervised(model: DINOv3ViTModel, epochs: int, seed: int) -> None:
+    """With a linear head on the class token."""
     head = nn.Linear(model.config.hidden_size, 10)
-    loader = torch.utils.data.DataLoader(
-        digits, batch_size=64, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed)
-    )
-    parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=epochs * len(loader))
+
+    def loss_of(batch: dict[str, Any]) -> torch.Tensor:
+        return F.cross_entropy(head(model(batch["pixel_values"]).pooler_output), batch["labels"])
+
     model.train()
-    for _ in tqdm(range(epochs), desc="Training", unit="epoch"):
-        for batch in loader:
-            loss = F.cross_entropy(head(model(batch["pixel_values"]).pooler_output), batch["labels"])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    digits = AugmentedDigits(load_demo_digits(seed=0)[0])
+    train([*model.parameters(), *head.parameters()], digits, loss_of, epochs=epochs, batch_size=64, seed=seed)
     model.eval()
 
 
@@ -174,7 +166,7 @@ def main() -> None:
     if not folder.exists():
         torch.manual_seed(args.seed)
         model = build_model()
-        train(model, args.epochs, args.seed)
+        train_supervised(model, args.epochs, args.seed)
         model.save_pretrained(folder)
     pruner = SNPPruner.from_pretrained(folder)
     pruner.calibrate(choose(load_digits()[0], 64, seed=2).pixels)

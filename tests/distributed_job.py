@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import model_fingerprint
+from optimum_snp.metrics.zero_shot import embed_images, evaluate_zero_shot
 from optimum_snp.processes import process_state, run_on_main_process
 from optimum_snp.training import evaluate_accuracy
 from tests.helpers import build_source
@@ -74,10 +75,20 @@ def calibrate_and_prune(class_name, num_samples):
 def evaluate():
     """On a number of images that the processes cannot share evenly, with and without a length."""
     model = SNPPruner(build_source("ViTForImageClassification")).model
-    return {
-        kind: evaluate_accuracy(model, dataset, batch_size=2)
-        for kind, dataset in (("dataset", PAIRS[:NUM_EVALUATED]), ("stream", Stream(PAIRS[:NUM_EVALUATED])))
-    }
+    kinds = {"dataset": PAIRS[:NUM_EVALUATED], "stream": Stream(PAIRS[:NUM_EVALUATED])}
+    return {kind: evaluate_accuracy(model, dataset, batch_size=2) for kind, dataset in kinds.items()}
+
+
+def evaluate_by_texts():
+    """The same of a model of images and texts, with how many images this process ran through the model."""
+    model = SNPPruner(build_source("CLIPModel")).model
+    texts = torch.randn(5, model.config.projection_dim, generator=torch.Generator().manual_seed(4))
+    found = {}
+    for kind, dataset in (("dataset", PAIRS[:NUM_EVALUATED]), ("stream", Stream(PAIRS[:NUM_EVALUATED]))):
+        with mock.patch("optimum_snp.metrics.zero_shot.embed_images", side_effect=embed_images) as embed:
+            metrics, num_images = evaluate_zero_shot(model, dataset, "abcde", texts, batch_size=2)
+        found[kind] = metrics, num_images, sum(len(call.args[1]) for call in embed.call_args_list)
+    return found
 
 
 def train(folder, **options):
@@ -131,6 +142,7 @@ def run(folder):
         "swin": calibrate_and_prune("SwinForImageClassification", 70),
         "deit": calibrate_and_prune("DeiTForImageClassification", 5),
         "evaluation": evaluate(),
+        "zero_shot": evaluate_by_texts(),
         "training": train(f"{folder}/ddp"),
     }
 

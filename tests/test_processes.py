@@ -91,6 +91,16 @@ def test_same_accuracy_to_the_last_image(alone, together):
         assert list(found["evaluation"]["stream"]) == expected
 
 
+@pytest.mark.parametrize("kind", ["dataset", "stream"])
+def test_each_process_names_its_share_of_the_images(alone, together, kind):
+    metrics, num_images, passed = alone["zero_shot"][kind]
+    assert num_images == passed == distributed_job.NUM_EVALUATED
+    others = [found["zero_shot"][kind] for found in together[0]]
+    assert all(list(found[:2]) == [metrics, num_images] for found in others)
+    assert sum(found[2] for found in others) == num_images
+    assert all(0 < found[2] < num_images for found in others)
+
+
 def test_same_training(alone, together):
     """Eight images a step each time, so that the losses differ by the order of additions alone."""
     first = together[0][0]["training"]

@@ -8,7 +8,7 @@ import torch
 from transformers import SequenceFeatureExtractor
 
 from ..structure import SPECTROGRAMS, input_shape
-from .errors import ItemError
+from .errors import ItemError, UnreadableImageError
 
 
 class SoundReader:
@@ -70,9 +70,13 @@ class SoundReader:
 
         Raises:
             ItemError: If it is neither.
+            UnreadableImageError: If it cannot be decoded.
         """
         if hasattr(sound, "get_all_samples"):  # what `datasets` 4 gives
-            samples = sound.get_all_samples()
+            try:
+                samples = sound.get_all_samples()
+            except Exception as error:  # of damaged files a decoder raises nearly every kind
+                raise UnreadableImageError(f"Sound {place} cannot be read: {error}") from error
             return _one_channel(samples.data.numpy(), place), samples.sample_rate
         if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= sound.keys():
             return _one_channel(np.asarray(sound["array"]), place), sound["sampling_rate"]

@@ -64,8 +64,8 @@ class Family(ABC):
     refused: ClassVar[dict[str, str]] = {}
     native_version: ClassVar[str | None] = None
     not_native: ClassVar[str] = (
-        "its classes in transformers derive the size of a head from the width, and checkpoints with smaller MLPs alone "
-        "are not written"
+        "its classes in transformers derive the size of a head from the width, and checkpoints with smaller MLPs "
+        "alone are not written"
     )
 
     def check_installed(self) -> None:

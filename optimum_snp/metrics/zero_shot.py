@@ -1,21 +1,22 @@
 """Classification without a classifier: an image is of the class whose texts its embedding is nearest to."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import reduce
 from torch.utils import data as torch_data
-from transformers import BaseImageProcessor, EvalPrediction, PretrainedConfig
+from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
 
 from ..checks import check_positive_integer
-from ..data import choose_num_workers, pixel_dataset, without_unreadable
+from ..data import PixelStream, choose_num_workers, pixel_dataset, without_unreadable
 from ..devices import put_back
 from ..models import SNPModel, has_classifier
 from ..processes import process_state
-from . import topk_accuracy
 
 
 @torch.inference_mode()
@@ -30,21 +31,23 @@ def evaluate_zero_shot(
     num_workers: int | None = None,
     skip_unreadable: bool = False,
     **data_options: Any,
-) -> dict[str, float]:
-    """See [`SNPPruner.evaluate_zero_shot`].
+) -> tuple[dict[str, float], int]:
+    """See [`SNPPruner.evaluate_zero_shot`]. The processes of a job share the images.
 
     Args:
         model:
             A model of ours that embeds images.
-        eval_dataset, classes, texts, batch_size, num_workers, skip_unreadable:
+        eval_dataset, classes, batch_size, num_workers, skip_unreadable:
             As there.
+        texts (`Mapping[str, torch.Tensor]` or `torch.Tensor`):
+            Tokens or embeddings, as there.
         image_processor (`BaseImageProcessor`, *optional*):
             See [`optimum_snp.data.pixel_dataset`].
         data_options:
             `image_column`, `label_column`, `label_map`, as there.
 
     Returns:
-        `dict[str, float]`: `accuracy` and `top5_accuracy`.
+        `dict[str, float]`: `accuracy` and `top5_accuracy`; and the number of images.
     """
     check_positive_integer("batch_size", batch_size)
     if has_classifier(model) or not (hasattr(model, "text_model") or getattr(model.config, "use_pooler", False)):
@@ -60,18 +63,59 @@ def evaluate_zero_shot(
     with put_back(model):
         model.to(process_state().device).eval()
         of_classes = class_embeddings(model, texts, len(classes))
-        found, labels = [], []
-        for batch in torch_data.DataLoader(pixels, batch_size=batch_size, num_workers=workers):
+        counts = torch.zeros(
+            3, dtype=torch.long, device=model.device
+        )  # images, right ones, right among the first five
+        for batch in _batches_of_process(pixels, batch_size, workers):
             embeddings = F.normalize(embed_images(model, batch["pixel_values"].to(model.device)).float(), dim=-1)
             if embeddings.shape[1] != of_classes.shape[1]:
                 raise ValueError(
                     f"texts are embedded in {of_classes.shape[1]} numbers, images in {embeddings.shape[1]}. Take both "
                     "from towers that were trained together."
                 )
-            similarity = embeddings @ of_classes.T
-            found.append(similarity.topk(min(5, len(classes)), dim=-1).indices.cpu())
-            labels.append(torch.as_tensor(batch["labels"]))
-    return topk_accuracy(EvalPrediction(np.asarray(torch.cat(found)), np.asarray(torch.cat(labels))))
+            first = (embeddings @ of_classes.T).topk(min(5, len(classes)), dim=-1).indices
+            is_right = first == torch.as_tensor(batch["labels"], device=model.device).unsqueeze(1)
+            counts += torch.stack((torch.tensor(len(first)).to(counts), is_right[:, 0].sum(), is_right.sum()))
+        if process_state().num_processes > 1:
+            counts = reduce(counts, "sum")
+    num_images, right, among_five = counts.tolist()
+    return {"accuracy": right / num_images, "top5_accuracy": among_five / num_images}, num_images
+
+
+def _batches_of_process(pixels: torch_data.Dataset, batch_size: int, workers: int) -> Iterable[dict[str, Any]]:
+    """Those that this process measures on; of a stream it reads all, since nothing tells how many there are."""
+    state = process_state()
+    if isinstance(pixels, PixelStream):
+        loader = torch_data.DataLoader(pixels, batch_size=batch_size, num_workers=workers)
+        return itertools.islice(loader, state.process_index, None, state.num_processes)
+    mine = torch_data.Subset(pixels, range(state.process_index, len(pixels), state.num_processes))
+    return torch_data.DataLoader(mine, batch_size=batch_size, num_workers=workers)
+
+
+def tokens_of(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig
+) -> dict[str, torch.Tensor]:
+    """What a text tower reads of texts, of the length that it was trained with, which SigLIP needs.
+
+    Raises:
+        TypeError: If the model has no text tower, or came without a tokenizer.
+    """
+    if tokenizer is None or not hasattr(config, "text_config"):
+        raise TypeError(
+            "There is no tokenizer to read texts with: the model has no text tower, or came without one. Pass what "
+            "the source's tokenizer makes of them, or embeddings [texts, size] that its text tower gives."
+        )
+    length = config.text_config.max_position_embeddings
+    return dict(tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"))
+
+
+def digest_of(classes: Sequence[str], texts: Mapping[str, torch.Tensor] | torch.Tensor) -> str:
+    """What tells classes and their texts from others, where accuracies are held against each other."""
+    digest = hashlib.blake2b("\n".join(classes).encode(), digest_size=8)
+    tensors = [texts] if isinstance(texts, torch.Tensor) else [texts[name] for name in sorted(texts)]
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def embed_images(model: SNPModel, pixel_values: torch.Tensor) -> torch.Tensor:

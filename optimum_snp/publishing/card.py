@@ -279,6 +279,8 @@ def _limits(record: ModelRecord, measurements: Measurements, present: list[Accur
         limits.append(
             "The accuracy of these weights was not measured. Measure it on your own data before you rely on it."
         )
+    elif any(number.texts for number in present):
+        limits.append("The accuracies hold for the data, the classes and the texts that they were measured with.")
     elif present:
         limits.append("The accuracies hold for the data they were measured on, and for no other.")
     if plan and measurements.stage.name != FINE_TUNED and measurements.pruned_weights == weights:

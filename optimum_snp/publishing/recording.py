@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..checks import check_positive_integer
 from ..data import SINGLE_LABEL, problem_type
 from ..families import convert
 from ..loading import load_source
+from ..metrics.zero_shot import digest_of, evaluate_zero_shot, tokens_of
 from ..processes import run_on_main_process
 from ..random_images import random_images
 from ..record import ModelRecord
@@ -76,6 +78,34 @@ def record_accuracy(
                 **identify_dataset(eval_dataset, dataset_name),
             )
         )
+    return metrics
+
+
+def record_zero_shot(
+    record: ModelRecord,
+    eval_dataset: Any,
+    classes: Sequence[str],
+    texts: Mapping[str, torch.Tensor] | torch.Tensor | Sequence[str],
+    *,
+    dataset_name: str | None,
+    **options: Any,
+) -> dict[str, float]:
+    """Measures how a model names classes by texts; see [`SNPPruner.evaluate_zero_shot`]."""
+    if not isinstance(texts, (torch.Tensor, Mapping)):
+        texts = tokens_of(texts, record.tokenizer, record.model.config)
+    metrics, num_images = evaluate_zero_shot(
+        record.model, eval_dataset, classes, texts, image_processor=record.image_processor, **options
+    )
+    record.measurements.add(
+        Accuracy(
+            stage=record.measurements.stage,
+            weights=model_fingerprint(record.model),
+            num_images=num_images,
+            texts=digest_of(classes, texts),
+            **metrics,
+            **identify_dataset(eval_dataset, dataset_name),
+        )
+    )
     return metrics
 
 

@@ -73,11 +73,9 @@ def accuracy_rows(numbers: Sequence[Accuracy], stages: Sequence[Stage]) -> list[
     for conditions in _in_order(number.conditions for number in numbers):
         of_stage = {number.stage: number for number in numbers if number.conditions == conditions}
         found = [of_stage.get(stage) for stage in stages]
-        where = describe_dataset(conditions)
-        rows.append(Row(f"Top-1 accuracy on {where}", [EMPTY if n is None else f"{n.accuracy:.2%}" for n in found]))
-        rows.append(
-            Row(f"Top-5 accuracy on {where}", [EMPTY if n is None else f"{n.top5_accuracy:.2%}" for n in found])
-        )
+        where = f"{'zero-shot ' if conditions.texts else ''}accuracy on {describe_dataset(conditions)}"
+        rows.append(Row(f"Top-1 {where}", [EMPTY if n is None else f"{n.accuracy:.2%}" for n in found]))
+        rows.append(Row(f"Top-5 {where}", [EMPTY if n is None else f"{n.top5_accuracy:.2%}" for n in found]))
     return rows
 
 

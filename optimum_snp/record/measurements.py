@@ -44,6 +44,7 @@ class Accuracy:
         dataset (`str`, *optional*): Name of the data set, where it is known.
         dataset_id (`str`, *optional*): Its id on the Hub, where it comes from there.
         split (`str`, *optional*): Its split, where it is known.
+        texts (`str`, *optional*): Of a model that names classes by texts, a digest of both; `None` of a classifier.
     """
 
     stage: Stage
@@ -54,6 +55,7 @@ class Accuracy:
     dataset: str | None = None
     dataset_id: str | None = None
     split: str | None = None
+    texts: str | None = None
 
     @property
     def conditions(self) -> "Accuracy":

@@ -33,7 +33,10 @@ NATIVE = {
 
 @functools.cache
 def pruned(class_name, variant=""):
-    """A pruner, not to be changed, whose model has one size for all blocks: fewer heads and, but in backbones, fewer blocks."""
+    """A pruner whose model has one size for all blocks: fewer heads and, but in backbones, fewer blocks.
+
+    It is not to be changed.
+    """
     family, options = NATIVE[class_name, variant]
     pruner = SNPPruner(family.example(class_name, **options))
     pruner.calibrate(IMAGES, len(IMAGES))
@@ -67,10 +70,8 @@ for place, auto_class in (argument.split(":") for argument in sys.argv[2:]):
         options["noise"] = torch.arange(16).expand(len(images), -1)
     with torch.inference_mode():
         outputs = model.eval()(images, **options)
-    for name in ("ids_restore", "mask"):
-        outputs.pop(name, None)
     for name, value in outputs.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and name not in ("ids_restore", "mask"):
             results[f"{place}/{name}"] = value.contiguous()
         elif name == "feature_maps":
             results |= {f"{place}/map{index}": one.contiguous() for index, one in enumerate(value)}
@@ -215,7 +216,9 @@ def test_families_without_a_plain_form(class_name, title, reason):
         native_config(model.config, type(model))
 
 
-@pytest.mark.parametrize("class_name", ["DINOv3ViTModel", "Data2VecVisionModel", "CLIPVisionModel", "SiglipVisionModel"])
+@pytest.mark.parametrize(
+    "class_name", ["DINOv3ViTModel", "Data2VecVisionModel", "CLIPVisionModel", "SiglipVisionModel"]
+)
 def test_their_classes_do_not_read_the_size_of_a_head(class_name):
     """Should one of them begin to, it can have a plain form."""
     family = family_of_source(class_name)
