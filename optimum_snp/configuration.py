@@ -30,7 +30,8 @@ SNP_LAYOUT, NATIVE_LAYOUT = LAYOUTS = ("snp", "native")
 LATENCY_BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 SHARES = ("qk_sparsity", "v_sparsity", "mlp_sparsity", "hidden_sparsity")
 # What can be said beside a budget: heads and blocks that go as a whole, and tokens that merge.
-REMOVALS = ("head_sparsity", "dropped_blocks", "token_sparsity")
+WHOLE_PARTS = ("head_sparsity", "dropped_blocks")
+REMOVALS = (*WHOLE_PARTS, "token_sparsity")
 # What these say where the budget is to choose.
 AUTO = "auto"
 _LATENCY_SETTINGS = ("latency_batch_size", "latency_backend", "latency_threads")

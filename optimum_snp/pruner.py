@@ -36,12 +36,12 @@ from .file_names import MEASUREMENTS_NAME, PLAN_NAME
 from .loading import load_image_processor, load_saved, load_source, load_tokenizer
 from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
-from .planning.decide import check_fits, decide
+from .planning.decide import check_fits
+from .planning.trial import decide_together
 from .processes import process_state, run_on_main_process
 from .pruning import build_pruned
 from .publishing import prepare_push_of_training, push_model, save_model, write_history
 from .publishing.recording import record_accuracy, record_latency, record_zero_shot
-from .reconstruction import compensated_errors
 from .record import Measurements, ModelRecord, Origin, read_origin
 from .recovery import Recovery, recover
 from .reshaping.classes import keep_classes
@@ -322,11 +322,8 @@ class SNPPruner:
         statistics = self._check_unchanged(self.statistics)
         images = self.calibration_images if config.token_sparsity == AUTO else None
         pixel_values = next(images.batches(), None) if images else None  # dealt out to all processes
-        errors = None  # of blocks that reconstruction makes up for
-        if config.dropped_blocks == AUTO and (images := self._images_to_reconstruct_on(config, None)):
-            check_fits(config, self.model)
-            errors = compensated_errors(self.model, images.batches())
-        plan = run_on_main_process(lambda: decide(self.model, statistics, config, pixel_values, errors))
+        to_reconstruct_on = self._images_to_reconstruct_on(config, None)
+        plan = decide_together(self.model, statistics, config, pixel_values, to_reconstruct_on)
         plan.previous = self.pruning_plan
         return plan
 
@@ -367,7 +364,7 @@ class SNPPruner:
             self._check_unchanged(self.statistics)
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
-        pruned = build_pruned(self.model, plan, self.statistics, images)
+        pruned = build_pruned(self.model, plan, self.statistics, images.batches() if images else None)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )

@@ -1,8 +1,10 @@
 """The pruned model of a plan, equal to the bit on all processes: new weights, then reconstruction in sequence."""
 
+from collections.abc import Iterable
+
 import torch
 
-from .calibration import CalibrationImages, CalibrationStatistics
+from .calibration import CalibrationStatistics
 from .methods import method_of
 from .models import SNPModel, build_like
 from .plan import PruningPlan
@@ -11,7 +13,10 @@ from .reconstruction import reconstruct
 
 
 def build_pruned(
-    model: SNPModel, plan: PruningPlan, statistics: CalibrationStatistics | None, images: CalibrationImages | None
+    model: SNPModel,
+    plan: PruningPlan,
+    statistics: CalibrationStatistics | None,
+    batches: Iterable[torch.Tensor] | None,
 ) -> SNPModel:
     """Builds the model that a plan describes.
 
@@ -22,8 +27,9 @@ def build_pruned(
             Made for it.
         statistics ([`CalibrationStatistics`], *optional*):
             Of the model, as the plan's method needs them.
-        images ([`CalibrationImages`], *optional*):
-            On which what blocks add is refitted in sequence; without them the closed form stands alone.
+        batches (`Iterable[torch.Tensor]`, *optional*):
+            Pixel values of this process, on which what blocks add is refitted in sequence; without them the closed
+            form stands alone.
 
     Returns:
         The pruned model, in eval mode.
@@ -32,9 +38,9 @@ def build_pruned(
         ValueError: As [`Method.reshape`].
     """
     pruned = _reshape(model, plan, statistics)
-    if images:
+    if batches is not None:
         kept_blocks = [index for index, block in enumerate(plan.blocks) if block.after is not None]
-        reconstruct(model, pruned, kept_blocks, _kept_directions(model, plan, statistics), images.batches())
+        reconstruct(model, pruned, kept_blocks, _kept_directions(model, plan, statistics), batches)
     return pruned
 
 

@@ -45,7 +45,7 @@ def decide(
     statistics: CalibrationStatistics,
     config: SNPConfig,
     pixel_values: torch.Tensor | None = None,
-    block_errors: list[float | None] | None = None,
+    block_losses: list[float | None] | None = None,
 ) -> PruningPlan:
     """Makes the plan for a model.
 
@@ -58,9 +58,9 @@ def decide(
             What is asked for.
         pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`, *optional*):
             Calibration images, on which `token_sparsity="auto"` tries out how many tokens may merge.
-        block_errors (`list[float | None]`, *optional*):
-            For `dropped_blocks="auto"` where the pruned model will be reconstructed; see
-            [`optimum_snp.reconstruction.compensated_errors`].
+        block_losses (`list[float | None]`, *optional*):
+            What every block loses that goes, where the pruned model will be reconstructed; see
+            [`optimum_snp.reconstruction.compensated_losses`].
 
     Returns:
         [`PruningPlan`]
@@ -84,11 +84,11 @@ def decide(
     method = method_of(config)
     method.check_statistics(statistics)
     minimum, round_to = _minimum_sizes(config, model), config.round_to or BUDGET_ROUND_TO
-    counts = fixed_head_counts(model.config, statistics, config)
+    counts = fixed_head_counts(model.config, statistics, config, block_losses)
     weighed = None
     if AUTO in (config.head_sparsity, config.dropped_blocks):
         weighed = _scores_and_losses(model, statistics, config)
-        counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to, block_errors)
+        counts = choose_head_counts(model, statistics, *weighed, config, counts, minimum, round_to, block_losses)
     remaining = RemainingModel.of(
         model, statistics, choose_heads(model, statistics, config, counts), refits=method.refits
     )

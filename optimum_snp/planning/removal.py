@@ -1,5 +1,6 @@
 """Which heads and blocks go as a whole: the first step of every plan."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,14 +16,20 @@ from ..structure import block_sizes, block_stages, whole_parts
 
 
 def fixed_head_counts(
-    model_config: PretrainedConfig, statistics: CalibrationStatistics, config: SNPConfig
+    model_config: PretrainedConfig,
+    statistics: CalibrationStatistics,
+    config: SNPConfig,
+    block_losses: list[float | None] | None = None,
 ) -> list[int]:
     """How many heads every block keeps, 0 for a block that goes, as far as the config says it.
+
+    Of a number of blocks to drop those go that lose least by `block_losses`, those without a loss last; without them,
+    those that change their stream least.
 
     Raises:
         ValueError: If the config does not fit the model, or the statistics lack what the scores of blocks need.
     """
-    dropped = _dropped_blocks(model_config, statistics, config)
+    dropped = _dropped_blocks(model_config, statistics, config, block_losses)
     counts = kept_head_counts(config, model_config)
     return [0 if index in dropped else count for index, count in enumerate(counts)]
 
@@ -111,13 +118,22 @@ def hint_of_whole_parts(config: SNPConfig, model_config: PretrainedConfig) -> st
     return f" What {' and '.join(whole)} would remove stays in this model in any case.{remedy}"
 
 
-def _dropped_blocks(model_config: PretrainedConfig, statistics: CalibrationStatistics, config: SNPConfig) -> list[int]:
+def _dropped_blocks(
+    model_config: PretrainedConfig,
+    statistics: CalibrationStatistics,
+    config: SNPConfig,
+    block_losses: list[float | None] | None,
+) -> list[int]:
     check_dropped_blocks(config, model_config)
     if isinstance(config.dropped_blocks, list):
         return config.dropped_blocks
     if config.dropped_blocks in (0, AUTO):
         return []
-    order = torch.sort(block_scores(statistics), stable=True).indices.tolist()
+    if block_losses is None:
+        scores = block_scores(statistics)
+    else:
+        scores = torch.tensor([math.inf if loss is None else loss for loss in block_losses])
+    order = torch.sort(scores, stable=True).indices.tolist()
     return _droppable(order, block_stages(model_config), config.frozen_blocks)[: config.dropped_blocks]
 
 

@@ -52,7 +52,7 @@ def choose_head_counts(
     fixed: list[int],
     minimum: Sizes,
     round_to: int,
-    block_errors: list[float | None] | None = None,
+    block_losses: list[float | None] | None = None,
 ) -> list[int]:
     """The number of heads of every block, 0 for a block that goes.
 
@@ -73,13 +73,13 @@ def choose_head_counts(
             The least size of every part.
         round_to (`int`):
             Multiples of this are preferred.
-        block_errors (`list[float | None]`, *optional*):
-            What is lost of every block once the layer before it makes up for it; see
-            [`optimum_snp.reconstruction.compensated_errors`].
+        block_losses (`list[float | None]`, *optional*):
+            What every block loses that goes once the layer before it makes up for it; see
+            [`optimum_snp.reconstruction.compensated_losses`].
     """
     costs = SizeCosts(model, "macs" if config.budget == "target_latency" else BUDGETS[config.budget])
     choices = size_choices(costs.sizes, losses, minimum)
-    whole = compute_whole_losses(model, statistics, scores, config, block_errors)
+    whole = compute_whole_losses(model, statistics, scores, config, block_losses)
     stages = block_stages(model.config)
     options = [_head_counts(config, index, count) for index, count in enumerate(fixed)]
 
@@ -118,20 +118,17 @@ def compute_whole_losses(
     statistics: CalibrationStatistics,
     scores: Scores,
     config: SNPConfig,
-    block_errors: list[float | None] | None = None,
+    block_losses: list[float | None] | None = None,
 ) -> WholeLosses:
     """The losses of whole heads and blocks; takes what [`choose_head_counts`] does."""
     losses, method = WholeLosses([], []), method_of(config)
-    block_errors = block_errors or [None] * len(statistics.blocks)
-    blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, block_errors, strict=True)
-    for block, sums, query_key, value, error in blocks:
+    block_losses = block_losses or [None] * len(statistics.blocks)
+    blocks = zip(describe(model).blocks, statistics.blocks, scores.query_key, scores.value, block_losses, strict=True)
+    for block, sums, query_key, value, compensated in blocks:
         errors = method.lose_heads(model, block, sums, query_key, value)
         losses.heads.append(errors * per_channel(sums, "attention_sensitivity", weight_of(model, block.output)))
-        if error is None:
-            removal = sums["removal_change"] / sums["sensitivity_images"].clamp_min(1)
-        else:
-            removal = error * per_channel(sums, "mlp_sensitivity", weight_of(model, block.down))
-        losses.blocks.append(float(removal))
+        removal = float(sums["removal_change"] / sums["sensitivity_images"].clamp_min(1))
+        losses.blocks.append(removal if compensated is None else compensated)
     return losses
 
 

@@ -1,7 +1,7 @@
 """Refitting a pruned network block by block to what the dense one makes of the calibration images."""
 
-from .dropped import compensated_errors
+from .dropped import compensated_losses
 from .sequence import reconstruct
 
 
-__all__ = ["compensated_errors", "reconstruct"]
+__all__ = ["compensated_losses", "reconstruct"]

@@ -9,7 +9,7 @@ number. So the sums are the same to the bit however chunks are spread over proce
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,22 @@ _RESOLUTION_BITS = 36
 
 # Relative to the mean square of the inputs; far above the rounding of the sums.
 _LEAST_VARIANCE = 1e-7
+
+
+# Of every regression in a sequence, relative to the mean variance of its inputs: a thousand times that of the closed
+# form. What a weaker pull fits to the calibration images adds up over the blocks, and with fewer images than these it
+# would be worse than no regression at all (docs/real-model.md).
+RIDGE = 1.0
+RIDGE_IMAGES = 64
+
+
+def ridge_for(chunks: Sequence[torch.Tensor]) -> float:
+    """The ridge for the images of all processes, given the chunks `[images, ...]` of this one."""
+    num_images = sum(len(chunk) for chunk in chunks)
+    state = process_state()
+    if state.num_processes > 1:
+        num_images = int(reduce(torch.tensor(num_images, device=state.device), reduction="sum"))
+    return RIDGE * max(1.0, RIDGE_IMAGES / num_images) ** 2
 
 
 @dataclass

@@ -35,14 +35,9 @@ from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
 from .groups import Groups
 from .post_norm import target_before_norm
-from .regression import RegressionSums, solve
+from .regression import RegressionSums, ridge_for, solve
 from .steps import Step, first, inputs_of, outputs_of, record_steps
 from .token_weights import token_weights
-
-
-# Of every regression, relative to the mean variance of its inputs: a hundred times that of the closed form. What a
-# weaker pull fits to the calibration images adds up over the blocks (docs/real-model.md).
-RIDGE = 0.1
 
 
 # Of one chunk of images: inputs, targets, and how much each row counts.
@@ -97,6 +92,7 @@ class _Reconstruction:
         self.pruned_streams: list[torch.Tensor] = []
         self.groups: list[Groups | None] = []  # of the tokens of the pruned streams
         self.token_weights: dict[str, torch.Tensor] = {}
+        self.ridge = 0.0
 
     def run(self, batches: Iterable[torch.Tensor]) -> None:
         """From the embeddings to the layers behind the final norm."""
@@ -138,6 +134,7 @@ class _Reconstruction:
                 (stream,) = inputs_of([structure.blocks[0].module], partial(model, pixel_values))
                 streams.append(stream.cpu())
         self.groups = [None] * len(self.pruned_streams)
+        self.ridge = ridge_for(self.pruned_streams)
         self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
 
     def _is_dropped(self, step: Step) -> bool:
@@ -273,7 +270,7 @@ class _Reconstruction:
         sums = RegressionSums.of_chunks(chunks, layer.in_features, layer.out_features)
 
         def solution() -> dict[str, torch.Tensor]:
-            weight, bias = solve(sums, layer.weight, layer.bias, RIDGE)
+            weight, bias = solve(sums, layer.weight, layer.bias, self.ridge)
             found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             return {name: tensor.to(layer.weight.dtype) for name, tensor in found.items()}
 

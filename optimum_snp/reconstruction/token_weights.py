@@ -21,6 +21,14 @@ NUM_IMAGES = 16
 def token_weights(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
     """For every module whose output a block adds to its stream, by its name, the weights of the tokens, `[tokens]`.
 
+    Takes what [`token_energies`] does.
+    """
+    return {name: evened(energy) for name, energy in token_energies(model, pixel_values, seed).items()}
+
+
+def token_energies(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
+    """For every layer that writes a stream from a block, by its name, `sum |g|^2` of the tokens, `[tokens]`.
+
     Args:
         model:
             The dense model, in eval mode.
@@ -55,10 +63,11 @@ def token_weights(model: SNPModel, pixel_values: torch.Tensor, seed: int = 0) ->
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _evened(energy) for name, energy in energies.items()}
+    return {name: energy / len(pixel_values[:NUM_IMAGES]) for name, energy in energies.items()}
 
 
-def _evened(energy: torch.Tensor) -> torch.Tensor:
+def evened(energy: torch.Tensor) -> torch.Tensor:
+    """The weights of tokens from their energies, `[tokens]` both."""
     mean = energy.mean()
     relative = energy / mean if mean > 0 else torch.ones_like(energy)
     return EVEN_SHARE + (1 - EVEN_SHARE) * relative

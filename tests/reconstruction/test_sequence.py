@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.reconstruction import reconstruct
-from optimum_snp.reconstruction.sequence import RIDGE
+from optimum_snp.reconstruction.regression import ridge_for
 from optimum_snp.reconstruction.token_weights import token_weights
 from tests.helpers import build_source
 from tests.reconstruction.test_regression import direct_solution
@@ -59,7 +59,7 @@ def neurons(layer, stream):
 def assert_is_regression(layer, before, inputs, targets, weights=None):
     weights = None if weights is None else weights.repeat(len(inputs))
     expected, bias = direct_solution(
-        inputs.flatten(0, -2), targets.flatten(0, -2), before, RIDGE, with_bias=True, row_weights=weights
+        inputs.flatten(0, -2), targets.flatten(0, -2), before, ridge_for([IMAGES]), with_bias=True, row_weights=weights
     )
     assert torch.allclose(layer.weight.double(), expected, atol=1e-4)
     assert torch.allclose(layer.bias.double(), bias, atol=1e-4)

@@ -1,0 +1,88 @@
+"""Plans of a job, and trials where losses of first order do not suffice: whether heads and blocks go as a whole.
+
+Source: our choice.
+"""
+
+import logging
+from dataclasses import replace
+
+import torch
+from accelerate.utils import reduce
+
+from ..calibration import CalibrationImages, CalibrationStatistics
+from ..calibration.sensitivities import counted_outputs
+from ..configuration import AUTO, WHOLE_PARTS, SNPConfig
+from ..devices import put_back
+from ..models import SNPModel
+from ..plan import PruningPlan
+from ..processes import process_state, run_on_main_process
+from ..pruning import build_pruned
+from ..reconstruction import compensated_losses
+from .decide import check_fits, decide
+
+
+logger = logging.getLogger(__name__)
+
+
+def decide_together(
+    model: SNPModel,
+    statistics: CalibrationStatistics,
+    config: SNPConfig,
+    pixel_values: torch.Tensor | None,
+    images: CalibrationImages | None,
+) -> PruningPlan:
+    """[`decide`] for all processes of a job.
+
+    Where the pruned model will be reconstructed, blocks that may go are weighed with what the layer before makes up
+    for, and a budget that chose to remove heads or blocks is tried against one that keeps them all.
+
+    Args:
+        model, statistics, config, pixel_values:
+            See [`decide`].
+        images ([`CalibrationImages`], *optional*):
+            On which the pruned model will be reconstructed.
+
+    Raises:
+        ValueError, ImportError: As [`decide`].
+    """
+    check_fits(config, model)
+    chosen = [name for name in WHOLE_PARTS if getattr(config, name) == AUTO]
+    losses = None
+    if images and config.dropped_blocks and not isinstance(config.dropped_blocks, list):
+        losses = compensated_losses(model, images.batches())
+    plan = run_on_main_process(lambda: decide(model, statistics, config, pixel_values, losses))
+    removed = [block for block in plan.blocks if len(block.heads) < block.before["num_attention_heads"]]
+    if not images or not chosen or not removed:
+        return plan
+
+    def keep_all() -> PruningPlan | None:
+        try:
+            return decide(model, statistics, replace(config, **dict.fromkeys(chosen, 0)), pixel_values, losses)
+        except ValueError as error:  # the sizes alone do not save enough
+            logger.info("Some heads or blocks must go: %s", error)
+            return None
+
+    whole = run_on_main_process(keep_all)
+    if whole is not None and _change(whole, model, statistics, images) <= _change(plan, model, statistics, images):
+        whole.config, plan = config, whole
+    return plan
+
+
+def _change(plan: PruningPlan, model: SNPModel, statistics: CalibrationStatistics, images: CalibrationImages) -> float:
+    """The squared change of the outputs on one half of the images, of the model reconstructed on the other half."""
+    batches = list(images.batches())
+    fitted, measured = ([part for part in (batch[half::2] for batch in batches) if len(part)] for half in (0, 1))
+    pruned = build_pruned(model, plan, statistics, fitted)
+    change = torch.zeros((), dtype=torch.float64)
+    for before, after in zip(_outputs_of(model, measured), _outputs_of(pruned, measured), strict=True):
+        change += (after - before).double().square().sum()
+    if process_state().num_processes > 1:
+        change = reduce(change.to(process_state().device), reduction="sum")
+    return float(change)
+
+
+@torch.inference_mode()
+def _outputs_of(model: SNPModel, batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    with put_back(model):
+        model.to(process_state().device).eval()
+        return [output.cpu() for batch in batches for output in counted_outputs(model(batch), model.config)]
