@@ -7,10 +7,10 @@
 Time depends on sizes only, so weights and images are random. For each preset there are four plans of the same FLOPs:
 `published`; `multiples of 8`, where queries, keys and values also have one size; `fewer heads`, where besides as many
 neurons lie in heads of about 48; and `fewer blocks`, where besides a third of the blocks is gone and the MLPs of the
-others are larger. With `--budgets`, shares of the dense model's FLOPs, there are three others in their place: `neurons`
-alone, all parts cut alike to multiples of 8; `tokens` alone, falling from block to block, where that is in reach; and
-`both`, half of the patches and the rest from neurons. Dense models run in transformers' own code on eager PyTorch and torch.compile. Writes results.json,
-tables.md and speed.png into the output folder.
+others are larger. With `--budgets`, shares of the dense model's FLOPs, there are three others in their place:
+`neurons` alone, all parts cut alike to multiples of 8; `tokens` alone, fewer from block to block, where that is in
+reach; and `both`, where tokens save what neurons save. Dense models run in transformers' own code on eager PyTorch and
+torch.compile. Writes results.json, tables.md and speed.png into the output folder.
 """
 
 import argparse
@@ -43,7 +43,6 @@ RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 CALIBRATION_IMAGES = 16
 WIDE_HEAD = 48
 MOST_TOKENS = 0.95  # of the patches that `tokens` merges
-TOKENS_OF_BOTH = 0.5  # of the patches
 
 
 def main() -> None:
@@ -117,7 +116,7 @@ def save_models(shape: str, args: argparse.Namespace, folder: Path) -> dict[str,
 
 
 def plans_within(model: PreTrainedModel, budget: float) -> dict[str, PretrainedConfig]:
-    """Configs with at most this share of the MACs: from neurons, from tokens if they suffice, and from both."""
+    """Configs with at most this share of the MACs: by neurons, by tokens if they suffice, and by both alike."""
     config, most = model.config, budget * count_macs(model)
     num_patches, num_blocks = num_mergeable_tokens(config), len(block_sizes(config))
 
@@ -136,12 +135,14 @@ def plans_within(model: PreTrainedModel, budget: float) -> dict[str, PretrainedC
         fitting = bisect.bisect_right(percents, most, key=lambda percent: macs(model, scaled(percent, share)))
         return scaled(percents[max(fitting - 1, 0)], share)
 
-    configs = {"neurons": largest(0.0)}
-    shares = (hundredth / 100 for hundredth in range(1, round(100 * MOST_TOKENS) + 1))
-    tokens = next((share for share in shares if macs(model, scaled(100, share)) <= most), None)
+    def least_share(most: float) -> float | None:
+        shares = (hundredth / 100 for hundredth in range(1, round(100 * MOST_TOKENS) + 1))
+        return next((share for share in shares if macs(model, scaled(100, share)) <= most), None)
+
+    configs, tokens = {"neurons": largest(0.0)}, least_share(most)
     if tokens is not None:
         configs["tokens"] = scaled(100, tokens)
-    return {**configs, "both": largest(TOKENS_OF_BOTH)}
+    return {**configs, "both": largest(least_share(budget**0.5 * count_macs(model)))}
 
 
 def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:
