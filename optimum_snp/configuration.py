@@ -98,7 +98,8 @@ class SNPConfig:
         default=0.0,
         metadata={
             "help": "share of the patches that are gone behind the last block, merged into others block by block, in "
-            "[0, 1), a list with the share that each block merges, or 'auto' for what target_flops spends best"
+            "[0, 1), a list with the share that each block merges, or 'auto' for what target_flops or target_latency "
+            "spends best"
         },
     )
     target_flops: float | None = field(
@@ -251,10 +252,10 @@ class SNPConfig:
         constraints += [name for name in _MINIMUM_SIZES if getattr(self, name) != _default(name)]
         if constraints and not given:
             raise ValueError(f"{', '.join(constraints)} only mean something with {' or '.join(BUDGETS)}.")
-        if self.token_sparsity == AUTO and self.target_flops is None:
+        if self.token_sparsity == AUTO and self.target_params is not None:
             raise ValueError(
-                f"token_sparsity={AUTO!r} only means something with target_flops; with {', '.join(given)} name the "
-                "share of the tokens that merge."
+                f"token_sparsity={AUTO!r} means nothing with target_params, since merging tokens saves no parameters. "
+                "Name target_flops or target_latency, or the share of the tokens that merge."
             )
         settings = [name for name in _LATENCY_SETTINGS if getattr(self, name) != _default(name)]
         if settings and self.target_latency is None:

@@ -2,12 +2,15 @@
 
     python scripts/benchmark_latency.py --threads 1 --output latency
     python scripts/benchmark_latency.py --from latency/results.json --output latency
+    python scripts/benchmark_latency.py --shapes deit-small --budgets 0.5 0.35 0.25 --output tokens
 
 Time depends on sizes only, so weights and images are random. For each preset there are four plans of the same FLOPs:
 `published`; `multiples of 8`, where queries, keys and values also have one size; `fewer heads`, where besides as many
 neurons lie in heads of about 48; and `fewer blocks`, where besides a third of the blocks is gone and the MLPs of the
-others are larger. Dense models run in transformers' own code on eager PyTorch and torch.compile. Writes results.json,
-tables.md and speed.png into the output folder.
+others are larger. With `--budgets`, shares of the dense model's FLOPs, there are three others in their place:
+`neurons` alone, all parts cut alike to multiples of 8; `tokens` alone, fewer from block to block, where that is in
+reach; and `both`, where tokens save what neurons save. Dense models run in transformers' own code on eager PyTorch and
+torch.compile. Writes results.json, tables.md and speed.png into the output folder.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from typing import Any
 
 import torch
 from latency_report import format_tables, plot_speed_ups
-from shapes import build_dense
+from shapes import DEITS, build_dense
 from transformers import PretrainedConfig, PreTrainedModel
 
 from optimum_snp import SNPConfig
@@ -28,8 +31,9 @@ from optimum_snp.configuration import LATENCY_BACKENDS
 from optimum_snp.exporting.export import export_model
 from optimum_snp.families import convert
 from optimum_snp.plan.sizes import NEURON_PARTS, Part, sizes_of_shares
+from optimum_snp.plan.tokens import falling_counts
 from optimum_snp.presets import PRESETS
-from optimum_snp.structure import block_sizes, resized_config
+from optimum_snp.structure import block_sizes, num_mergeable_tokens, resized_config, stream_widths
 from optimum_snp.structure.costs import count_macs, skeleton
 
 
@@ -38,6 +42,7 @@ INT8 = "deit-small-1.3g"  # is measured in int8, too
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 CALIBRATION_IMAGES = 16
 WIDE_HEAD = 48
+MOST_TOKENS = 0.95  # of the patches that `tokens` merges
 
 
 def main() -> None:
@@ -45,6 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path, help="folder for the report")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--shapes", nargs="+", choices=DEITS, default=["deit-small"], help="with --budgets")
+    parser.add_argument("--budgets", nargs="+", type=float, help="shares of the FLOPs, in place of the presets")
+    parser.add_argument("--int8", action="store_true", help="with --budgets measure all in int8, too")
     parser.add_argument("--backends", nargs="+", choices=LATENCY_BACKENDS, default=list(LATENCY_BACKENDS))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
@@ -64,9 +72,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """For each dense model its plans beside it, in turn."""
     torch.manual_seed(0)
     results: dict[str, Any] = {"machine": None, "macs": {}, "rows": []}
-    for shape in dict.fromkeys(preset.rsplit("-", 1)[0] for preset in args.presets):
+    for shape in args.shapes if args.budgets else dict.fromkeys(name.rsplit("-", 1)[0] for name in args.presets):
         with tempfile.TemporaryDirectory() as folder:
-            models = save_models(shape, [name for name in args.presets if name.startswith(shape)], args, Path(folder))
+            models = save_models(shape, args, Path(folder))
             results["macs"] |= {name: macs for name, (_, macs) in models.items()}
             report = benchmark(
                 {name: path for name, (path, _) in models.items()},
@@ -81,19 +89,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def save_models(shape: str, presets: list[str], args: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, int]]:
+def save_models(shape: str, args: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, int]]:
     """The dense model, its plans, and int8 exports: their folders and MACs by name."""
     dense = build_dense(shape)
     dense.save_pretrained(folder / shape)
     ours = convert(dense)
     models = {shape: (folder / shape, count_macs(ours))}
-    for preset in presets:
-        for kind, config in plans(ours, preset).items():
-            name = f"{preset} {kind}"
+    if args.budgets:
+        groups = {f"{shape} {budget:.0%}": plans_within(ours, budget) for budget in args.budgets}
+    else:
+        groups = {preset: plans(ours, preset) for preset in args.presets if preset.startswith(shape)}
+    for group, configs in groups.items():
+        for kind, config in configs.items():
+            name = f"{group} {kind}"
             model = type(ours)(config).eval()
             model.save_pretrained(folder / name)
             models[name] = folder / name, count_macs(model)
-            if preset == INT8 and kind != PUBLISHED:
+            if args.int8 if args.budgets else group == INT8 and kind != PUBLISHED:
                 for format, runtime in RUNTIMES.items():
                     if runtime in args.backends:
                         path = folder / f"{name} {runtime}"
@@ -101,6 +113,36 @@ def save_models(shape: str, presets: list[str], args: argparse.Namespace, folder
                         export_model(model, path, format=format, dtype="int8", calibration_dataset=images)
                         models[path.name] = path, models[name][1]
     return models
+
+
+def plans_within(model: PreTrainedModel, budget: float) -> dict[str, PretrainedConfig]:
+    """Configs with at most this share of the MACs: by neurons, by tokens if they suffice, and by both alike."""
+    config, most = model.config, budget * count_macs(model)
+    num_patches, num_blocks = num_mergeable_tokens(config), len(block_sizes(config))
+
+    def scaled(percent: int, share: float) -> PretrainedConfig:
+        """All parts cut to a percentage, and a share of the patches merged."""
+        merged = falling_counts(num_patches, num_blocks, share)
+        sizes = [part.size_name for part in NEURON_PARTS]
+        blocks = [
+            {**block, **{name: nearest(block[name] * percent / 100) for name in sizes}, "merged_tokens": count}
+            for block, count in zip(block_sizes(config), merged, strict=True)
+        ]
+        return resized_config(config, blocks, stream_widths(config), refits=False)
+
+    def largest(share: float) -> PretrainedConfig:
+        percents = range(1, 101)
+        fitting = bisect.bisect_right(percents, most, key=lambda percent: macs(model, scaled(percent, share)))
+        return scaled(percents[max(fitting - 1, 0)], share)
+
+    def least_share(most: float) -> float | None:
+        shares = (hundredth / 100 for hundredth in range(1, round(100 * MOST_TOKENS) + 1))
+        return next((share for share in shares if macs(model, scaled(100, share)) <= most), None)
+
+    configs, tokens = {"neurons": largest(0.0)}, least_share(most)
+    if tokens is not None:
+        configs["tokens"] = scaled(100, tokens)
+    return {**configs, "both": largest(least_share(budget**0.5 * count_macs(model)))}
 
 
 def plans(model: PreTrainedModel, preset: str) -> dict[str, PretrainedConfig]:

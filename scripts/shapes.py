@@ -13,6 +13,7 @@ _SWIN = {
     "swin-small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24]},
     "swin-base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]},
 }
+DEITS = tuple(_DEIT)
 SHAPES = (*_DEIT, *_SWIN)
 
 # Half of every block, and a fifth of the width.

@@ -2,7 +2,7 @@
 
 The grid is coarse and times are linear in between: the plan that comes of it is measured whole. For ONNX Runtime
 and OpenVINO, where every point of the grid has to be exported and times are near proportional to sizes, it is coarser
-still.
+still. Where tokens merge, every shape is measured at some numbers of tokens, too, and so is the merging itself.
 `torch.compile` would take minutes for all the sizes; it gains much the same on all, so its table is that of eager
 PyTorch.
 """
@@ -18,9 +18,19 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from ..models import SNPModel
+from ..models.snp_vit.modeling_snp_vit import SNPViTTokenMerging
 from ..packages import FORMAT_OF_RUNTIME, package_version
 from ..random_images import random_images
-from ..structure import Structure, block_sizes, describe, query_key_step, resized_config, stream_widths, whole_parts
+from ..structure import (
+    Block,
+    Structure,
+    block_sizes,
+    describe,
+    query_key_step,
+    resized_config,
+    stream_widths,
+    whole_parts,
+)
 from ..structure.costs import skeleton
 from .backends import cpu_threads, prepare
 from .latency import random_model, time_in_turn
@@ -33,13 +43,18 @@ logger = logging.getLogger(__name__)
 
 # Points of the grid: sizes of queries/keys, values and MLP each, and widths.
 _POINTS = {"eager": (5, 3), "onnxruntime": (3, 2), "openvino": (3, 2)}
+# The shares of the patches that reach a block at which it is measured where tokens merge; times curve little between.
+_TOKEN_SHARES = (0.125, 0.5, 1.0)
+_MERGED_SHARE = 0.125  # of its patches merge in a block that is measured; more take about as long
 _NUM_RUNS, _NUM_WARMUP = 10, 2
-_FORMAT_VERSION = 1  # of the saved table
+_FORMAT_VERSION = 2  # of the saved table
 
-Shape = tuple[int, int, int, int]  # queries/keys and values per head, MLP, width
+Sizes = tuple[int, int, int, int]  # queries/keys and values per head, MLP, width
 
 
-def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads: int | None) -> LatencyTable:
+def latency_table(
+    model: SNPModel, *, backend: str, batch_size: int, num_threads: int | None, merges_tokens: bool = False
+) -> LatencyTable:
     """The table for an architecture on this machine, from the disk if it was measured before.
 
     Args:
@@ -51,13 +66,16 @@ def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads
             Images per forward pass.
         num_threads (`int`, *optional*):
             Threads on the CPU; by default as many as PyTorch uses.
+        merges_tokens (`bool`, *optional*, defaults to `False`):
+            Whether to measure fewer tokens, too, and how long merging takes.
 
     Returns:
         [`LatencyTable`]
     """
     backend = "eager" if backend == "compile" else backend
     with cpu_threads(num_threads) as num_threads:
-        description = _describe(model, backend, batch_size, num_threads)
+        token_shares = _TOKEN_SHARES if merges_tokens else (1.0,)
+        description = _describe(model, backend, batch_size, num_threads, token_shares)
         path = table_path(description)
         try:
             table = LatencyTable.load(path, description)
@@ -67,7 +85,7 @@ def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads
             logger.info(f"Latencies of blocks are measured now, and kept in {path}.")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             logger.warning(f"{path} holds no latencies that can be read. They are measured again.")
-        table = _measure(model, backend, batch_size, num_threads)
+        table = _measure(model, backend, batch_size, num_threads, token_shares)
     try:
         table.save(path, description)
     except OSError as error:
@@ -75,7 +93,9 @@ def latency_table(model: SNPModel, *, backend: str, batch_size: int, num_threads
     return table
 
 
-def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) -> dict[str, Any]:
+def _describe(
+    model: SNPModel, backend: str, batch_size: int, num_threads: int, token_shares: tuple[float, ...]
+) -> dict[str, Any]:
     """All that latencies depend on."""
     structure = describe(model)
     layers = {
@@ -95,45 +115,63 @@ def _describe(model: SNPModel, backend: str, batch_size: int, num_threads: int) 
         "dtype": str(model.dtype),
         "attention": model.config._attn_implementation,
         "points": list(_POINTS[backend]),
+        "token_shares": list(token_shares),
         "kinds": block_kinds(structure),
         "modules": sorted({type(block.module).__name__ for block in structure.blocks}),
         "layers": layers,
     }
 
 
-def _measure(model: SNPModel, backend: str, batch_size: int, num_threads: int) -> LatencyTable:
+def _measure(
+    model: SNPModel, backend: str, batch_size: int, num_threads: int, token_shares: tuple[float, ...]
+) -> LatencyTable:
     structure = describe(model)
     kinds = block_kinds(structure)
     axes = _axes(model.config, structure, *_POINTS[backend])
+    tokens = {kind: _token_counts(block, token_shares) for kind, block in zip(kinds, structure.blocks, strict=True)}
     images = random_images(model, batch_size)
-    modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, images)
+    modules: dict[Hashable, tuple[nn.Module, torch.Tensor]] = _blocks(model, structure, axes, tokens, images)
+    if len(token_shares) > 1:
+        modules |= _mergings(model, structure, axes, tokens, batch_size)
     # Whole models with next to nothing in their blocks tell what the rest takes.
-    smallest_shapes = {
+    smallest_sizes = {
         position: {kind: (*(sizes[0] for sizes in parts), width) for kind, (*parts, width) in axes_at_width.items()}
         for position, axes_at_width in enumerate(_by_width(axes))
     }
-    for position, shapes in smallest_shapes.items():
-        modules[position] = random_model(model, _config(model, structure, shapes)), images
+    for position, sizes in smallest_sizes.items():
+        modules[position] = random_model(model, _config(model, structure, sizes)), images
     # The shortest times: other work on the machine hits long calls more often than short ones, which skews medians.
     calls = prepare(modules, backend, num_threads)
     stopwatch = fair_stopwatch(model.device, num_threads)
     seconds = time_in_turn(calls, stopwatch, num_runs=_NUM_RUNS, num_warmup=_NUM_WARMUP, summary=min)
 
-    attention, mlp, rest = {}, {}, {}
+    attention, mlp, merging, rest = {}, {}, {}, {}
     for kind, (query_key, value, mlp_sizes, widths) in axes.items():
+        counts = tokens[kind]
         attention_seconds = [
-            [[seconds[kind, (q, v, mlp_sizes[0], w)] for w in widths] for v in value] for q in query_key
+            [[[seconds[kind, (n, q, v, mlp_sizes[0], w)] for w in widths] for v in value] for q in query_key]
+            for n in counts
         ]
         mlp_seconds = torch.tensor(
-            [[seconds[kind, (query_key[0], value[0], m, w)] for w in widths] for m in mlp_sizes]
+            [[[seconds[kind, (n, query_key[0], value[0], m, w)] for w in widths] for m in mlp_sizes] for n in counts]
         )
-        attention[kind] = _grid([query_key, value, widths], torch.tensor(attention_seconds))
-        mlp[kind] = _grid([mlp_sizes, widths], mlp_seconds - mlp_seconds[0])
+        attention[kind] = _grid([counts, query_key, value, widths], torch.tensor(attention_seconds))
+        mlp[kind] = _grid([counts, mlp_sizes, widths], mlp_seconds - mlp_seconds[:, :1])
+        if len(token_shares) > 1:
+            merging_seconds = [[seconds["merging", kind, n, w] for w in widths] for n in counts]
+            merging[kind] = _grid([counts, widths], torch.tensor(merging_seconds))
     streams = {block.stream: kind for block, kind in zip(structure.blocks, kinds, strict=True)}
-    for position, shapes in smallest_shapes.items():
-        shares = [shapes[kind][-1] / axes[kind][-1][-1] for kind in streams.values()]
-        rest[sum(shares) / len(shares)] = seconds[position] - sum(seconds[kind, shapes[kind]] for kind in kinds)
-    return LatencyTable(attention, mlp, _grid([list(rest)], torch.tensor(list(rest.values()))))
+    for position, sizes in smallest_sizes.items():
+        shares = [sizes[kind][-1] / axes[kind][-1][-1] for kind in streams.values()]
+        in_blocks = sum(seconds[kind, (tokens[kind][-1], *sizes[kind])] for kind in kinds)
+        rest[sum(shares) / len(shares)] = seconds[position] - in_blocks
+    return LatencyTable(attention, mlp, merging, _grid([list(rest)], torch.tensor(list(rest.values()))))
+
+
+def _token_counts(block: Block, shares: tuple[float, ...]) -> list[int]:
+    """How many tokens reach a block, rising, when these shares of its patches do."""
+    gone = (min(round((1 - share) * block.num_patches), max(block.num_patches - 2, 0)) for share in shares)
+    return sorted({block.map_tokens - count for count in gone})
 
 
 def _grid(axes: list[list[int]], seconds: torch.Tensor) -> Grid:
@@ -170,7 +208,11 @@ def _axis(largest: int, count: int, least: int = 1) -> list[int]:
 
 
 def _blocks(
-    model: SNPModel, structure: Structure, axes: dict[str, list[list[int]]], images: torch.Tensor
+    model: SNPModel,
+    structure: Structure,
+    axes: dict[str, list[list[int]]],
+    tokens: dict[str, list[int]],
+    images: torch.Tensor,
 ) -> dict[Hashable, tuple[nn.Module, torch.Tensor]]:
     """A block of every kind and shape, with its input, by kind and shape."""
     kinds = block_kinds(structure)
@@ -178,18 +220,43 @@ def _blocks(
     arguments = _arguments(model, [block.module for block in examples.values()], images)
     blocks = {}
     for axes_at_width in _by_width(axes):
-        shapes_by_kind = {kind: _shapes_at(*parts) for kind, parts in axes_at_width.items()}
+        sizes_by_kind = {kind: _sizes_at(*parts) for kind, parts in axes_at_width.items()}
         for number in range(
-            max(map(len, shapes_by_kind.values()))
+            max(map(len, sizes_by_kind.values()))
         ):  # one skeleton of a model gives a block of every kind
-            shapes = {kind: shapes_of[min(number, len(shapes_of) - 1)] for kind, shapes_of in shapes_by_kind.items()}
-            small = skeleton(type(model), _config(model, structure, shapes))
+            sizes = {kind: sizes_of[min(number, len(sizes_of) - 1)] for kind, sizes_of in sizes_by_kind.items()}
+            small = skeleton(type(model), _config(model, structure, sizes))
             for kind, block in examples.items():
                 hidden_states, *others = arguments[block.module]
-                inputs = torch.randn(*hidden_states.shape[:2], shapes[kind][-1]).to(hidden_states)
-                alone = _Alone(_with_weights(small.get_submodule(block.name), model), others)
-                blocks[kind, shapes[kind]] = alone, inputs
+                module = _with_weights(small.get_submodule(block.name), model)
+                for count in tokens[kind]:
+                    shape, alone = list(hidden_states.shape[:2]), _Alone(module, others)
+                    if count < block.map_tokens:  # attention behind merged tokens counts their sizes
+                        shape[1] = count
+                        alone = _Alone(module, [], token_sizes=torch.randint(1, 4, shape).to(hidden_states))
+                    inputs = torch.randn(*shape, sizes[kind][-1]).to(hidden_states)
+                    blocks[kind, (count, *sizes[kind])] = alone, inputs
     return blocks
+
+
+def _mergings(
+    model: SNPModel,
+    structure: Structure,
+    axes: dict[str, list[list[int]]],
+    tokens: dict[str, list[int]],
+    batch_size: int,
+) -> dict[Hashable, tuple[nn.Module, torch.Tensor]]:
+    """The merging behind a block of every kind, with its input, by kind, tokens and width."""
+    mergings: dict[Hashable, tuple[nn.Module, torch.Tensor]] = {}
+    for kind, block in zip(block_kinds(structure), structure.blocks, strict=True):
+        extra, *_, widths = block.map_tokens - block.num_patches, axes[kind][-1]
+        for count, width in itertools.product(tokens[kind], widths):
+            # Keys get fewer with the width.
+            keys = max(1, round(block.num_attention_heads * block.qk_head_dim * width / widths[-1]))
+            merging = SNPViTTokenMerging(max(1, round(_MERGED_SHARE * (count - extra))), extra)
+            inputs = torch.randn(batch_size, count, width + keys, device=model.device, dtype=model.dtype)
+            mergings["merging", kind, count, width] = _MergingAlone(merging, width), inputs
+    return mergings
 
 
 def _by_width(axes: dict[str, list[list[int]]]) -> list[dict[str, tuple[list[int], list[int], list[int], int]]]:
@@ -200,7 +267,7 @@ def _by_width(axes: dict[str, list[list[int]]]) -> list[dict[str, tuple[list[int
     ]
 
 
-def _shapes_at(query_key: list[int], value: list[int], mlp_sizes: list[int], width: int) -> list[Shape]:
+def _sizes_at(query_key: list[int], value: list[int], mlp_sizes: list[int], width: int) -> list[Sizes]:
     """All sizes of attention with the least MLP, and all of the MLP with the least attention."""
     attention = [(*pair, mlp_sizes[0], width) for pair in itertools.product(query_key, value)]
     return attention + [(query_key[0], value[0], size, width) for size in mlp_sizes[1:]]
@@ -209,12 +276,24 @@ def _shapes_at(query_key: list[int], value: list[int], mlp_sizes: list[int], wid
 class _Alone(nn.Module):
     """A block with all its inputs but the residual stream."""
 
-    def __init__(self, block: nn.Module, arguments: list[Any]):
+    def __init__(self, block: nn.Module, arguments: list[Any], **named: torch.Tensor):
         super().__init__()
-        self.block, self.arguments = block, arguments
+        self.block, self.arguments, self.named = block, arguments, named
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.block(hidden_states, *self.arguments)[0]
+        return self.block(hidden_states, *self.arguments, **self.named)[0]
+
+
+class _MergingAlone(nn.Module):
+    """The merging of tokens, from the states with the keys beside them."""
+
+    def __init__(self, merging: SNPViTTokenMerging, width: int):
+        super().__init__()
+        self.merging, self.width = merging, width
+
+    def forward(self, states_and_keys: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        hidden_states, keys = states_and_keys[..., : self.width], states_and_keys[..., self.width :]
+        return self.merging(hidden_states, keys, states_and_keys[..., 0].abs() + 1)
 
 
 def _arguments(model: SNPModel, blocks: list[nn.Module], images: torch.Tensor) -> dict[nn.Module, tuple[Any, ...]]:
@@ -232,11 +311,11 @@ def _arguments(model: SNPModel, blocks: list[nn.Module], images: torch.Tensor) -
     return arguments
 
 
-def _config(model: SNPModel, structure: Structure, shapes: dict[str, Shape]) -> PretrainedConfig:
-    """That of a model whose blocks have the shapes of their kinds."""
+def _config(model: SNPModel, structure: Structure, sizes_of: dict[str, Sizes]) -> PretrainedConfig:
+    """That of a model whose blocks have the sizes of their kinds."""
     widths, blocks = stream_widths(model.config).copy(), []
     for block, kind, sizes in zip(structure.blocks, block_kinds(structure), block_sizes(model.config), strict=True):
-        query_key, value, mlp, widths[block.stream] = shapes[kind]
+        query_key, value, mlp, widths[block.stream] = sizes_of[kind]
         blocks.append({**sizes, "qk_head_dim": query_key, "v_head_dim": value, "intermediate_size": mlp})
     config = resized_config(model.config, blocks, widths, refits=False)
     config._attn_implementation = model.config._attn_implementation

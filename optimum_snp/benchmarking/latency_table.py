@@ -87,16 +87,19 @@ class LatencyTable:
 
     Attributes:
         attention (`dict[str, Grid]`):
-            Of a block with next to no MLP, by its query/key and value size per head and its width, for every kind of
-            block; see [`block_kinds`].
+            Of a block with next to no MLP, by the tokens that reach it, its query/key and value size per head and its
+            width, for every kind of block; see [`block_kinds`].
         mlp (`dict[str, Grid]`):
-            What an MLP adds to that, by its size and the width.
+            What an MLP adds to that, by the tokens, its size and the width.
+        merging (`dict[str, Grid]`):
+            Of merging tokens, by those before and the width; empty where it was not measured.
         rest ([`Grid`]):
             Of the model beside its blocks, by the mean over its streams of width / dense width.
     """
 
     attention: dict[str, Grid]
     mlp: dict[str, Grid]
+    merging: dict[str, Grid]
     rest: Grid
 
     def save(self, path: Path, description: dict[str, Any]) -> None:
@@ -117,7 +120,8 @@ class LatencyTable:
         saved = json.loads(path.read_text())
         if saved["description"] != description:
             raise ValueError("The table is one of something else.")
-        grids = [{kind: Grid(**grid) for kind, grid in saved[part].items()} for part in ("attention", "mlp")]
+        parts = ("attention", "mlp", "merging")
+        grids = [{kind: Grid(**grid) for kind, grid in saved[part].items()} for part in parts]
         return cls(*grids, Grid(**saved["rest"]))
 
 

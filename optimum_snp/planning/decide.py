@@ -20,7 +20,7 @@ from ..scoring import Scores
 from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths, whole_parts
 from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import Allocator, allocate
-from .latency import plan_within_latency
+from .latency import CostsOfMerging, plan_within_latency
 from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
 from .removal import (
@@ -106,34 +106,43 @@ def decide(
         minimum = native_minimum(minimum, remaining.model.config)
         allocator = partial(allocate_native, model_config=remaining.model.config)
 
+    def of_all_blocks(merged: list[int]) -> list[int]:
+        counts = dict(zip(remaining.kept_blocks, merged, strict=True))
+        return [counts.get(index, 0) for index in range(len(block_sizes(model.config)))]
+
     def plan_with(sizes: Sizes, merged: list[int]) -> PruningPlan:
         sizes = remaining.to_dense(sizes)
-        return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=merged)
+        return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=of_all_blocks(merged))
 
-    if config.token_sparsity == AUTO:
-        change = ChangeOfOutputs(model, pixel_values)
+    def choose_tokens(costs_of: CostsOfMerging, target: float) -> list[int]:
+        if config.token_sparsity != AUTO:
+            return [merged[index] for index in remaining.kept_blocks]
+        change, num_left = ChangeOfOutputs(model, pixel_values), len(remaining.kept_blocks)
 
-        def measure(sizes: Sizes, share: float) -> float:
-            plan = plan_with(sizes, merged_tokens(share, model.config, remaining.kept_blocks))
-            return change.of(method.reshape(model, plan, statistics))
+        def merging(share: float) -> list[int]:
+            return merged_tokens(share, remaining.model.config, list(range(num_left)))
 
         share = choose_token_share(
             remaining.model,
-            config.target_flops * count_macs(model),
+            costs_of,
+            target,
             lambda costs, target: allocator(costs, losses, target, minimum, round_to),
-            measure,
+            lambda sizes, share: change.of(method.reshape(model, plan_with(sizes, merging(share)), statistics)),
         )
-        merged = merged_tokens(share, model.config, remaining.kept_blocks)
-
-    def plan_of(sizes: Sizes) -> PruningPlan:
-        return plan_with(sizes, merged)
+        return merging(share)
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(model, remaining.model, config, losses, minimum, round_to, allocator, plan_of)
-    kept_merged = [merged[index] for index in remaining.kept_blocks]
-    costs = costs_with_tokens(remaining.model, kept_merged, BUDGETS[config.budget])
-    return _plan_within(model, config, costs, losses, minimum, round_to, allocator, plan_of)
+            return plan_within_latency(
+                model, remaining.model, config, losses, minimum, round_to, allocator, choose_tokens, plan_with
+            )
+    unit = BUDGETS[config.budget]
+    allowed = getattr(config, config.budget) * _cost(model, unit)
+    chosen = choose_tokens(lambda merged: costs_with_tokens(remaining.model, merged, unit), allowed)
+    costs = costs_with_tokens(remaining.model, chosen, unit)
+    return _plan_within(
+        model, config, costs, losses, minimum, round_to, allocator, lambda sizes: plan_with(sizes, chosen)
+    )
 
 
 def make_plan(
@@ -289,7 +298,7 @@ def _plan_within(
     plan_of: Callable[[Sizes], PruningPlan],
 ) -> PruningPlan:
     """Spends the budget of the dense `model` on what is left of it, whose sizes `costs` counts."""
-    dense = count_macs(model) if costs.unit == "macs" else count_parameters(model)
+    dense = _cost(model, costs.unit)
     allowed = target = getattr(config, config.budget) * dense
     while True:
         sizes = allocate(costs, losses, target, minimum, round_to)
@@ -306,6 +315,11 @@ def _plan_within(
             )
         # For the few weights that a narrower stream adds, which the costs do not know.
         target = costs.total(sizes) - (spent - allowed)
+
+
+def _cost(model: SNPModel, unit: str) -> int:
+    """What a model costs in the unit of its budget."""
+    return count_macs(model) if unit == "macs" else count_parameters(model)
 
 
 def _minimum_sizes(config: SNPConfig, model: SNPModel) -> Sizes:

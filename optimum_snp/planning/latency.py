@@ -7,7 +7,7 @@ measured in turn, and where the pruned one misses the target, the allocator is a
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import PretrainedConfig
@@ -23,12 +23,15 @@ from ..models import SNPModel
 from ..plan.plan import PruningPlan
 from ..plan.sizes import Sizes
 from ..random_images import random_images
-from .budget import Allocator
+from .budget import Allocator, Costs
 from .latency_costs import LatencyCosts
 from .removal import hint_of_whole_parts
 
 
 logger = logging.getLogger(__name__)
+
+# From how many tokens every block merges to what sizes cost then.
+CostsOfMerging: TypeAlias = Callable[[list[int]], Costs]
 
 # The reached latency is good between these shares of the one asked for, and still accepted up to the last.
 _GOOD = (0.93, 1.02)
@@ -45,7 +48,8 @@ def plan_within_latency(
     minimum: Sizes,
     round_to: int,
     allocate: Allocator,
-    make_plan: Callable[[Sizes], PruningPlan],
+    choose_tokens: Callable[[CostsOfMerging, float], list[int]],
+    make_plan: Callable[[Sizes, list[int]], PruningPlan],
 ) -> PruningPlan:
     """The plan that loses least among those whose models take `config.target_latency` of the time of the dense one.
 
@@ -64,8 +68,11 @@ def plan_within_latency(
             Multiples of this are preferred.
         allocate ([`Allocator`]):
             Chooses the sizes.
+        choose_tokens (`Callable`):
+            From the costs by what the blocks merge, and a target for them, to how many tokens every block that is left
+            merges.
         make_plan (`Callable`):
-            Makes a plan of sizes.
+            Makes a plan of sizes and merged tokens.
 
     Returns:
         [`PruningPlan`]: With what was asked, predicted and reached as its `latency`.
@@ -76,16 +83,27 @@ def plan_within_latency(
     """
     asked, backend, batch_size = config.target_latency, config.latency_backend, config.latency_batch_size
     check_backend(backend, model.device)
-    table = latency_table(remaining, backend=backend, batch_size=batch_size, num_threads=config.latency_threads)
+    table = latency_table(
+        remaining,
+        backend=backend,
+        batch_size=batch_size,
+        num_threads=config.latency_threads,
+        merges_tokens=bool(config.token_sparsity),
+    )
     costs = LatencyCosts(remaining, table)
-    most, least = costs.total(costs.sizes), costs.total(minimum)
     measurement = _Measurement(model, config)
-    dense = most if remaining is model else most / measurement.share_of(remaining.config)
-    best, target = None, asked * dense
+    dense = costs.total(costs.sizes)
+    if remaining is not model:
+        dense /= measurement.share_of(remaining.config)
+    target = asked * dense
+    merged = choose_tokens(lambda merged: LatencyCosts(remaining, table, merged), target)
+    costs = LatencyCosts(remaining, table, merged)
+    most, least = costs.total(costs.sizes), costs.total(minimum)
+    best = None
     for _ in range(_ROUNDS):
         target = min(max(target, least), most)
         sizes = allocate(costs, losses, target, minimum, round_to)
-        plan, predicted = make_plan(sizes), costs.total(sizes) / dense
+        plan, predicted = make_plan(sizes, merged), costs.total(sizes) / dense
         reached = measurement.share_of(plan.pruned_config(model.config))
         logger.info(f"Latency: {asked:.1%} asked, {predicted:.1%} predicted, {reached:.1%} reached.")
         plan.latency = {"asked": asked, "predicted": predicted, "reached": reached, **measurement.conditions}

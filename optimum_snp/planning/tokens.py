@@ -23,6 +23,7 @@ from ..plan.tokens import merged_tokens
 from ..processes import process_state
 from ..structure import block_sizes, num_mergeable_tokens, resized_config, stream_widths
 from ..structure.costs import skeleton
+from .budget import Costs
 from .size_costs import SizeCosts
 
 
@@ -42,11 +43,6 @@ def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:
     if not config.token_sparsity:
         return
     num_mergeable_tokens(model_config)  # tells where none can
-    if config.budget == "target_latency":
-        raise ValueError(
-            "token_sparsity cannot be combined with target_latency yet: latencies of blocks are measured with all "
-            "tokens. Name target_flops in its place."
-        )
     if config.token_sparsity != AUTO:
         merged_tokens(config.token_sparsity, model_config, list(range(len(block_sizes(model_config)))))
 
@@ -60,8 +56,9 @@ def costs_with_tokens(model: SNPModel, merged: list[int], unit: str) -> SizeCost
 
 def choose_token_share(
     model: SNPModel,
+    costs_of: Callable[[list[int]], Costs],
     target: float,
-    allocate: Callable[[SizeCosts, float], Sizes],
+    allocate: Callable[[Costs, float], Sizes],
     measure: Callable[[Sizes, float], float],
 ) -> float:
     """The share of the patches to merge at which tokens and neurons together lose least.
@@ -69,8 +66,10 @@ def choose_token_share(
     Args:
         model:
             What is left of the dense model once heads and blocks are gone that go as a whole.
+        costs_of (`Callable`):
+            From how many tokens every block merges to what sizes cost then.
         target (`float`):
-            The multiply-accumulates that are allowed.
+            The cost that is allowed.
         allocate (`Callable`):
             From costs and a target to the sizes that lose least within it, or to the least sizes.
         measure (`Callable`):
@@ -87,7 +86,7 @@ def choose_token_share(
             merged = merged_tokens(share, model.config, blocks)
         except ValueError:  # the blocks are too few for it
             return
-        costs = costs_with_tokens(model, merged, "macs")
+        costs = costs_of(merged)
         sizes = allocate(costs, target)
         losses[share] = measure(sizes, share) if costs.total(sizes) <= target else math.inf
 

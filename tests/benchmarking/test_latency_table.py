@@ -14,6 +14,7 @@ from optimum_snp.benchmarking.latency_table import Grid
 from optimum_snp.families import convert
 from optimum_snp.plan.sizes import Part
 from optimum_snp.planning.latency_costs import LatencyCosts
+from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_parameters
 from tests.helpers import CLASSES, build_source, random_sizes
 from tests.planning.test_budget import resized
@@ -93,6 +94,42 @@ def test_the_table_adds_up_to_whole_models(class_name, backend, stopwatch):
         if class_name.startswith("Swin"):  # patch merging is not linear in the mean of all widths
             sizes |= {part: size for part, size in costs.sizes.items() if part[0] is Part.WIDTH}
         assert costs.total(sizes) == pytest.approx(count_parameters(resized(model, sizes)))
+
+
+@pytest.fixture
+def token_stopwatch(stopwatch, monkeypatch):
+    """A block takes a second per parameter and token, merging one per number that it reads, the rest nothing."""
+
+    def seconds(module, inputs):
+        if isinstance(module, block_latency._MergingAlone):
+            return float(inputs[0].numel())
+        if isinstance(module, block_latency._Alone):
+            return float(count_parameters(module) * inputs.shape[1])
+        return float(sum(block.map_tokens * count_parameters(block.module) for block in describe(module).blocks))
+
+    monkeypatch.setattr(block_latency, "prepare", lambda modules, *_: modules)
+    monkeypatch.setattr(
+        block_latency,
+        "time_in_turn",
+        lambda modules, *_, **__: {key: seconds(*module) for key, module in modules.items()},
+    )
+
+
+@pytest.mark.parametrize("merged", [[0, 0, 0], [8, 4, 0], [0, 5, 2]])
+def test_merged_tokens_save_what_they_would_take(merged, token_stopwatch):
+    """Of 18 tokens, two of which are no patches, at sizes and numbers of tokens that were not measured."""
+    model = convert(build_source("DeiTModel", qkv_bias=True))
+    costs = LatencyCosts(model, measure(model, merges_tokens=True), merged)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        sizes = random_sizes(costs.sizes, model.config, generator)
+        expected, tokens, width = 0, 18, sizes[Part.WIDTH, 0]
+        for block, count in zip(describe(resized(model, sizes)).blocks, merged, strict=True):
+            mlp = 2 * width * (block.intermediate_size - 1) + block.intermediate_size - 1  # all but one neuron
+            expected += tokens * (count_parameters(block.module) - mlp) + (tokens - count) * mlp
+            expected += (count > 0) * tokens * 2 * width  # keys and states have one width in the dense model
+            tokens -= count
+        assert costs.total(sizes) == pytest.approx(expected)
 
 
 def test_curves_are_those_of_whole_models(stopwatch):

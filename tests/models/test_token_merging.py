@@ -4,15 +4,22 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from optimum_snp.families import convert
 from optimum_snp.models import SNPViTBackbone, SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from optimum_snp.models.snp_vit.modeling_snp_vit import SNPViTTokenMerging
-from tests.helpers import checkpoint_activations
+from optimum_snp.structure import block_sizes, num_mergeable_tokens, resized_config, stream_widths
+from tests.helpers import CLASSES, build_source, checkpoint_activations
 
 
 SIZES = {"num_attention_heads": 2, "qk_head_dim": 6, "v_head_dim": 8, "intermediate_size": 24, "attention_scale": 0.4}
+
+
+# The families whose attention reads where patches are, or that need all of them.
+NOT_MERGING = ("Swin", "DINOv3", "Beit", "Data2Vec")
 
 
 def build_config(merged=(5, 3, 0), **options):
@@ -94,6 +101,28 @@ def test_equal_tokens_merge_without_loss(attention, pooling):
     for name in ("hidden_states", "attentions"):
         for state, dense_state in zip(found[name], expected[name], strict=True):
             torch.testing.assert_close(state, dense_state, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("class_name", [name for name in CLASSES if not name.startswith(NOT_MERGING)])
+def test_equal_tokens_merge_without_loss_in_every_family(class_name, pixel_values):
+    """Whatever reads the tokens - classifiers, poolers, projections, backbones - counts a group as its members."""
+    dense = convert(build_source(class_name)).eval()
+    for name, weight in dense.named_parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+        if name.endswith("embeddings.position_embeddings"):
+            torch.nn.init.zeros_(weight)
+    blocks = [dict(block) for block in block_sizes(dense.config)]
+    blocks[0]["merged_tokens"] = num_mergeable_tokens(dense.config) // 2
+    config = resized_config(dense.config, blocks, stream_widths(dense.config), refits=False)
+    merging = type(dense)(config).eval()
+    merging.load_state_dict(dense.state_dict())
+    patches = pixel_values.unflatten(3, (2, 2, 8))
+    images = patches[:, :, :, :, :1].expand_as(patches).flatten(3)  # each patch beside itself
+    with torch.inference_mode():
+        expected, found = (tree_leaves(dict(model(images))) for model in (dense, merging))
+    assert len(found) == len(expected) > 0
+    for output, dense_output in zip(found, expected, strict=True):
+        torch.testing.assert_close(output, dense_output, atol=1e-3, rtol=1e-3)
 
 
 def test_outputs_are_of_all_tokens(pixel_values):

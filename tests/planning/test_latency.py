@@ -8,7 +8,10 @@ from huggingface_hub import constants
 
 from optimum_snp import PruningPlan, SNPConfig, SNPPruner, packages
 from optimum_snp.benchmarking import backends, block_latency
+from optimum_snp.models import SNPViTForImageClassification
+from optimum_snp.plan.tokens import falling_counts
 from optimum_snp.planning import latency
+from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_parameters
 from tests.helpers import build_source
 
@@ -57,6 +60,44 @@ def test_what_was_asked_is_reached(calibrated, stopwatch, share, pixel_values):
     pruned = calibrated.prune(plan)
     assert count_parameters(pruned) / plan.parameters_before == pytest.approx(reached, rel=0.01)
     assert torch.isfinite(pruned(pixel_values).logits).all()
+
+
+@pytest.mark.parametrize("token_sparsity", [0.5, [0.25, 0.0, 0.125], "auto"])
+def test_tokens_and_neurons_in_one_latency(token_sparsity, stopwatch, monkeypatch, pixel_values):
+    """A machine that takes a second per multiply-accumulate of a linear layer, and none for merging."""
+
+    def seconds(module, tokens):
+        layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+        return float(tokens * sum(layer.weight.numel() for layer in layers))
+
+    def of_model(model):
+        rows = describe(model).linear_rows.items()
+        return float(sum(count * model.get_submodule(name).weight.numel() for name, count in rows))
+
+    def of_blocks(modules, *_, **__):
+        models = {
+            key: module for key, (module, _) in modules.items() if isinstance(module, SNPViTForImageClassification)
+        }
+        blocks = {key: seconds(module, inputs.shape[1]) for key, (module, inputs) in modules.items()}
+        return blocks | {key: of_model(model) for key, model in models.items()}
+
+    monkeypatch.setattr(block_latency, "prepare", lambda modules, *_: modules)
+    monkeypatch.setattr(block_latency, "time_in_turn", of_blocks)
+    monkeypatch.setattr(
+        latency, "time_in_turn", lambda models, *_, **__: {name: of_model(model) for name, model in models.items()}
+    )
+    pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification"))
+    pruner.calibrate(pixel_values, num_samples=6)
+    plan = pruner.plan(SNPConfig(target_latency=0.5, token_sparsity=token_sparsity, round_to=1))
+    assert 0.465 <= plan.latency["reached"] <= 0.51
+    assert plan.latency["predicted"] == pytest.approx(plan.latency["reached"], rel=0.02)
+    merged = [block.merged_tokens for block in plan.blocks]
+    if token_sparsity == 0.5:
+        assert merged == falling_counts(16, 3, 0.5)
+    elif token_sparsity != "auto":
+        assert merged == [4, 0, 2]
+    pruned = pruner.prune(plan)
+    assert [block.merged_tokens for block in describe(pruned).blocks] == merged
 
 
 @pytest.mark.parametrize("slowdown", [lambda share: share**0.8, lambda share: share**1.3, lambda share: share + 0.05])
@@ -137,20 +178,24 @@ def test_onnx_runtime_is_for_the_cpu():
         backends.check_backend("onnxruntime", torch.device("cuda:0"))
 
 
+@pytest.mark.parametrize("token_sparsity", [0.0, 0.5])
 @pytest.mark.parametrize(
     "backend",
-    ["eager", pytest.param("compile", marks=pytest.mark.slow), pytest.param("onnxruntime", marks=pytest.mark.slow)],
+    ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("compile", "onnxruntime", "openvino"))],
 )
-def test_real_times(backend, source, pixel_values, tmp_path, monkeypatch):
+def test_real_times(backend, token_sparsity, source, pixel_values, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
-    monkeypatch.setattr(block_latency, "_POINTS", {"eager": (2, 2), "onnxruntime": (2, 2)})
+    monkeypatch.setattr(block_latency, "_POINTS", dict.fromkeys(("eager", "onnxruntime", "openvino"), (2, 2)))
     monkeypatch.setattr(latency, "_ROUNDS", 1)
     monkeypatch.setattr(latency, "_NUM_RUNS", 3)
+    if token_sparsity:  # in a model this small the search for pairs takes as long as all else
+        monkeypatch.setattr(latency, "_ACCEPTED", 9)
     pruner = SNPPruner.from_pretrained(source)
     pruner.calibrate(pixel_values, num_samples=6)
     state = torch.get_rng_state()
-    plan = pruner.plan(SNPConfig(target_latency=1.0, latency_backend=backend, latency_threads=1))
-    assert 0.1 < plan.latency["reached"] < 2
+    config = SNPConfig(target_latency=1.0, token_sparsity=token_sparsity, latency_backend=backend, latency_threads=1)
+    plan = pruner.plan(config)
+    assert 0.1 < plan.latency["reached"] < (9 if token_sparsity else 2)
     assert torch.equal(torch.get_rng_state(), state)
 
 
