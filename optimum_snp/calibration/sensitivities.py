@@ -111,7 +111,7 @@ def _changes(
     added: dict[str, torch.Tensor] = {}
     names = [norm.name for stream in structure.streams for norm in stream.norms]
     for block in structure.blocks:
-        names += dict.fromkeys((block.score_inputs[0], block.output, block.down, block.mlp_end))
+        names += dict.fromkeys((block.score_inputs[0], block.output, block.down, block.mlp_end))  # each once
 
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: states.setdefault(name, []).append(output)

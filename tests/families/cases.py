@@ -103,11 +103,12 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another class has as well (CLIP's, ViT's, BEiT's, an AST's or a Swin V2's
-# without its classifier) take long for what they tell, and are marked so.
-_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel", "Swinv2Model", "Swinv2Backbone")
+# One test each; those of networks that another case has as well (CLIP's, ViT's, BEiT's, AST's, all of Swin V2 but one)
+# take long for what they tell, and are marked so.
+_SWINV2 = ("Swinv2Model", "Swinv2Backbone", "Swinv2ForImageClassification-")  # which has a variant
+_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel", *_SWINV2)
 PARAMS = [
-    pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.class_name.startswith(_ALIKE) else [])
+    pytest.param(case, id=str(case), marks=[pytest.mark.slow] if str(case).startswith(_ALIKE) else [])
     for case in CASES
 ]
 SHARES = ("queries and keys", "values", "MLP", "width", "last width", "heads", "blocks", "whole", "uneven")
@@ -119,7 +120,7 @@ def first_of_each(cases):
     params = []
     for case in cases:
         kind = case.family.title, case.family.source_classes[case.class_name]
-        is_slow = kind in seen or case.class_name.startswith(_ALIKE)
+        is_slow = kind in seen or str(case).startswith(_ALIKE)
         params.append(pytest.param(case, id=str(case), marks=[pytest.mark.slow] if is_slow else []))
         seen.add(kind)
     return params

@@ -264,10 +264,11 @@ def test_patches_pass_norm_reduction_and_positions_in_this_order(images):
     assert build().snp_swin.embeddings.reduction is None
 
 
+@pytest.mark.parametrize("is_post_norm", [False, True])
 @pytest.mark.parametrize("grid", [(4, 6), (5, 3), (1, 1)])
-def test_patch_merging_joins_neighbours_column_by_column(grid):
+def test_patch_merging_joins_neighbours_column_by_column(grid, is_post_norm):
     height, width = grid
-    merging = SNPSwinPatchMerging(5, 7, bias=True)
+    merging = SNPSwinPatchMerging(5, 7, bias=True, is_post_norm=is_post_norm)
     assert SNPSwinPatchMerging(5, 7, bias=False).reduction.bias is None
     states = torch.randn(2, height * width, 5)
     padded = torch.zeros(2, height + height % 2, width + width % 2, 5)
@@ -277,7 +278,8 @@ def test_patch_merging_joins_neighbours_column_by_column(grid):
         for row in range(0, height, 2)
         for column in range(0, width, 2)
     ]
-    expected = merging.reduction(merging.norm(torch.stack(joined, dim=1)))
+    layers = (merging.reduction, merging.norm) if is_post_norm else (merging.norm, merging.reduction)
+    expected = layers[1](layers[0](torch.stack(joined, dim=1)))
     torch.testing.assert_close(merging(states, grid), expected)
 
 

@@ -37,7 +37,7 @@ class SwinV2Family(Family):
             ValueError: If the classes of transformers cannot run such a model.
         """
         config = source.config
-        if 1 in config.pretrained_window_sizes:
+        if 1 in (config.pretrained_window_sizes or ()):
             raise ValueError(
                 f"pretrained_window_sizes is {config.pretrained_window_sizes}, but distances are divided by each of "
                 "them less 1. Set it to the windows of pretraining, or to 0 where they are those of the model."

@@ -379,7 +379,7 @@ class SNPSwinPatchMerging(nn.Module):
     The norm is before the linear layer, or in a Swin V2 behind it.
     """
 
-    def __init__(self, hidden_size, next_hidden_size, bias, is_post_norm):
+    def __init__(self, hidden_size, next_hidden_size, bias, is_post_norm=False):
         super().__init__()
         self.is_post_norm = is_post_norm
         self.norm = nn.LayerNorm(next_hidden_size if is_post_norm else 4 * hidden_size)
