@@ -77,7 +77,7 @@ def beit_task() -> Task:
         num_attention_heads=4,
         intermediate_size=256,
         image_size=32,
-        patch_size=4,
+        patch_size=8,
         use_relative_position_bias=True,
         layer_scale_init_value=0.5,
         initializer_range=0.1,
@@ -89,7 +89,7 @@ def beit_task() -> Task:
         training=AugmentedDigits(load_demo_digits(seed=0)[0]),
         calibration=training.pixels,
         test=list(zip(test.pixels, test.labels.tolist(), strict=True)),
-        epochs=6,
+        epochs=15,
     )
 
 
