@@ -241,7 +241,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/proving_ground"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps"])
+    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps", "textures"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.3, 0.2], help="shares of FLOPs left")
     parser.add_argument("--parts", nargs="*", default=[], metavar="PART=SHARE", help="such as MLP=0.5")

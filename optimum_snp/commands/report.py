@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(parser, "the page and the pictures go")
     parser.add_argument("--original", metavar="MODEL", help="the model that the others were pruned from")
     add_dataset_arguments(
-        parser, "images", "images to show attention maps of, with --original", required=False, split="train"
+        parser,
+        "images",
+        "images to show attention maps and merged patches of, with --original",
+        required=False,
+        split="train",
     )
     parser.add_argument(
         "--num-images", type=int, default=4, metavar="N", help="how many, up to 16 (default: %(default)s)"

@@ -8,6 +8,7 @@ would not do: they leave out how merging and pruning act on each other, and what
 Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,8 +27,9 @@ from .budget import Costs
 from .size_costs import SizeCosts
 
 
-# The shares of the patches that are tried.
-SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+# The shares of the patches that are tried, then half a step more and less than the best of them.
+STEP = 0.125
+SHARES = tuple(STEP * step for step in range(8))
 # What merging does to the outputs differs little from one batch of images to the next.
 NUM_IMAGES = 16
 
@@ -74,24 +76,30 @@ def choose_token_share(
             From sizes and the share of the patches that merges to what the model of them loses.
 
     Returns:
-        `float`: One of `SHARES`; the largest that the blocks can merge, if even that does not fit.
+        `float`: Of the shares that were tried the one that loses least; the largest, if even that does not fit.
     """
     blocks = list(range(len(block_sizes(model.config))))
-    best, best_loss = 0.0, float("inf")
-    for share in SHARES:
+    losses: dict[float, float] = {}
+
+    def try_out(share: float) -> None:
         try:
             merged = merged_tokens(share, model.config, blocks)
         except ValueError:  # the blocks are too few for it
-            break
+            return
         costs = costs_of(merged)
         sizes = allocate(costs, target)
-        if costs.total(sizes) > target:
-            best = share if best_loss == float("inf") else best  # more tokens may fit
-            continue
-        loss = measure(sizes, share)
-        if loss < best_loss:
-            best, best_loss = share, loss
-    return best
+        losses[share] = measure(sizes, share) if costs.total(sizes) <= target else math.inf
+
+    def best() -> float:
+        return min(losses, key=lambda share: (losses[share], -share))
+
+    for share in SHARES:
+        try_out(share)
+    middle = best()
+    for share in (middle - STEP / 2, middle + STEP / 2):
+        if 0 < share < 1:
+            try_out(share)
+    return best()
 
 
 class ChangeOfOutputs:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEPT_SIZES, SPECTRA = "kept_sizes.png", "attention_spectra.png"
 ATTENTION, TRADE_OFF = "attention_maps.png", "accuracy_over_flops.png"
+MERGED_PATCHES = "merged_patches.png"
 
 MARKERS = "osD^vP*X"
 
@@ -179,6 +180,40 @@ def draw_attention(
     of_all = f" (first {len(shown)} of {len(heads)} heads)" if len(shown) < len(heads) else ""
     figure.suptitle(title + of_all, fontsize=11)
     return _save(figure, path, f"Attention maps before and after pruning: {title}.")
+
+
+def draw_merged_patches(path: Path, images: np.ndarray, groups: np.ndarray) -> Picture:
+    """Beside every image which of its patches merged: each group has its mean colour, with lines around it.
+
+    Args:
+        path (`Path`):
+            The file.
+        images (`np.ndarray` of shape `[images, height, width, 3]`):
+            In [0, 1].
+        groups (`np.ndarray` of shape `[images, rows, columns]`):
+            The group of every patch, by number.
+    """
+    _, rows, columns = groups.shape
+    height, width = images.shape[1] // rows, images.shape[2] // columns  # of a patch
+    figure_rows = -(-len(images) // 2)
+    figure = _figure(figure_rows * WIDTH / 4 * images.shape[1] / images.shape[2] + 0.4, layout="compressed")
+    panels = figure.subplots(figure_rows, 4, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for image, group, pair in zip(images, groups, panels.reshape(-1, 2), strict=False):
+        shown = image[: rows * height, : columns * width]
+        pair[0].imshow(shown)
+        patches = shown.reshape(rows, height, columns, width, 3).mean((1, 3))
+        colours = np.zeros((group.max() + 1, 3))
+        np.add.at(colours, group, patches)
+        counts = np.bincount(group.ravel(), minlength=len(colours))
+        pair[1].imshow((colours / np.maximum(counts, 1)[:, None])[group], aspect=height / width)
+        y, x = np.nonzero(group[:, 1:] != group[:, :-1])
+        pair[1].vlines(x + 0.5, y - 0.5, y + 0.5, color="black", linewidth=0.6)
+        y, x = np.nonzero(group[1:] != group[:-1])
+        pair[1].hlines(y + 0.5, x - 0.5, x + 0.5, color="black", linewidth=0.6)
+        pair[1].set_title(f"{len(np.unique(group))} of {group.size}", fontsize=9)
+    return _save(figure, path, "Which patches merge: every group has its mean colour, and lines go around it.")
 
 
 def draw_trade_off(path: Path, models: Sequence[tuple[str, int, float]], dataset: str) -> Picture:

