@@ -119,7 +119,8 @@ class ViTArchitecture(Architecture):
         if config.rope_theta is not None or config.use_relative_position_bias:
             raise ValueError(
                 "The attention of this model reads where its patches are, by rotary positions (DINOv3) or biases of "
-                "relative positions (BEiT, data2vec-vision); groups of patches have none. Leave token_sparsity out."
+                "relative positions (BEiT, data2vec-vision), which groups of patches are not given. Leave "
+                "token_sparsity out."
             )
         return config.num_patches
 

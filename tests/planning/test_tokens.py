@@ -33,6 +33,11 @@ def shared():
     return calibrated()
 
 
+def macs_of(model):
+    """From merged tokens to what sizes cost then."""
+    return lambda merged: costs_with_tokens(model, merged, "macs")
+
+
 def merged_of(model):
     return [block.get("merged_tokens", 0) for block in block_sizes(model.config)]
 
@@ -173,10 +178,7 @@ def test_auto_takes_what_loses_least(shared, sign, expected):
         seen.append(costs.total(sizes) / count_macs(model))
         return sign * sum(merged)
 
-    def costs_of(merged):
-        return costs_with_tokens(model, merged, "macs")
-
-    share = choose_token_share(model, costs_of, 0.7 * count_macs(model), allocate_all, measure)
+    share = choose_token_share(model, macs_of(model), 0.7 * count_macs(model), allocate_all, measure)
     assert share == expected
     assert all(0.65 < spent <= 0.7 for spent in seen[:4])
 
@@ -191,12 +193,15 @@ def test_auto_looks_closer_around_the_best(shared, least, expected):
         return abs(share - least)
 
     target = count_macs(shared.model)
-    assert choose_token_share(shared.model, target, lambda _costs, _target: costs.sizes, measure) == expected
+    assert (
+        choose_token_share(shared.model, macs_of(shared.model), target, lambda _costs, _target: costs.sizes, measure)
+        == expected
+    )
     assert len(tries) == len(set(tries)) <= 10
 
 
 def test_auto_merges_all_it_can_where_nothing_fits(shared):
-    share = choose_token_share(shared.model, 0, lambda costs, _target: costs.sizes, pytest.fail)
+    share = choose_token_share(shared.model, macs_of(shared.model), 0, lambda costs, _target: costs.sizes, pytest.fail)
     assert share == 0.875
 
 

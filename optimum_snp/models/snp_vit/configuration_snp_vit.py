@@ -432,7 +432,7 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
             if getattr(self, name):
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, but blocks merge tokens ({MERGED_TOKENS}): what attention "
-                    "adds for the positions of patches is not defined for groups of them."
+                    "adds for the positions of patches is not given to groups of them."
                 )
         num_patches = self.num_patches
         for index, block in enumerate(self.block_configs):
