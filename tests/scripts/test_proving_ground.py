@@ -58,3 +58,19 @@ def test_every_method_has_its_cell(scripts, ground, uniform, tmp_path):
         assert cell["kl"] >= 0
     assert part["methods"]["projection"]["kl"] < part["methods"]["magnitude"]["kl"]
     assert (output / "proving_ground.md").read_text().count("\n| ") == 3
+
+
+@pytest.mark.parametrize("reconstruct", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_losses_are_ranked(scripts, ground, reconstruct, tmp_path):
+    script = pytest.importorskip("rank_losses")
+    arguments = ["--ground", ground[0], "--tasks", "digits", "--images", 16, "--max-images", 10, "--joint", 4]
+    arguments += ["--blocks", 1, 2, "--output", tmp_path / "results", "--threads", 1]
+    arguments += ["--reconstruct"] if reconstruct else []
+    assert script.main([str(argument) for argument in arguments]) == 0
+    (task,) = json.loads((tmp_path / "results" / "rank_losses.json").read_text())["tasks"]
+    assert {kind: len(rows) for kind, rows in task["rows"].items()} == {
+        "Q/K": 4, "V": 4, "MLP": 4, "width": 4, "joint": 4, "heads": 2, "blocks": 2
+    }  # fmt: skip
+    assert all(row["predicted"] >= 0 and row["change"] > 0 for rows in task["rows"].values() for row in rows)
+    assert script.rank_correlation([1.0, 2.0, 3.0], [5.0, 7.0, 9.0]) == pytest.approx(1)
+    assert script.rank_correlation([1.0, 2.0, 3.0], [9.0, 7.0, 5.0]) == pytest.approx(-1)
