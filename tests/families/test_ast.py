@@ -1,5 +1,7 @@
 """What AST has beside the contract: its config, its norm before the classifier, and what images alone are for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests.families.cases import SPECTROGRAMS
 
 
 CLASS = "ASTForAudioClassification"
+DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,15 @@ def test_saved_models_come_with_their_feature_extractor(tmp_path, monkeypatch):
     assert loaded.evaluate(sounds)["top5_accuracy"] == 1.0
     usage = (tmp_path / "small" / "README.md").read_text().split("```python\n")[1].split("```")[0]
     exec(compile(usage.replace('"."', repr(str(tmp_path / "small"))), "card", "exec"), {})
+
+
+def test_the_code_of_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "can_draw", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    chapter = DOCS.read_text().partition("## Sounds (AST)")[2]
+    code = chapter.partition("```python\n")[2].partition("```")[0]
+    exec(compile(code, "families.md", "exec"), {})
+    assert (tmp_path / "ast-small" / "modeling_snp_ast.py").is_file()
 
 
 def test_what_is_for_images_alone_is_refused(calibrated, tmp_path):

@@ -31,6 +31,14 @@ NATIVE = {
 }
 
 
+# Networks that another class has as well: their tests take long for what they tell.
+ALIKE = ("ViTMSN", "IJepa")
+PARAMS = [
+    pytest.param(*key, marks=[pytest.mark.slow] if key[0].startswith(ALIKE) else [], id="-".join(filter(None, key)))
+    for key in NATIVE
+]
+
+
 @functools.cache
 def pruned(class_name, variant=""):
     """A pruner whose model has one size for all blocks: fewer heads and, but in backbones, fewer blocks.
@@ -79,11 +87,14 @@ save_file(results, folder + "/results.safetensors")
 """
 
 
-def test_loads_without_this_package_and_without_remote_code(tmp_path):
+@pytest.mark.parametrize("alike", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_loads_without_this_package_and_without_remote_code(tmp_path, alike):
     """Of every class in every variant; a second classifier and backbones in folders have no Auto class."""
     save_file({"images": IMAGES}, tmp_path / "images.safetensors")
     expected, arguments = {}, []
     for class_name, variant in NATIVE:
+        if class_name.startswith(ALIKE) != alike:
+            continue
         place = f"{class_name}-{variant}".replace(" ", "-")
         model = pruned(class_name, variant).model
         native_model(model).save_pretrained(tmp_path / place)
@@ -97,7 +108,7 @@ def test_loads_without_this_package_and_without_remote_code(tmp_path):
     torch.testing.assert_close(load_file(tmp_path / "results.safetensors"), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("class_name", "variant"), NATIVE)
+@pytest.mark.parametrize(("class_name", "variant"), PARAMS)
 def test_comes_back(class_name, variant):
     model = pruned(class_name, variant).model
     native = native_model(model)

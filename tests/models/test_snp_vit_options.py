@@ -91,6 +91,7 @@ def test_a_norm_behind_the_pooling_is_pruned_with_a_classifier_only():
             {"classifier_pooling": "cls_distillation"},
             "classifier_pooling is 'cls_distillation', but use_distillation_token is False",
         ),
+        ({"patch_stride": [4, 0]}, "patch_stride must be a positive integer, got 0"),
         ({"norm_after_pooling": 1}, "norm_after_pooling must be True or False, got 1"),
         ({"norm_after_pooling": True, "use_pooler": True}, "use_pooler is True, but norm_after_pooling norms one"),
         (

@@ -370,14 +370,19 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         return ["stem", *(f"stage{stage + 1}" for stage in range(num_stages))]
 
     @property
+    def strides(self):
+        """From one patch to the next, downwards and to the right, in pixels."""
+        return as_pair(self.patch_size if self.patch_stride is None else self.patch_stride)
+
+    @property
     def grid(self):
         """Rows and columns of the patches of an image of the configured size."""
         return self.grid_of(as_pair(self.image_size))
 
     def grid_of(self, image_size):
         """Rows and columns of the whole patches of an image of this height and width."""
-        (height, width), (rows, columns) = as_pair(self.patch_size), as_pair(self.patch_stride or self.patch_size)
-        return ((image_size[0] - height) // rows + 1, (image_size[1] - width) // columns + 1)
+        (height, width), (down, right) = as_pair(self.patch_size), self.strides
+        return ((image_size[0] - height) // down + 1, (image_size[1] - width) // right + 1)
 
     @property
     def num_patches(self):
@@ -455,6 +460,8 @@ class SNPViTConfig(BackboneConfigMixin, PretrainedConfig):
         if self.key_bias not in (None, True, False):
             raise ValueError(f"key_bias must be True, False or None, got {self.key_bias!r}.")
         self._check_rotary_positions()
+        for stride in self.strides:
+            _check_positive("patch_size" if self.patch_stride is None else "patch_stride", stride, int)
         registers = self.num_register_tokens
         if isinstance(registers, bool) or not isinstance(registers, int) or registers < 0:
             raise ValueError(f"num_register_tokens must be an integer from 0 on, got {registers!r}.")

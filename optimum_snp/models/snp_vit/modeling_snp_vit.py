@@ -53,7 +53,7 @@ class SNPViTPatchEmbeddings(nn.Module):
             config.num_channels,
             config.embedding_size or config.hidden_size,
             kernel_size=patch_size,
-            stride=as_pair(config.patch_stride or patch_size),
+            stride=config.strides,
             bias=config.patch_embedding_bias,
         )
 
