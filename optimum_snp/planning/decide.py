@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ..calibration import CalibrationStatistics
+from ..calibration import CalibrationStatistics, statistics_of_batch
 from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SNPConfig
 from ..losses import Losses
 from ..methods import Method, method_of
@@ -24,7 +24,7 @@ from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
 from .removal import check_dropped_blocks, choose_heads, fixed_head_counts, keep_highest, kept_head_counts
 from .size_costs import SizeCosts
-from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens
+from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens, held_out_images
 from .whole_parts import choose_head_counts
 
 
@@ -99,11 +99,13 @@ def decide(
         return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=merged)
 
     if config.token_sparsity == AUTO:
-        change = ChangeOfOutputs(model, pixel_values)
+        held_out = pixel_values[: held_out_images(statistics.num_images)]
+        change = ChangeOfOutputs(model, held_out)
+        of_others = statistics.without(statistics_of_batch(model, held_out))
 
         def measure(sizes: Sizes, share: float) -> float:
             plan = plan_with(sizes, merged_tokens(share, model.config, remaining.kept_blocks))
-            return change.of(method.reshape(model, plan, statistics))
+            return change.of(method.reshape(model, plan, of_others))
 
         share = choose_token_share(
             remaining.model,
