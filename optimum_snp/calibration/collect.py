@@ -137,6 +137,19 @@ def collect_from_images(
     return statistics.reduce()
 
 
+def statistics_of_batch(model: SNPModel, pixel_values: torch.Tensor) -> CalibrationStatistics:
+    """The sums over `pixel_values`, `[images, channels, height, width]`, on this process alone; no sensitivities."""
+    structure = describe(model)
+    statistics = CalibrationStatistics([{} for _ in structure.blocks], len(pixel_values))
+    with put_back(model):
+        model.to(process_state().device).eval()
+        with torch.inference_mode(), _summing_hooks(structure, model, statistics, moments=True):
+            model(pixel_values)
+    _fill_missing(statistics, structure)
+    complete_moments(statistics)
+    return statistics
+
+
 @contextlib.contextmanager
 def _summing_hooks(
     structure: Structure, model: nn.Module, statistics: CalibrationStatistics, moments: bool

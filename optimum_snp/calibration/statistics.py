@@ -71,6 +71,19 @@ class CalibrationStatistics:
             {name: reduced(sums) for name, sums in self.norms.items()},
         )
 
+    def without(self, part: "CalibrationStatistics") -> "CalibrationStatistics":
+        """The sums over the other images than those of `part`; sums that it lacks stay those over all."""
+
+        def rest(sums: dict[str, torch.Tensor], of_part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: total - of_part[name] if name in of_part else total for name, total in sums.items()}
+
+        return CalibrationStatistics(
+            [rest(*pair) for pair in zip(self.blocks, part.blocks, strict=True)],
+            self.num_images - part.num_images,
+            self.fingerprint,
+            {name: rest(sums, part.norms[name]) for name, sums in self.norms.items()},
+        )
+
     def save(self, path: str | Path) -> None:
         """Writes the statistics to one safetensors file.
 

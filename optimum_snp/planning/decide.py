@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from transformers import PretrainedConfig
 
-from ..calibration import CalibrationStatistics
+from ..calibration import CalibrationStatistics, statistics_of_batch
 from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SHARES, SNPConfig
 from ..losses import Losses
 from ..methods import Method, method_of
@@ -32,7 +32,7 @@ from .removal import (
     kept_head_counts,
 )
 from .size_costs import SizeCosts
-from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens
+from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens, held_out_images
 from .whole_parts import choose_head_counts
 
 
@@ -117,17 +117,23 @@ def decide(
     def choose_tokens(costs_of: CostsOfMerging, target: float) -> list[int]:
         if config.token_sparsity != AUTO:
             return [merged[index] for index in remaining.kept_blocks]
-        change, num_left = ChangeOfOutputs(model, pixel_values), len(remaining.kept_blocks)
+        num_left = len(remaining.kept_blocks)
+        held_out = pixel_values[: held_out_images(statistics.num_images)]
+        change = ChangeOfOutputs(model, held_out)
+        of_others = statistics.without(statistics_of_batch(model, held_out))
 
         def merging(share: float) -> list[int]:
             return merged_tokens(share, remaining.model.config, list(range(num_left)))
+
+        def measure(sizes: Sizes, share: float) -> float:
+            return change.of(method.reshape(model, plan_with(sizes, merging(share)), of_others))
 
         share = choose_token_share(
             remaining.model,
             costs_of,
             target,
             lambda costs, target: allocator(costs, losses, target, minimum, round_to),
-            lambda sizes, share: change.of(method.reshape(model, plan_with(sizes, merging(share)), statistics)),
+            measure,
         )
         return merging(share)
 

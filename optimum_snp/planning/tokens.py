@@ -2,8 +2,9 @@
 
 Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: the
 neurons get what each leaves of the budget, and the model that comes of it, in closed form, is run on some of the
-images. The share whose outputs are closest to those of the dense model wins. Losses that are predicted part by part
-would not do: they leave out how merging and pruning act on each other, and what large changes saturate.
+images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Losses that
+are predicted part by part would not do: they leave out how merging and pruning act on each other, and what large
+changes saturate.
 
 Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 """
@@ -32,6 +33,15 @@ STEP = 0.125
 SHARES = tuple(STEP * step for step in range(8))
 # What merging does to the outputs differs little from one batch of images to the next.
 NUM_IMAGES = 16
+
+
+def held_out_images(num_images: int) -> int:
+    """How many of the calibration images the tries are measured on: a quarter of a few, `NUM_IMAGES` of many.
+
+    The closed form of the tries does not see these. What is fitted to images looks better on them than on others, and
+    merging, which fits nothing, would lose against neurons.
+    """
+    return min(NUM_IMAGES, max(1, num_images // 4))
 
 
 def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:
@@ -109,11 +119,11 @@ class ChangeOfOutputs:
         model:
             The dense model.
         pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
-            The images, of which the first `NUM_IMAGES` are taken.
+            The images.
     """
 
     def __init__(self, model: SNPModel, pixel_values: torch.Tensor):
-        self._pixel_values = pixel_values[:NUM_IMAGES]
+        self._pixel_values = pixel_values
         self._outputs = self._outputs_of(model)
 
     def of(self, model: SNPModel) -> float:

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
+from optimum_snp.methods import Projection
 from optimum_snp.plan.tokens import falling_counts, merged_tokens
 from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.decide import check_fits
-from optimum_snp.planning.tokens import ChangeOfOutputs, choose_token_share, costs_with_tokens
+from optimum_snp.planning.tokens import ChangeOfOutputs, choose_token_share, costs_with_tokens, held_out_images
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import block_sizes, num_mergeable_tokens
 from optimum_snp.structure.costs import count_macs
@@ -207,7 +209,7 @@ def test_auto_merges_all_it_can_where_nothing_fits(shared):
 
 def test_auto_measures_the_pruned_model(shared):
     """What is measured for a plan is what the model that is pruned by it does to the same images."""
-    change = ChangeOfOutputs(shared.model, IMAGES)
+    change = ChangeOfOutputs(shared.model, IMAGES[:16])
     assert change.of(shared.model) == 0
     pruner = shared.copy()
     pruned = pruner.prune(SNPConfig(target_flops=0.6, token_sparsity=0.25, reconstruction=False))
@@ -215,6 +217,28 @@ def test_auto_measures_the_pruned_model(shared):
         moved = [model(IMAGES[:16]).logits.double() for model in (pruned, shared.model)]
         before, after = (logits - logits.mean(dim=-1, keepdim=True) for logits in moved)
     assert change.of(pruned) == pytest.approx((after - before).square().sum(dim=-1).mean().item(), rel=1e-4)
+
+
+def test_auto_measures_on_images_that_the_tries_did_not_see(shared, monkeypatch):
+    """What is solved from is what calibration on the other images alone would have found."""
+    seen = []
+    reshape = Projection.reshape
+
+    def keep(self, model, plan, statistics):
+        seen.append(statistics)
+        return reshape(self, model, plan, statistics)
+
+    monkeypatch.setattr(Projection, "reshape", keep)
+    shared.plan(SNPConfig(target_flops=0.6, token_sparsity="auto"))
+    held_out = held_out_images(len(IMAGES))
+    assert held_out == 6
+    (first_batch, second_batch) = shared.calibration_images.batches()
+    others = collect_statistics(shared.model, torch.cat((first_batch[held_out:], second_batch)), sensitivities=False)
+    assert seen[0].num_images == others.num_images == len(IMAGES) - held_out
+    pairs = [*zip(others.blocks, seen[0].blocks, strict=True)]
+    for expected, found in [*pairs, *((sums, seen[0].norms[name]) for name, sums in others.norms.items())]:
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4)
 
 
 def test_a_plan_with_auto(shared):
