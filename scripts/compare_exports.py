@@ -25,7 +25,7 @@ from optimum_snp.models import SNPModel
 
 
 BATCH_SIZE = 20
-CALIBRATION_IMAGES = 32
+CALIBRATION_IMAGES = 64
 
 
 def groups_of(states: torch.Tensor) -> torch.Tensor:

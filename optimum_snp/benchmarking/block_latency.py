@@ -248,8 +248,8 @@ def _mergings(
 ) -> dict[Hashable, tuple[nn.Module, torch.Tensor]]:
     """The merging behind a block of every kind, with its input, by kind, tokens and width."""
     mergings: dict[Hashable, tuple[nn.Module, torch.Tensor]] = {}
-    for kind, block in zip(block_kinds(structure), structure.blocks, strict=True):
-        extra, *_, widths = block.map_tokens - block.num_patches, axes[kind][-1]
+    for kind, block in dict(zip(block_kinds(structure), structure.blocks, strict=True)).items():
+        extra, widths = block.map_tokens - block.num_patches, axes[kind][-1]
         for count, width in itertools.product(tokens[kind], widths):
             # Keys get fewer with the width.
             keys = max(1, round(block.num_attention_heads * block.qk_head_dim * width / widths[-1]))

@@ -303,6 +303,26 @@ def test_exports_merge_the_same(merging, tmp_path, export_format):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("export_format", ["onnx", "openvino"])
+def test_exports_merge_the_same_patches_of_many_images(merging, tmp_path, export_format):
+    """Tokens of a group have one state: which have is the same behind every block."""
+    pruner = merging.copy()
+    pruner.model.config.output_hidden_states = True
+    exported = pruner.export(tmp_path / "export", format=export_format)
+    images = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    found = exported.open(tmp_path / "export", num_threads=1)(images.numpy())
+    with torch.inference_mode():
+        expected = pruner.model(images)
+    assert torch.equal(torch.from_numpy(found["logits"]).argmax(-1), expected.logits.argmax(-1))
+    for index, states in enumerate(expected.hidden_states):
+        there = torch.from_numpy(found[f"hidden_states.{index}"])
+        for image, image_there in zip(states, there, strict=True):
+            _, groups = image.unique(dim=0, return_inverse=True)
+            _, groups_there = image_there.unique(dim=0, return_inverse=True)
+            assert torch.equal(groups[:, None] == groups, groups_there[:, None] == groups_there)
+
+
+@pytest.mark.slow
 def test_compiles_without_graph_breaks(merging):
     compiled = torch.compile(merging.model, fullgraph=True)
     torch.testing.assert_close(compiled(IMAGES).logits, merging.model(IMAGES).logits, atol=1e-4, rtol=1e-4)
