@@ -81,8 +81,8 @@ def _change(plan: PruningPlan, model: SNPModel, statistics: CalibrationStatistic
     return float(change)
 
 
-@torch.inference_mode()
 def _outputs_of(model: SNPModel, batches: list[torch.Tensor]) -> list[torch.Tensor]:
     with put_back(model):
         model.to(process_state().device).eval()
-        return [output.cpu() for batch in batches for output in counted_outputs(model(batch), model.config)]
+        with torch.inference_mode():
+            return [output.cpu() for batch in batches for output in counted_outputs(model(batch), model.config)]

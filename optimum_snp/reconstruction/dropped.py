@@ -46,9 +46,10 @@ def compensated_losses(dense: SNPModel, batches: Iterable[torch.Tensor]) -> list
     Returns:
         `list[float | None]`: `None` where nothing before the block makes up for it, or there is one image alone.
     """
-    with put_back(dense), torch.inference_mode():
-        dense.to(process_state().device).eval()
-        return _Losses(dense, batches).of_all_blocks()
+    with put_back(dense):
+        dense.to(process_state().device).eval()  # not in inference mode: weights that moved there could not be trained
+        with torch.inference_mode():
+            return _Losses(dense, batches).of_all_blocks()
 
 
 class _Losses:

@@ -23,13 +23,16 @@ from ..processes import process_state
 # are computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
 _RESOLUTION_BITS = 36
 
+# Channels that are multiplied at once: as many as keep the products fast.
+_STRIP = 256
+
 # Relative to the mean square of the inputs; far above the rounding of the sums.
 _LEAST_VARIANCE = 1e-7
 
 
-# Of every regression in a sequence, relative to the mean variance of its inputs: a thousand times that of the closed
-# form. What a weaker pull fits to the calibration images adds up over the blocks, and with fewer images than these it
-# would be worse than no regression at all (docs/real-model.md).
+# Of every regression in a sequence, relative to the mean variance of its inputs, for so many images: a thousand times
+# that of the closed form. What a weaker pull fits to the calibration images adds up over the blocks, and with fewer
+# images it would be worse than no regression at all (docs/real-model.md).
 RIDGE = 1.0
 RIDGE_IMAGES = 64
 
@@ -40,7 +43,8 @@ def ridge_for(chunks: Sequence[torch.Tensor]) -> float:
     state = process_state()
     if state.num_processes > 1:
         num_images = int(reduce(torch.tensor(num_images, device=state.device), reduction="sum"))
-    return RIDGE * max(1.0, RIDGE_IMAGES / num_images) ** 2
+    images = num_images / RIDGE_IMAGES
+    return RIDGE / (images**2 if images < 1 else images**0.5)
 
 
 @dataclass
@@ -73,7 +77,7 @@ class RegressionSums:
         targets, target_mean = _centre(targets, weights / total)
         weighted, total = inputs * weights.unsqueeze(1), float(total)
         # Products of rows less their mean: a large mean costs the covariance no digits.
-        moment = (weighted.mT @ inputs).cpu().double().addr_(input_mean, input_mean, alpha=total)
+        moment = _symmetric_product(weighted, inputs).cpu().double().addr_(input_mean, input_mean, alpha=total)
         cross = (targets.mT @ weighted).cpu().double().addr_(target_mean, input_mean, alpha=total)
         return cls(torch.tensor([total]).double(), total * input_mean, total * target_mean, moment, cross)
 
@@ -116,6 +120,16 @@ class RegressionSums:
 
 
 _FIELDS = tuple(RegressionSums.__dataclass_fields__)
+
+
+def _symmetric_product(weighted: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """`weighted^T inputs` of the same rows, weighted and not, which is symmetric; half of it is multiplied."""
+    product = inputs.new_empty(inputs.shape[1], inputs.shape[1])
+    for start in range(0, len(product), _STRIP):
+        strip = weighted[:, start : start + _STRIP].mT @ inputs[:, start:]
+        product[start:, start : start + _STRIP] = strip.mT
+        product[start : start + _STRIP, start:] = strip
+    return product
 
 
 def _centre(rows: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
