@@ -56,6 +56,24 @@ class CalibrationImages:
             yield model_inputs(batch)
 
 
+def half_of(batch: torch.Tensor, index: int, half: int) -> torch.Tensor:
+    """Every second image of a batch, or what a network made of it: the others are its other half.
+
+    Half 0 begins with the first image of every other batch and the second of those between, so that batches of one
+    image go to the halves in turn, and the halves are the same on one process or several.
+
+    Args:
+        batch (`torch.Tensor` of shape `[images, ...]`):
+            A batch of this process.
+        index (`int`):
+            Which of its batches it is, from 0 on.
+        half (`int`):
+            0 or 1.
+    """
+    state = process_state()
+    return batch[(index * state.num_processes + state.process_index + half) % 2 :: 2]
+
+
 def choose_images(
     model: SNPModel,
     dataset: Any,

@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import reduce
 
 from ..calibration import CalibrationImages, CalibrationStatistics
+from ..calibration.images import half_of
 from ..calibration.sensitivities import counted_outputs
 from ..configuration import AUTO, WHOLE_PARTS, SNPConfig
 from ..devices import put_back
@@ -71,7 +72,8 @@ def decide_together(
 def _change(plan: PruningPlan, model: SNPModel, statistics: CalibrationStatistics, images: CalibrationImages) -> float:
     """The squared change of the outputs on one half of the images, of the model reconstructed on the other half."""
     batches = list(images.batches())
-    fitted, measured = ([part for part in (batch[half::2] for batch in batches) if len(part)] for half in (0, 1))
+    halves = ([half_of(batch, index, half) for index, batch in enumerate(batches)] for half in (0, 1))
+    fitted, measured = ([part for part in half if len(part)] for half in halves)
     pruned = build_pruned(model, plan, statistics, fitted)
     change = torch.zeros((), dtype=torch.float64)
     for before, after in zip(_outputs_of(model, measured), _outputs_of(pruned, measured), strict=True):

@@ -21,6 +21,7 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional as F
 
+from ..calibration.images import half_of
 from ..devices import put_back
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
@@ -62,7 +63,7 @@ class _Losses:
         for pixel_values in batches:
             weighed = pixel_values if weighed is None else weighed
             self.streams += inputs_of([self.structure.blocks[0].module], partial(dense, pixel_values))
-        self.ridge = ridge_for([stream[::2] for stream in self.streams])
+        self.ridge = ridge_for([half_of(stream, index, 0) for index, stream in enumerate(self.streams)])
         self.energies = tensors_of_main_process(lambda: token_energies(dense, weighed))
 
     def of_all_blocks(self) -> list[float | None]:
@@ -105,7 +106,8 @@ class _Losses:
         blocks = self.structure.blocks
         down = self.dense.get_submodule(blocks[before.block].down)
         weights = evened(self.energies[blocks[step.block].down])
-        for stream in (stream[half::2] for stream in self.streams):
+        for index, whole in enumerate(self.streams):
+            stream = half_of(whole, index, half)
             if len(stream):
                 behind: list[torch.Tensor] = []
                 run = partial(_keep_output, before, stream, behind)
