@@ -90,7 +90,7 @@ class SNPConfig:
     dropped_blocks: int | list[int] | str = field(
         default=0,
         metadata={
-            "help": "how many blocks to remove whole, those that change their stream least, a list of the blocks, "
+            "help": "how many blocks to remove whole, those that are missed least, a list of the blocks, "
             "counted from 0, or 'auto' for those that a budget removes best"
         },
     )

@@ -9,6 +9,7 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
+from optimum_snp.methods import method as method_module
 from optimum_snp.methods import method_of
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
@@ -175,14 +176,18 @@ def test_half_precision_weights_are_solved_in_float64(trained, digits, method, d
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_too_few_images_are_named(source, pixel_values, method, caplog):
-    with caplog.at_level("WARNING"):
-        prune(source, pixel_values, method, mlp_sparsity=0.5)  # 2 * 96 unknowns, 17 tokens per image
-    assert "at least 12 images" in caplog.text
-    caplog.clear()
-    with caplog.at_level("WARNING"):
-        prune(source, torch.randn(12, 3, 32, 32), method, mlp_sparsity=0.5)
-    assert "images" not in caplog.text
+def test_too_few_images_are_named(source, pixel_values, method, caplog, monkeypatch):
+    def warnings(images):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            prune(source, images, method, mlp_sparsity=0.5)  # 2 * 96 unknowns, 17 tokens per image
+        return caplog.text
+
+    assert "at least 64 images" in warnings(pixel_values)
+    assert "images" not in warnings(torch.randn(64, 3, 32, 32))
+    monkeypatch.setattr(method_module, "LEAST_IMAGES", 0)
+    assert "at least 12 images" in warnings(pixel_values)
+    assert "images" not in warnings(torch.randn(12, 3, 32, 32))
 
 
 @pytest.mark.parametrize("method", METHODS)
