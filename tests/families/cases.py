@@ -103,10 +103,24 @@ CASES = [
         ),
     )
 ]
-# One test each; those of networks that another case has as well (CLIP's, ViT's, BEiT's, AST's, all of Swin V2 but one)
-# take long for what they tell, and are marked so.
-_SWINV2 = ("Swinv2Model", "Swinv2Backbone", "Swinv2ForImageClassification-")  # which has a variant
-_ALIKE = ("MetaClip2", "ViTMSN", "IJepa", "Data2Vec", "ASTModel", *_SWINV2)
+# One test each. Those of networks that another case has as well, with a classifier or another option, take long for what
+# they tell, and are marked so.
+_ALIKE = (
+    "DeiTModel",
+    "DeiTForImageClassification-",  # which has a variant
+    "Dinov2WithRegistersModel",
+    "Dinov2WithRegistersForImageClassification-",
+    "BeitModel-",
+    "SiglipVisionModel-",
+    "ASTModel",
+    "MetaClip2",
+    "ViTMSN",
+    "IJepa",
+    "Data2Vec",
+    "Swinv2Model",
+    "Swinv2Backbone",
+    "Swinv2ForImageClassification-",
+)
 PARAMS = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] if str(case).startswith(_ALIKE) else [])
     for case in CASES
