@@ -103,8 +103,8 @@ CASES = [
         ),
     )
 ]
-# One test each. Those of networks that another case has as well, with a classifier or another option, take long for what
-# they tell, and are marked so.
+# One test each. Those of networks that another case has as well, with a classifier or another option, take long for
+# what they tell, and are marked so.
 _ALIKE = (
     "DeiTModel",
     "DeiTForImageClassification-",  # which has a variant
