@@ -49,7 +49,7 @@ def merged_tokens(
 def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]:
     """Counts that sum to `share` of the patches and fall in equal steps; the last block has none unless it must.
 
-    No block merges more than half of the patches that reach it; what is too much for one falls to the next.
+    No block merges more than half of the patches that reach it; what is too much for one falls to the others.
 
     Raises:
         ValueError: If the blocks are too few for so large a share.
@@ -59,7 +59,10 @@ def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]
     for index in range(num_blocks):
         steps_left = (num_blocks - 1 - index) * (num_blocks - 2 - index) / 2
         due = total if steps_left == 0 else round(total * (1 - steps_left / steps))
-        counts.append(min(due - sum(counts), (num_patches - sum(counts)) // 2))
+        left = num_patches - sum(counts)
+        # More than the step, where the blocks behind could not halve what it leaves often enough.
+        most_left = (num_patches - total) * 2 ** (num_blocks - 1 - index)
+        counts.append(min(max(due - sum(counts), left - most_left), left // 2))
     if sum(counts) < total:
         raise ValueError(
             f"token_sparsity is {share}, but {num_blocks} blocks, each of which merges at most half of its patches, "
