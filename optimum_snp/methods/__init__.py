@@ -1,6 +1,7 @@
 """The methods of pruning, one object each: how it scores, what its sizes lose, how it reshapes."""
 
 from ..configuration import SNPConfig
+from .few_images import warn_of_few_images
 from .method import Method
 from .projection import Projection
 from .snp import SNP
@@ -15,4 +16,4 @@ def method_of(config: SNPConfig) -> Method:
     return METHODS[config.method]
 
 
-__all__ = ["METHODS", "SNP", "Method", "Projection", "SNPRefit", "method_of"]
+__all__ = ["METHODS", "SNP", "Method", "Projection", "SNPRefit", "method_of", "warn_of_few_images"]

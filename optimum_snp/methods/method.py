@@ -1,7 +1,5 @@
 """What a method of pruning is: how it ranks neurons, what every size of a part loses, and the new weights."""
 
-import logging
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -19,15 +17,6 @@ from ..reshaping.select import Weights, weight_of
 from ..scoring import Scores, pair_scores, query_key_scores, redundancy_scores, residual_scores
 from ..structure import Block, Stream, describe
 from .rotary import lose_pairs
-
-
-logger = logging.getLogger(__name__)
-
-# Calibration tokens per unknown of the largest regression, below which the fit is no better than its ridge.
-TOKENS_PER_UNKNOWN = 2
-# Tokens of one image are alike, so that images count, too: on a real model fits to 16 images have four times the error
-# of those to 64, with thousands of tokens in either (docs/real-model.md).
-LEAST_IMAGES = 64
 
 
 class Method(ABC):
@@ -156,13 +145,11 @@ class Method(ABC):
             ValueError: If the plan was made for a model of other sizes, or statistics that are needed are missing.
         """
         config = plan.pruned_config(model.config)
-        if self.refits:
-            if statistics is None or not statistics.has_moments:
-                raise ValueError(
-                    f"method {self.name!r} solves for the new weights from second moments of the activations, and "
-                    "there are none. Call calibrate(dataset) first."
-                )
-            _warn_of_few_images(plan, statistics)
+        if self.refits and (statistics is None or not statistics.has_moments):
+            raise ValueError(
+                f"method {self.name!r} solves for the new weights from second moments of the activations, and there "
+                "are none. Call calibrate(dataset) first."
+            )
         remaining_model, remaining_statistics = remove(model, plan.heads, statistics, refits=self.refits)
         weights = self._new_weights(remaining_model, plan, remaining_statistics)
         return build_like(
@@ -233,26 +220,3 @@ def attention_scores(
         for block in describe(model).blocks
     ]
     return query_key, value
-
-
-def _warn_of_few_images(plan: PruningPlan, statistics: CalibrationStatistics) -> None:
-    """Says how many images the largest regressions of the plan need, if there were fewer."""
-    needed = 0
-    for block, sums in zip(plan.blocks, statistics.blocks, strict=True):
-        if block.after is None:
-            continue
-        before, after, width = block.before, block.after, plan.widths[block.stage]
-        unknowns = [before[name] for name in ("qk_head_dim", "intermediate_size") if after[name] < before[name]]
-        if any(after[name] < before[name] for name in ("v_head_dim", "num_attention_heads")):
-            unknowns.append(before["v_head_dim"] * before["num_attention_heads"])
-        if width.after < width.before:
-            unknowns.append(width.before)
-        tokens_per_image = float(sums["mlp_num_tokens"]) / max(statistics.num_images, 1)
-        if unknowns:
-            tokens = TOKENS_PER_UNKNOWN * max(unknowns)
-            needed = max(needed, LEAST_IMAGES, math.ceil(tokens / max(tokens_per_image, 1)))
-    if statistics.num_images < needed:
-        logger.warning(
-            f"The model was calibrated on {statistics.num_images} images. The least-squares fits of this plan need at "
-            f"least {needed} images; calibrate with num_samples={needed} or more."
-        )

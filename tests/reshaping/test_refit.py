@@ -9,8 +9,7 @@ from transformers import AutoModelForImageClassification
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
-from optimum_snp.methods import method as method_module
-from optimum_snp.methods import method_of
+from optimum_snp.methods import few_images, method_of
 from optimum_snp.planning.decide import make_plan
 from optimum_snp.reshaping.refit import refit_linear, refit_scores
 from tests.helpers import accuracy, build_source
@@ -185,7 +184,7 @@ def test_too_few_images_are_named(source, pixel_values, method, caplog, monkeypa
 
     assert "at least 64 images" in warnings(pixel_values)
     assert "images" not in warnings(torch.randn(64, 3, 32, 32))
-    monkeypatch.setattr(method_module, "LEAST_IMAGES", 0)
+    monkeypatch.setattr(few_images, "LEAST_IMAGES", 0)
     assert "at least 12 images" in warnings(pixel_values)
     assert "images" not in warnings(torch.randn(12, 3, 32, 32))
 
