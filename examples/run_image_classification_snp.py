@@ -98,7 +98,7 @@ class PruningArguments:
     snp_config: str | None = field(
         default=None, metadata={"help": "folder or Hub id with an snp_config.json that says all of this"}
     )
-    num_calibration_samples: int = field(default=64, metadata={"help": "images to calibrate on, unlabelled"})
+    num_calibration_samples: int = field(default=256, metadata={"help": "images to calibrate on, unlabelled"})
 
     def config(self) -> SNPConfig:
         """What is asked for."""

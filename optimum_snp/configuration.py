@@ -183,7 +183,7 @@ class SNPConfig:
             "choices": LAYOUTS,
         },
     )
-    num_calibration_samples: int = field(default=64, metadata={"help": "unlabelled images to calibrate on"})
+    num_calibration_samples: int = field(default=256, metadata={"help": "unlabelled images to calibrate on"})
     seed: int = field(default=42, metadata={"help": "seed of the choice of calibration images"})
 
     def __new__(cls, **options: Any) -> "SNPConfig":

@@ -94,7 +94,7 @@ class SNPPruner:
     >>> from optimum_snp import SNPConfig, SNPPruner
 
     >>> pruner = SNPPruner.from_pretrained("facebook/deit-small-patch16-224")
-    >>> pruner.calibrate("folder/of/images", num_samples=64)
+    >>> pruner.calibrate("folder/of/images", num_samples=256)
     >>> plan = pruner.plan(SNPConfig(target_flops=0.5))
     >>> print(plan)
     >>> model = pruner.prune(plan)
@@ -214,7 +214,7 @@ class SNPPruner:
     def calibrate(
         self,
         dataset: Any,
-        num_samples: int = 64,
+        num_samples: int = 256,
         *,
         batch_size: int = 16,
         seed: int = 42,
@@ -235,7 +235,7 @@ class SNPPruner:
                 A `datasets.Dataset` or `IterableDataset` with a column of images, a `torch.utils.data.Dataset` of
                 images, `(image, label)` pairs or dicts with `pixel_values`, a folder of images, or a tensor
                 `[N, C, H, W]` of pixel values.
-            num_samples (`int`, *optional*, defaults to 64):
+            num_samples (`int`, *optional*, defaults to 256):
                 Images to use, chosen at random by `seed`; of a stream the first.
             batch_size (`int`, *optional*, defaults to 16):
                 Images per forward pass.

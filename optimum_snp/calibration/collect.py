@@ -32,7 +32,7 @@ def collect_statistics(
     model: SNPModel,
     dataset: Any,
     *,
-    num_samples: int = 64,
+    num_samples: int = 256,
     batch_size: int = 16,
     seed: int = 42,
     image_processor: BaseImageProcessor | None = None,
@@ -52,7 +52,7 @@ def collect_statistics(
             The dense model in our architecture. It runs in eval mode on Accelerate's device and is put back.
         dataset:
             See [`optimum_snp.data.pixels`].
-        num_samples (`int`, *optional*, defaults to 64):
+        num_samples (`int`, *optional*, defaults to 256):
             Images to use: a random choice by `seed`, or the first of a stream.
         batch_size (`int`, *optional*, defaults to 16):
             Images per forward pass.
