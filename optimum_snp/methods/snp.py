@@ -118,7 +118,8 @@ def width_loss(
         sensitivity = sums["sensitivity"] / sums["sensitivity_images"].clamp_min(1) / len(moment)
         return errors[:: norm.chunks] * sensitivity
 
-    return sum(parallel_map(loss_behind, stream.norms))
+    nothing = torch.zeros(stream.width + 1, dtype=torch.float64)  # where no norm reads the stream
+    return sum(parallel_map(loss_behind, stream.norms), nothing)
 
 
 def _moment(sums: Sums, prefix: str) -> torch.Tensor:

@@ -20,6 +20,7 @@ from ..scoring import Scores
 from ..structure import block_sizes, block_stages, describe, query_key_step, stream_widths, whole_parts
 from ..structure.costs import count_macs, count_parameters, skeleton
 from .budget import Allocator, allocate
+from .change import ChangeOfOutputs
 from .latency import CostsOfMerging, plan_within_latency
 from .native import allocate_native, check_native, native_minimum
 from .remaining import RemainingModel
@@ -32,7 +33,7 @@ from .removal import (
     kept_head_counts,
 )
 from .size_costs import SizeCosts
-from .tokens import ChangeOfOutputs, check_tokens, choose_token_share, costs_with_tokens, held_out_images
+from .tokens import check_tokens, choose_token_share, costs_with_tokens, held_out_images
 from .whole_parts import choose_head_counts
 
 
@@ -119,7 +120,7 @@ def decide(
             return [merged[index] for index in remaining.kept_blocks]
         num_left = len(remaining.kept_blocks)
         held_out = pixel_values[: held_out_images(statistics.num_images)]
-        change = ChangeOfOutputs(model, held_out)
+        change = ChangeOfOutputs(model, [held_out])
         of_others = statistics.without(statistics_of_batch(model, held_out))
 
         def merging(share: float) -> list[int]:

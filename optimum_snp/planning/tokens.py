@@ -12,16 +12,12 @@ Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 import math
 from collections.abc import Callable
 
-import torch
 from transformers import PretrainedConfig
 
-from ..calibration.sensitivities import counted_outputs
 from ..configuration import AUTO, SNPConfig
-from ..devices import put_back
 from ..models import SNPModel
 from ..plan.sizes import Sizes
 from ..plan.tokens import merged_tokens
-from ..processes import process_state
 from ..structure import block_sizes, num_mergeable_tokens, resized_config, stream_widths
 from ..structure.costs import skeleton
 from .budget import Costs
@@ -110,33 +106,6 @@ def choose_token_share(
         if 0 < share < 1:
             try_out(share)
     return best()
-
-
-class ChangeOfOutputs:
-    """How far the outputs of other models are from those of one, on some images.
-
-    Args:
-        model:
-            The dense model.
-        pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`):
-            The images.
-    """
-
-    def __init__(self, model: SNPModel, pixel_values: torch.Tensor):
-        self._pixel_values = pixel_values
-        self._outputs = self._outputs_of(model)
-
-    def of(self, model: SNPModel) -> float:
-        """The mean over the images of the squared change of the outputs."""
-        pairs = zip(self._outputs_of(model), self._outputs, strict=True)
-        return float(sum((found - before).square().sum() for found, before in pairs)) / len(self._pixel_values)
-
-    @torch.inference_mode()
-    def _outputs_of(self, model: SNPModel) -> list[torch.Tensor]:
-        with put_back(model):
-            model.to(process_state().device).eval()
-            outputs = counted_outputs(model(self._pixel_values), model.config)
-        return [output.double().cpu() for output in outputs]
 
 
 def _config(model: SNPModel, merged: list[int]) -> PretrainedConfig:

@@ -11,14 +11,13 @@ from accelerate.utils import reduce
 
 from ..calibration import CalibrationImages, CalibrationStatistics
 from ..calibration.images import half_of
-from ..calibration.sensitivities import counted_outputs
 from ..configuration import AUTO, WHOLE_PARTS, SNPConfig
-from ..devices import put_back
 from ..models import SNPModel
 from ..plan import PruningPlan
 from ..processes import process_state, run_on_main_process
 from ..pruning import build_pruned
 from ..reconstruction import compensated_losses
+from .change import ChangeOfOutputs
 from .decide import check_fits, decide
 
 
@@ -70,21 +69,12 @@ def decide_together(
 
 
 def _change(plan: PruningPlan, model: SNPModel, statistics: CalibrationStatistics, images: CalibrationImages) -> float:
-    """The squared change of the outputs on one half of the images, of the model reconstructed on the other half."""
+    """The change of the outputs on one half of the images, of the model reconstructed on the other half."""
     batches = list(images.batches())
     halves = ([half_of(batch, index, half) for index, batch in enumerate(batches)] for half in (0, 1))
     fitted, measured = ([part for part in half if len(part)] for half in halves)
     pruned = build_pruned(model, plan, statistics, fitted)
-    change = torch.zeros((), dtype=torch.float64)
-    for before, after in zip(_outputs_of(model, measured), _outputs_of(pruned, measured), strict=True):
-        change += (after - before).double().square().sum()
+    change = torch.tensor(ChangeOfOutputs(model, measured).of(pruned), dtype=torch.float64)
     if process_state().num_processes > 1:
         change = reduce(change.to(process_state().device), reduction="sum")
     return float(change)
-
-
-def _outputs_of(model: SNPModel, batches: list[torch.Tensor]) -> list[torch.Tensor]:
-    with put_back(model):
-        model.to(process_state().device).eval()
-        with torch.inference_mode():
-            return [output.cpu() for batch in batches for output in counted_outputs(model(batch), model.config)]

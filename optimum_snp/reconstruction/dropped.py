@@ -7,7 +7,7 @@ part of `d` that is linear in `x` can be made up for:
 
 is solved on one half of the calibration images. The loss is what the error on the other half does to the outputs, to
 first order, as if errors of different tokens were independent. Blocks at the start of a stage have no such layer
-before them.
+before them, nor have those behind a layer whose output a norm changes before the stream gets it.
 
 Time: two passes through the dense network, beside the sums.
 
@@ -71,7 +71,8 @@ class _Losses:
         before = None  # the block that the streams have come to
         for step in record_steps(self.dense, self.structure):
             if step.block is not None:
-                losses.append(None if before is None else self._loss(before, step))
+                makes_up = before is not None and self.structure.blocks[before.block].down_norm is None
+                losses.append(self._loss(before, step) if makes_up else None)
             passed = [each for each in (before, step if step.block is None else None) if each is not None]
             for each in passed:
                 self.streams = [each(stream)[0] for stream in self.streams]
