@@ -10,7 +10,7 @@ import transformers
 
 from optimum_snp.families import families, family_of_source
 from optimum_snp.plan.sizes import Part
-from optimum_snp.structure import query_key_step, whole_parts
+from optimum_snp.structure import input_shape, query_key_step, whole_parts
 
 
 # What tests build of itself; timm's models come with packages of their own (tests/families/test_timm.py).
@@ -28,6 +28,13 @@ def build_source(class_name, **options):
     """
     torch.manual_seed(1)  # of what a test draws after it
     return family_of_source(class_name).example(class_name, **options)
+
+
+def inputs_for(model, count, size=None):
+    """Random images, of the configured size or another; or spectrograms, which have one size."""
+    *channels, height, width = input_shape(model.config)
+    sides = (size, size) if size and channels else (height, width)
+    return torch.randn(count, *channels, *sides, generator=torch.Generator().manual_seed(0))
 
 
 def random_sizes(dense, config, generator):

@@ -166,7 +166,7 @@ def test_modeling_code_needs_nothing_else(name, unit, saved):
         text = (saved[1][name] / f"{kind}_{unit}.py").read_text()
         lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         roots = {line.split()[1].split(".")[0] for line in lines}
-        assert roots <= {"dataclasses", "typing", "torch", "transformers", ""}, roots
+        assert roots <= {"dataclasses", "math", "typing", "torch", "transformers", ""}, roots
 
 
 LOAD_ALL = """

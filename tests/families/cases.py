@@ -106,8 +106,11 @@ CASES = [
 # One test each. Those of networks that another case has as well, with a classifier or another option, take long for
 # what they tell, and are marked so.
 _ALIKE = (
+    "ViTModel-",  # which has a variant
     "DeiTModel",
-    "DeiTForImageClassification-",  # which has a variant
+    "DeiTForImageClassification-",
+    "DeiTForImageClassificationWithTeacher-",
+    "SwinModel-",
     "Dinov2WithRegistersModel",
     "Dinov2WithRegistersForImageClassification-",
     "BeitModel-",

@@ -85,7 +85,7 @@ def test_the_projection_is_refitted_to_directions():
         weight, prior = model.visual_projection.weight.double(), dense.visual_projection.weight.double()
     weights = 1 / targets.square().sum(dim=1, keepdim=True)
     moment = (weights * rows).T @ rows / weights.sum()
-    ridge = 0.1 * moment.diagonal().mean()
+    ridge = (64 / len(IMAGES)) ** 2 * moment.diagonal().mean()
     missing = (weights * targets).T @ rows / weights.sum() - prior @ moment
     expected = prior + torch.linalg.solve(moment + ridge * torch.eye(32), missing.T).T
     torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)

@@ -17,7 +17,7 @@ from optimum_snp.planning.removal import keep_highest
 from optimum_snp.scoring import Scores
 from optimum_snp.structure import block_sizes, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.helpers import CLASSES, build_source, prunable
+from tests.helpers import CLASSES, build_source, inputs_for, prunable
 
 
 PUBLISHED = {
@@ -59,16 +59,17 @@ def test_presets_reach_the_published_sizes(preset):
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_macs_are_those_that_torch_counts(class_name, pixel_values):
+def test_macs_are_those_that_torch_counts(class_name):
     model = convert(build_source(class_name))
+    images = inputs_for(model, 6)
     model.set_attn_implementation("eager")
     plan = SNPPruner.from_pretrained(model)
-    plan.calibrate(pixel_values, num_samples=6)
+    plan.calibrate(images, num_samples=6)
     shares = prunable(model.config, qk_sparsity=0.3, v_sparsity=0.6, mlp_sparsity=0.5, hidden_sparsity=0.2)
     pruned = plan.prune(SNPConfig(**shares))
     for one in (model, pruned):
         with FlopCounterMode(display=False) as counter:
-            one(pixel_values[:1])
+            one(images[:1])
         assert count_macs(one) == counter.get_total_flops() // 2
     assert plan.pruning_plan.macs_after == count_macs(pruned)
     assert plan.pruning_plan.parameters_after == count_parameters(pruned)

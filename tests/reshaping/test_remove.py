@@ -11,7 +11,7 @@ from optimum_snp.calibration import collect_statistics
 from optimum_snp.families import convert
 from optimum_snp.reshaping.remove import remove
 from optimum_snp.structure import describe
-from tests.helpers import CLASSES, accuracy, build_source
+from tests.helpers import CLASSES, accuracy, build_source, inputs_for
 from tests.reshaping.test_refit import check_least_squares, inputs_of
 
 
@@ -63,15 +63,15 @@ def test_keeps_accuracy_on_held_out_digits(trained, digits, method):
     assert accuracy(pruned, images, labels) > (0.85 if method != "snp" else 0.5) * dense
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("refits", [False, True])
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_what_is_left_keeps_its_weights_and_names(class_name, method, pixel_values):
+def test_what_is_left_keeps_its_weights_and_names(class_name, refits):
     model = convert(build_source(class_name))
-    statistics = collect_statistics(model, pixel_values, num_samples=6)
+    statistics = collect_statistics(model, inputs_for(model, 6), num_samples=6)
     structure = describe(model)
     heads = [list(range(block.module.attention.num_attention_heads)) for block in structure.blocks]
     heads[0] = []
-    rest, rest_statistics = remove(model, heads, statistics, refits=method != "snp")
+    rest, rest_statistics = remove(model, heads, statistics, refits=refits)
     left = describe(rest)
     assert len(left.blocks) == len(structure.blocks) - 1
     for block, old, sums in zip(left.blocks, structure.blocks[1:], rest_statistics.blocks, strict=True):

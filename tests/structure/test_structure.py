@@ -8,7 +8,7 @@ from optimum_snp.families import convert
 from optimum_snp.models import SNPSwinConfig, SNPSwinForImageClassification
 from optimum_snp.structure import describe
 from optimum_snp.structure.costs import count_macs
-from tests.helpers import CLASSES, SWIN_CLASSES, build_source
+from tests.helpers import CLASSES, SWIN_CLASSES, build_source, inputs_for
 
 
 def build(class_name, **options):
@@ -33,7 +33,7 @@ def shapes_of(model, image):
 def test_rows_and_maps_are_those_of_a_forward_pass(class_name, image_size):
     model = build(class_name, image_size=image_size)
     structure = describe(model)
-    shapes = shapes_of(model, torch.randn(1, 3, image_size, image_size))
+    shapes = shapes_of(model, inputs_for(model, 1, image_size))
     linears = {name for name in shapes if not isinstance(model.get_submodule(name), nn.LayerNorm)}
     assert structure.linear_rows.keys() == linears
     for name, rows in structure.linear_rows.items():
@@ -54,8 +54,10 @@ def test_all_that_touches_a_stream_is_named_once(class_name):
     tower = "vision_model." if hasattr(model, "vision_model") else ""
     # What has a width of its own.
     whole = tuple(f"{tower}pooler.{name}" for name in ("q_proj", "o_proj", "layernorm", "fc1", "fc2"))
-    whole += ("text_model.", "text_projection")
+    whole += ("text_model.", "text_projection", "classifier_norm")
     modules = {name: module for name, module in model.named_modules() if not name.startswith(whole)}
+    if hasattr(model, "classifier_norm"):
+        del modules["classifier"]  # which reads it
     assert sorted(norms) == sorted(name for name, module in modules.items() if isinstance(module, nn.LayerNorm))
     writers = [writer for stream in streams for writer in stream.writers]
     readers = [reader for stream in streams for norm in stream.norms for reader in norm.readers]
