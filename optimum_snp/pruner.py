@@ -363,8 +363,8 @@ class SNPPruner:
             raise TypeError(f"prune takes a PruningPlan or an SNPConfig, got {type(plan).__name__}.")
         if self.statistics is not None:
             self._check_unchanged(self.statistics)
-        if self.statistics is not None and method_of(plan.config).refits and process_state().is_main_process:
-            warn_of_few_images(plan, self.statistics)
+            if method_of(plan.config).refits and process_state().is_main_process:
+                warn_of_few_images(plan, self.statistics)
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
         plan.reconstruction_images = len(images) if images else None
         pruned = build_pruned(self.model, plan, self.statistics, images.batches() if images else None)

@@ -63,18 +63,25 @@ def decide_together(
             return None
 
     whole = run_on_main_process(keep_all)
-    if whole is not None and _change(whole, model, statistics, images) <= _change(plan, model, statistics, images):
+    if whole is None:
+        return plan
+    change_by_all, change_by_fewer = _changes([whole, plan], model, statistics, images)
+    if change_by_all <= change_by_fewer:
         whole.config, plan = config, whole
     return plan
 
 
-def _change(plan: PruningPlan, model: SNPModel, statistics: CalibrationStatistics, images: CalibrationImages) -> float:
-    """The change of the outputs on one half of the images, of the model reconstructed on the other half."""
+def _changes(
+    plans: list[PruningPlan], model: SNPModel, statistics: CalibrationStatistics, images: CalibrationImages
+) -> list[float]:
+    """For every plan the change of the outputs on half of the images, of the model reconstructed on the other half."""
     batches = list(images.batches())
     halves = ([half_of(batch, index, half) for index, batch in enumerate(batches)] for half in (0, 1))
     fitted, measured = ([part for part in half if len(part)] for half in halves)
-    pruned = build_pruned(model, plan, statistics, fitted)
-    change = torch.tensor(ChangeOfOutputs(model, measured).of(pruned), dtype=torch.float64)
+    change = ChangeOfOutputs(model, measured)
+    changes = torch.tensor(
+        [change.of(build_pruned(model, plan, statistics, fitted)) for plan in plans], dtype=torch.float64
+    )
     if process_state().num_processes > 1:
-        change = reduce(change.to(process_state().device), reduction="sum")
-    return float(change)
+        changes = reduce(changes.to(process_state().device), reduction="sum")
+    return changes.tolist()
