@@ -229,7 +229,8 @@ class Family(ABC):
     ) -> Weights:
         """The weights of a model of ours under the names of transformers; the reverse of `convert_weights`.
 
-        Biases that only the class of transformers has may be left out: they are zeros.
+        Here they have the same names, below the base model of the class; families with others say so. Biases that only
+        the class of transformers has may be left out: they are zeros.
 
         Args:
             weights (`dict[str, torch.Tensor]`):
@@ -239,7 +240,11 @@ class Family(ABC):
             config:
                 What `native_config` gives for it.
         """
-        raise NotImplementedError
+        prefix = native_class.base_model_prefix
+        return {
+            f"{prefix}.{name.removeprefix('snp_vit.')}" if name.startswith("snp_vit.") else name: weight
+            for name, weight in weights.items()
+        }
 
     def native_intermediate_sizes(self, config: PretrainedConfig, hidden_size: int, largest: int) -> Sequence[int]:
         """The MLP sizes that models of transformers can have, rising.
@@ -293,6 +298,13 @@ def blocks_with_head_dim(source: PreTrainedModel, intermediate_size: int) -> dic
         "attention_scale": head_dim**-0.5,
     }
     return {"block_configs": [block] * config.num_hidden_layers}
+
+
+def rename_parts(name: str, parts: Mapping[str, str]) -> str:
+    """A name of a weight with parts of it replaced, one after the other: `{part there: part here}`."""
+    for theirs, ours in parts.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 def require_whole_stages(config: PretrainedConfig, family: Family) -> None:

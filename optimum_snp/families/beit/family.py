@@ -121,7 +121,7 @@ class BeitFamily(Family):
             weights,
             prefix="" if model_class is SNPViTModel else "snp_vit.",
             source_prefix=source_prefix,
-            renamed=self.renamed,
+            parts=self.renamed,
             shared_table=self.shared_table,
         )
 

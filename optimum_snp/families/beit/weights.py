@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..family import Weights
+from ..family import Weights, rename_parts
 from ..layer_scale import fold_layer_scale
 
 
@@ -12,7 +12,7 @@ _SCALED = {"lambda_1": ("attention.o_proj",), "lambda_2": ("mlp.fc2",)}
 
 
 def convert_weights(
-    weights: Weights, *, prefix: str, source_prefix: str, renamed: Mapping[str, str], shared_table: str
+    weights: Weights, *, prefix: str, source_prefix: str, parts: Mapping[str, str], shared_table: str
 ) -> Weights:
     """Renames all weights, folds layer scale into the layers before it, and gives every block a table of its own.
 
@@ -21,7 +21,7 @@ def convert_weights(
             Of transformers.
         prefix (`str`), source_prefix (`str`):
             Of our base model, and of the one of transformers.
-        renamed (`Mapping[str, str]`):
+        parts (`Mapping[str, str]`):
             Parts of names there, with what they are here, in the order in which they are replaced.
         shared_table (`str`):
             The name there of the table that all blocks share.
@@ -32,7 +32,7 @@ def convert_weights(
         if name == shared_table:
             shared = weight
         elif not name.endswith("mask_token"):  # only masked-image pretraining reads it
-            ours[name if name.startswith("classifier.") else prefix + _our_name(name, renamed)] = weight
+            ours[name if name.startswith("classifier.") else prefix + rename_parts(name, parts)] = weight
     if shared is not None:
         for name in [name for name in ours if name.endswith("attention.q_proj.weight")]:
             table = name.replace("q_proj.weight", "relative_position_bias.table")
@@ -65,9 +65,3 @@ def native_weights(weights: Weights, *, prefix: str, source_prefix: str, pools_m
             name = f"{source_prefix}{'pooler.' * is_norm}{name}"
         theirs[name] = weight
     return theirs
-
-
-def _our_name(name: str, renamed: Mapping[str, str]) -> str:
-    for theirs, ours in renamed.items():
-        name = name.replace(theirs, ours)
-    return name

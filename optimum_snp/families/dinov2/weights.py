@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from ..family import Weights
+from ..family import Weights, rename_parts
 from ..layer_scale import fold_layer_scale
 
 
@@ -30,8 +30,7 @@ def convert_weights(weights: Weights, *, is_bare: bool) -> Weights:
 
 
 def _our_name(name: str, *, is_bare: bool) -> str:
-    for theirs, ours in _RENAMED.items():
-        name = name.replace(theirs, ours)
+    name = rename_parts(name, _RENAMED)
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     # A backbone of transformers has no prefix, ours has one.

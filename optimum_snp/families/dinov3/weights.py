@@ -2,7 +2,7 @@
 
 import torch
 
-from ..family import Weights
+from ..family import Weights, rename_parts
 from ..layer_scale import fold_layer_scale
 
 
@@ -60,6 +60,4 @@ def _our_name(name: str, is_gated: bool) -> str:
     name = name.removeprefix("model.")
     if name.startswith("norm."):
         return f"layer{name}"
-    for theirs, ours in (_RENAMED if is_gated else _RENAMED | _RENAMED_IN_PLAIN_MLP).items():
-        name = name.replace(theirs, ours)
-    return name
+    return rename_parts(name, _RENAMED if is_gated else _RENAMED | _RENAMED_IN_PLAIN_MLP)

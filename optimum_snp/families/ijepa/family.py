@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
 from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
+from ..vit.family import EXAMPLE_SIZES, native_config, our_name
 
 
 class IJepaFamily(Family):
@@ -43,12 +43,6 @@ class IJepaFamily(Family):
         """See [`Family.native_config`]."""
         needed = {"use_cls_token": False, "classifier_pooling": "mean", "use_pooler": False}
         return native_config(config, self, native_class, sizes, **needed)
-
-    def native_weights(
-        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
-    ) -> Weights:
-        """See [`Family.native_weights`]."""
-        return native_weights(weights, native_class)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: as of the ViT, with 16 tokens."""

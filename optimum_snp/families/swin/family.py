@@ -7,7 +7,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from ..example import random_example
-from ..family import Family, Weights, config_fields
+from ..family import Family, Weights, config_fields, rename_parts
 
 
 # Parts of the names of weights that are other in ours.
@@ -59,6 +59,5 @@ class SwinFamily(Family):
 
 
 def _our_name(name: str) -> str:
-    for theirs, ours in _RENAMED.items():
-        name = name.replace(theirs, ours)
+    name = rename_parts(name, _RENAMED)
     return "snp_swin." + name.removeprefix("swin.") if name.startswith("swin.") else name

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ..family import Weights
+from ..family import Weights, rename_parts
 
 
 # Parts of the names of weights that are other in ours.
@@ -43,7 +43,8 @@ def convert_weights(weights: Weights, prefix: str) -> Weights:
             weight = weight.flatten(1)  # from [heads, 1, 1]
         # Only masked-image pretraining reads the mask token.
         if _BIAS_NETWORK not in name and not name.endswith("mask_token"):
-            ours[name if name.startswith("classifier.") else prefix + _our_name(name)] = weight
+            our_name = prefix + rename_parts(name.removeprefix("swinv2."), _RENAMED)
+            ours[name if name.startswith("classifier.") else our_name] = weight
     return ours
 
 
@@ -55,10 +56,3 @@ def _bias_table(
     inputs, *layers = (tensor.clone() for tensor in (distances.flatten(0, 2), first, first_bias, second))
     hidden_states = F.linear(inputs, *layers[:2]).relu()
     return 16 * F.linear(hidden_states, layers[2]).sigmoid()
-
-
-def _our_name(name: str) -> str:
-    name = name.removeprefix("swinv2.")
-    for theirs, ours in _RENAMED.items():
-        name = name.replace(theirs, ours)
-    return name

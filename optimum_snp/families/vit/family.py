@@ -70,7 +70,7 @@ class ViTFamily(Family):
         self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
     ) -> Weights:
         """See [`Family.native_weights`]."""
-        theirs = native_weights(weights, native_class)
+        theirs = super().native_weights(weights, native_class, config)
         if "distillation_classifier.weight" in theirs:
             for part in ("weight", "bias"):
                 theirs[f"cls_classifier.{part}"] = theirs.pop(f"classifier.{part}")
@@ -125,12 +125,3 @@ def native_config(
     require(config, family, **{**options, **needed})
     config_class = native_class.config_class
     return config_class(**{**native_fields(config, config_class), **asdict(sizes)})
-
-
-def native_weights(weights: Weights, native_class: type[PreTrainedModel]) -> Weights:
-    """See [`Family.native_weights`]: the same names, below the base model of the class."""
-    prefix = native_class.base_model_prefix
-    return {
-        f"{prefix}.{name.removeprefix('snp_vit.')}" if name.startswith("snp_vit.") else name: weight
-        for name, weight in weights.items()
-    }

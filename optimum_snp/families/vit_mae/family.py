@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from ...models import SNPViTConfig, SNPViTModel
 from ..example import random_example
 from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
+from ..vit.family import EXAMPLE_SIZES, native_config, our_name
 
 
 class ViTMAEFamily(Family):
@@ -51,12 +51,6 @@ class ViTMAEFamily(Family):
         native = native_config(config, self, native_class, sizes, use_pooler=False)
         native.mask_ratio = 0.0
         return native
-
-    def native_weights(
-        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
-    ) -> Weights:
-        """See [`Family.native_weights`]."""
-        return native_weights(weights, native_class)
 
     def source_outputs(self, source: PreTrainedModel, pixel_values: torch.Tensor, **options: Any) -> ModelOutput:
         """See [`Family.source_outputs`]: with noise that shuffles no patches, and without telling which are hidden."""

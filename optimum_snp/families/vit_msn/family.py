@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...models import SNPViTConfig, SNPViTForImageClassification, SNPViTModel
 from ..example import random_example
 from ..family import Family, NativeSizes, Weights, blocks_with_head_dim, config_fields
-from ..vit.family import EXAMPLE_SIZES, native_config, native_weights, our_name
+from ..vit.family import EXAMPLE_SIZES, native_config, our_name
 
 
 class ViTMSNFamily(Family):
@@ -37,12 +37,6 @@ class ViTMSNFamily(Family):
     ) -> PretrainedConfig:
         """See [`Family.native_config`]."""
         return native_config(config, self, native_class, sizes, use_pooler=False)
-
-    def native_weights(
-        self, weights: Weights, native_class: type[PreTrainedModel], config: PretrainedConfig
-    ) -> Weights:
-        """See [`Family.native_weights`]."""
-        return native_weights(weights, native_class)
 
     def example(self, class_name: str, **options: Any) -> PreTrainedModel:
         """See [`Family.example`]: as of the ViT."""
