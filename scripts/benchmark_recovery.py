@@ -12,13 +12,13 @@ import argparse
 import logging
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
-from prepare_real_vit import OUTPUT
+from real_vit.arguments import ground_parser, parse
 from real_vit.ground import Ground, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
+from real_vit.tasks import TASKS
 from reporting import write_results
 
 from optimum_snp import SNPConfig, SNPPruner
@@ -83,10 +83,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("results/recovery"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=["digits"], choices=["digits", "stamps", "textures"])
+    parser = ground_parser(__doc__, "results/recovery", tasks=TASKS, default=["digits"])
     parser.add_argument("--methods", nargs="+", default=["projection"], choices=["snp", "snp-refit", "projection"])
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.5, 0.3, 0.2], help="shares of FLOPs left")
     parser.add_argument("--images", type=int, default=256, help="to calibrate on (default: %(default)s)")
@@ -95,14 +92,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--max-images", type=int, help="measure on a random choice of so many test images")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(args.threads)
     report: dict[str, Any] = {"tasks": {}, "rows": []}
     for name in args.tasks:
         run_task(load_ground(args.ground, name), args, report)

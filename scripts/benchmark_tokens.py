@@ -17,12 +17,11 @@ import logging
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from baselines import pitome, tome
-from prepare_real_vit import OUTPUT
+from real_vit.arguments import ground_parser, parse
 from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
 from real_vit.tasks import TASKS
@@ -151,10 +150,7 @@ def _mean(values: list[float], form: str) -> str:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("results/tokens"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser = ground_parser(__doc__, "results/tokens", tasks=TASKS, default=TASKS)
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.35, 0.25, 0.2])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--images", type=int, default=128, help="unlabelled images (default: %(default)s)")
@@ -162,14 +158,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
     parser.add_argument("--max-images", type=int, default=500, help="images to measure on (default: %(default)s)")
     parser.add_argument("--no-reconstruction", action="store_true", help="the closed form alone")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
     tables = ""
     for row in (row for name in args.tasks for row in run_task(load_ground(args.ground, name), args)):

@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,9 +30,10 @@ from baselines import corp, nuwa, vbp
 from baselines.equal_sizes import plan_of_sizes, pruned_parts, sizes_of
 from baselines.scores import l2_norm
 from baselines.torch_pruning import prune_with_torch_pruning
-from prepare_real_vit import OUTPUT
+from real_vit.arguments import ground_parser, parse
 from real_vit.ground import Ground, Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
+from real_vit.tasks import TASKS
 from reporting import write_results
 from transformers import PreTrainedModel
 
@@ -238,10 +238,7 @@ def _cell(result: dict[str, float | None] | None) -> str:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("results/proving_ground"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps", "textures"])
+    parser = ground_parser(__doc__, "results/proving_ground", tasks=TASKS, default=["digits", "stamps"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.75, 0.5, 0.3, 0.2], help="shares of FLOPs left")
     parser.add_argument("--parts", nargs="*", default=[], metavar="PART=SHARE", help="such as MLP=0.5")
@@ -252,14 +249,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-images", type=int, help="measure on a random choice of so many test images")
     parser.add_argument("--bf16", action="store_true", help="prune and measure with networks in bfloat16")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(args.threads)
     reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
     tables = "\n".join(format_report(report, args.methods) for report in reports)
     write_results(args, "proving_ground", tables, {"tasks": reports}, PACKAGES)

@@ -14,11 +14,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from prepare_real_vit import OUTPUT
+from real_vit.arguments import ground_parser, parse
 from real_vit.ground import Outputs, compare, load_ground, outputs_of
 from real_vit.pixels import pixel_values
 from reporting import write_results
@@ -147,10 +146,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("results/rank_losses"), help="default: %(default)s")
-    parser.add_argument("--tasks", nargs="+", default=["digits", "stamps"], choices=["digits", "stamps"])
+    parser = ground_parser(__doc__, "results/rank_losses", tasks=["digits", "stamps"], default=["digits", "stamps"])
     parser.add_argument("--method", default="projection", choices=["snp", "snp-refit", "projection"])
     parser.add_argument("--images", type=int, default=64, help="unlabelled images (default: %(default)s)")
     parser.add_argument("--max-images", type=int, default=64, help="measured images (default: %(default)s)")
@@ -160,14 +156,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-whole", action="store_true", help="leave heads and blocks out")
     parser.add_argument("--reconstruct", action="store_true", help="measure what reconstruction leaves of the change")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(args.threads)
     reports = [run_task(name, args) for name in args.tasks]
     tables = "\n".join(map(format_report, reports))
     write_results(args, "rank_losses", tables, {"tasks": reports}, PACKAGES)

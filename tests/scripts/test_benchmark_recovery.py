@@ -3,21 +3,13 @@
 import json
 
 import pytest
-import torch
-
-from tests.helpers import build_source
 
 
 @pytest.mark.slow
-def test_every_run_has_its_row(tmp_path, monkeypatch):
+def test_every_run_has_its_row(ground, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend("scripts")
     script = pytest.importorskip("benchmark_recovery")
-    build_source("ViTForImageClassification").save_pretrained(tmp_path / "digits" / "model")
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (220, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    data = {"calibration": images[:200], "pictures": torch.arange(200), "x": images[200:], "y": torch.arange(20) % 5}
-    torch.save(data, tmp_path / "digits" / "data.pt")
-    arguments = ["--ground", tmp_path, "--budgets", 0.5, "--methods", "snp", "projection", "--images", 8]
+    arguments = ["--ground", ground[0], "--budgets", 0.5, "--methods", "snp", "projection", "--images", 8]
     arguments += ["--recovery-images", 16, "--minutes", 0.05, "--batch-size", 4, "--output", tmp_path / "results"]
     assert script.main([str(argument) for argument in [*arguments, "--threads", 1]]) == 0
     rows = json.loads((tmp_path / "results" / "recovery.json").read_text())["rows"]

@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tests.helpers import build_source
-
 
 @pytest.fixture(scope="module")
 def baselines():
@@ -93,14 +91,9 @@ def test_counts_sum_up(baselines, num_patches, num_blocks, data):
 
 
 @pytest.mark.slow
-def test_every_way_has_its_row(baselines, tmp_path):
+def test_every_way_has_its_row(baselines, ground, tmp_path):
     script = pytest.importorskip("benchmark_tokens")
-    build_source("ViTForImageClassification").save_pretrained(tmp_path / "digits" / "model")
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (220, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    data = {"calibration": images[:200], "pictures": torch.arange(200), "x": images[200:], "y": torch.arange(20) % 5}
-    torch.save(data, tmp_path / "digits" / "data.pt")
-    arguments = ["--ground", tmp_path, "--tasks", "digits", "--budgets", 0.7, "--images", 8, "--seeds", 2]
+    arguments = ["--ground", ground[0], "--tasks", "digits", "--budgets", 0.7, "--images", 8, "--seeds", 2]
     arguments += ["--output", tmp_path / "results", "--threads", 1]
     assert script.main([str(argument) for argument in arguments]) == 0
     dense, *rows = json.loads((tmp_path / "results" / "tokens.json").read_text())["rows"]
