@@ -234,11 +234,7 @@ def _training_arguments(args: argparse.Namespace, output: Path, recipe: Recipe |
         arguments = (recipe.training_arguments if recipe else TrainingArguments)(checkpoints, **options)
         _check_numbers(arguments)
         return arguments
-    except (
-        ImportError,
-        ValueError,
-        TypeError,
-    ) as error:  # of transformers, too
+    except (ImportError, ValueError, TypeError) as error:  # of transformers, too
         raise ValueError(f"These training arguments cannot be used: {error}") from error
 
 

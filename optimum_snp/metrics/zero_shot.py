@@ -63,9 +63,8 @@ def evaluate_zero_shot(
     with put_back(model):
         model.to(process_state().device).eval()
         of_classes = class_embeddings(model, texts, len(classes))
-        counts = torch.zeros(
-            3, dtype=torch.long, device=model.device
-        )  # images, right ones, right among the first five
+        # Images, right ones, right among the first five.
+        counts = torch.zeros(3, dtype=torch.long, device=model.device)
         for batch in _batches_of_process(pixels, batch_size, workers):
             embeddings = F.normalize(embed_images(model, batch["pixel_values"].to(model.device)).float(), dim=-1)
             if embeddings.shape[1] != of_classes.shape[1]:
