@@ -16,10 +16,8 @@ kept in the output folder and used again.
 Writes `rotary.md` (the table, also printed) and `rotary.json`.
 """
 
-import argparse
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ import torch.nn.functional as F
 from baselines.scores import l2_norm, prune_by_scores
 from digits import Images, choose, load_digits
 from reporting import collect_versions
-from small_training import train
+from small_training import train, training_parser
 from torch import nn
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -155,11 +153,7 @@ def format_table(results: list[dict]) -> str:
 
 def main() -> None:
     """Trains, prunes, measures, writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the model and the figures")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = training_parser(__doc__).parse_args()
     logging.basicConfig(level=logging.INFO)
 
     folder = args.output / "dense"

@@ -13,12 +13,11 @@ reconstruction in sequence. The dense model is kept in the output folder and use
 Writes `swinv2.md` (the table, also printed) and `swinv2.json`.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from digits import Images, choose, load_digits, measure_accuracy, measure_cross_entropy
 from reporting import write_results
+from small_training import training_parser
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import Swinv2Config, Swinv2ForImageClassification
@@ -85,11 +84,7 @@ def format_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def main() -> None:
     """Trains, prunes, measures, writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the model and the figures")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = training_parser(__doc__).parse_args()
 
     folder, (training, test) = args.output / "dense", load_digits()
     if not folder.exists():

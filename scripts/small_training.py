@@ -1,12 +1,23 @@
 """How the small models of the benchmarks are trained."""
 
+import argparse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--output`, `--epochs` and `--seed`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model and the figures")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def train(
