@@ -16,7 +16,7 @@ from optimum_snp.publishing import card
 from optimum_snp.publishing.attention import attention_maps, heads_of_maps
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import architecture_of, as_pair, block_sizes, input_name, stream_widths
-from tests.families.cases import CASES, IMAGES, PARAMS, SPECTROGRAMS, first_of_each
+from tests.families.cases import CASES, IMAGES, PARAMS, SPECTROGRAMS, first_of_each_family
 from tests.helpers import prunable, run_python
 from tests.hub_server import HubServer
 from tests.test_remote_code import JOB, PYTHONS
@@ -131,7 +131,7 @@ def test_attention_maps_are_pictures_of_all_that_is_left(case, saved):
         assert (maps.maps.flatten(2).max(-1).values > maps.maps.flatten(2).min(-1).values).all()
 
 
-@pytest.mark.parametrize("case", first_of_each(CASES))
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 def test_a_report_shows_them_side_by_side(case, saved, tmp_path):
     pruners = {"dense": case.calibrated, "pruned": saved[0][str(case)]}
     records = {name: pruner.record for name, pruner in pruners.items()}
@@ -147,7 +147,7 @@ def test_a_report_shows_them_side_by_side(case, saved, tmp_path):
     assert bool(pictures) == can_draw()
 
 
-@pytest.mark.parametrize("case", first_of_each(CASES))
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 def test_exported_models_compute_the_same(case, tmp_path):
     """As few blocks as can be, since exporting takes most of a second for each; exporting compares with PyTorch."""
     pruner = case.calibrated.copy()
@@ -160,7 +160,7 @@ def test_exported_models_compute_the_same(case, tmp_path):
     assert 0 < exported.check.relative_error < 1e-5
 
 
-@pytest.mark.parametrize("case", first_of_each(CASES))
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 def test_statistics_are_saved_and_loaded(case, tmp_path):
     case.calibrated.statistics.save(tmp_path / "statistics")
     pruner = SNPPruner.from_pretrained(case.source(attn_implementation="eager"))
