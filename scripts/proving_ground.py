@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from baselines import corp, nuwa, vbp
+from baselines import corp, nuwa, snapvit, vbp
 from baselines.equal_sizes import plan_of_sizes, pruned_parts, sizes_of
 from baselines.scores import l2_norm
 from baselines.torch_pruning import prune_with_torch_pruning
@@ -110,6 +110,11 @@ def by_baseline(prune: Callable[..., SNPModel], **options: Any) -> Prune:
     return lambda subject, plan: prune(subject.pruner.model, subject.pruner.statistics, plan, **options)
 
 
+def by_snapvit(subject: Subject, plan: PruningPlan) -> SNPModel:
+    """SnapViT's scores, which need images instead of our statistics."""
+    return snapvit.prune(subject.pruner.model, subject.images, plan)
+
+
 def by_torch_pruning(importance: str) -> Prune:
     """Torch-Pruning's library."""
 
@@ -141,6 +146,7 @@ def by_ours(method: str, **options: Any) -> Prune:
 
 METHODS = {
     "magnitude": Method(by_magnitude),
+    "SnapViT": Method(by_snapvit, snapvit.PARTS),
     "VBP": Method(by_baseline(vbp.prune), vbp.PARTS),
     "CORP": Method(by_baseline(corp.prune), corp.PARTS),
     "NuWa": Method(by_baseline(nuwa.prune), nuwa.PARTS),

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def test_every_method_has_its_cell(scripts, ground, uniform, tmp_path):
     (task,) = json.loads((output / "proving_ground.json").read_text())["tasks"]
     budget, part = task["rows"].values()
     assert 0.5 < budget["flops"] <= 0.6
-    assert set(part["methods"]) >= {"magnitude", "VBP", "CORP", "snp", "projection"}
+    assert set(part["methods"]) >= {"magnitude", "SnapViT", "VBP", "CORP", "snp", "projection"}
     assert set(budget["methods"]) >= {"magnitude", "CORP + NuWa", "snp", "snp-refit", "closed form", "projection"}
-    assert not {"VBP", "CORP"} & set(budget["methods"])
+    assert not {"SnapViT", "VBP", "CORP"} & set(budget["methods"])
     for cell in (*budget["methods"].values(), *part["methods"].values()):
         assert cell["kl"] >= 0
     assert part["methods"]["projection"]["kl"] < part["methods"]["magnitude"]["kl"]
@@ -56,3 +57,16 @@ def test_losses_are_ranked(scripts, ground, reconstruct, tmp_path):
     assert all(row["predicted"] >= 0 and row["change"] > 0 for rows in task["rows"].values() for row in rows)
     assert script.rank_correlation([1.0, 2.0, 3.0], [5.0, 7.0, 9.0]) == pytest.approx(1)
     assert script.rank_correlation([1.0, 2.0, 3.0], [9.0, 7.0, 5.0]) == pytest.approx(-1)
+
+
+def test_views_of_snapvit_are_compared_with_others(scripts):
+    snapvit = pytest.importorskip("baselines.snapvit")
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    unit = [view / view.norm() for view in features]
+    wanted = sum(
+        -(unit[target].softmax(0) * unit[view].log_softmax(0)).sum()
+        for target in range(2)
+        for view in range(5)
+        if view != target
+    )
+    assert snapvit.cross_view_loss(features) == pytest.approx(float(wanted), rel=1e-5)
