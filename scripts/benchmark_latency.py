@@ -8,9 +8,9 @@ Time depends on sizes only, so weights and images are random. For each preset th
 `published`; `multiples of 8`, where queries, keys and values also have one size; `fewer heads`, where besides as many
 neurons lie in heads of about 48; and `fewer blocks`, where besides a third of the blocks is gone and the MLPs of the
 others are larger. With `--budgets`, shares of the dense model's FLOPs, there are three others in their place:
-`neurons` alone, all parts cut alike to multiples of 8; `tokens` alone, fewer from block to block, where that is in
-reach; and `both`, where tokens save what neurons save. Dense models run in transformers' own code on eager PyTorch and
-torch.compile. Writes results.json, tables.md and speed.png into the output folder.
+`neurons` alone, all parts cut alike to multiples of 8; `tokens` alone, merged as a share of them is, where that is
+in reach; and `both`, where tokens save what neurons save. Dense models run in transformers' own code on eager PyTorch
+and torch.compile. Writes results.json, tables.md and speed.png into the output folder.
 """
 
 import argparse

@@ -113,8 +113,10 @@ def quantize_onnx(graph: "onnx.ModelProto", batches: Iterable[torch.Tensor]) -> 
             return None if batch is None else {graph.graph.input[0].name: batch.numpy()}
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantized = (Path(folder) / name for name in ("prepared.onnx", "quantized.onnx"))
-        quant_pre_process(graph, prepared)
+        plain, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantized"))
+        onnx.save(graph, plain)
+        # ONNX Runtime's symbolic inference of shapes ends at the maxima by which tokens merge; ONNX's own knows them.
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             quantized,

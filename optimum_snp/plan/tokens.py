@@ -10,8 +10,8 @@ def merged_tokens(
 ) -> list[int]:
     """By how many tokens every block of the dense model leaves fewer.
 
-    A share falls to the blocks from the first, most, to the last, none, in equal steps: merging early saves most, and
-    many small merges late lose more than few large ones early (docs/tokens.md). A list says it block by block.
+    A share falls to every second block from the first, most, to the last, none, in equal steps: merging early saves
+    most, and finding the pairs takes time in every block that merges (docs/tokens.md). A list says it block by block.
 
     Args:
         token_sparsity (`float` or `list[float]`):
@@ -47,27 +47,32 @@ def merged_tokens(
 
 
 def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]:
-    """Counts that sum to `share` of the patches and fall in equal steps; the last block has none unless it must.
+    """Counts that sum to `share` of the patches and fall in equal steps, in every second block from the first on.
 
-    No block merges more than half of the patches that reach it; what is too much for one falls to the others.
+    The last of these has none unless it must. No block merges more than half of the patches that reach it; what is too
+    much for one falls to the others.
 
     Raises:
         ValueError: If the blocks are too few for so large a share.
     """
-    total, steps = round(share * num_patches), num_blocks * (num_blocks - 1) / 2
-    counts: list[int] = []
-    for index in range(num_blocks):
-        steps_left = (num_blocks - 1 - index) * (num_blocks - 2 - index) / 2
+    total, num_merging = round(share * num_patches), (num_blocks + 1) // 2
+    steps = num_merging * (num_merging - 1) / 2
+    merging: list[int] = []
+    for index in range(num_merging):
+        steps_left = (num_merging - 1 - index) * (num_merging - 2 - index) / 2
         due = total if steps_left == 0 else round(total * (1 - steps_left / steps))
-        left = num_patches - sum(counts)
+        left = num_patches - sum(merging)
         # More than the step, where the blocks behind could not halve what it leaves often enough.
-        most_left = (num_patches - total) * 2 ** (num_blocks - 1 - index)
-        counts.append(min(max(due - sum(counts), left - most_left), left // 2))
-    if sum(counts) < total:
+        most_left = (num_patches - total) * 2 ** (num_merging - 1 - index)
+        merging.append(min(max(due - sum(merging), left - most_left), left // 2))
+    if sum(merging) < total:
         raise ValueError(
-            f"token_sparsity is {share}, but {num_blocks} blocks, each of which merges at most half of its patches, "
-            f"leave {1 - sum(counts) / num_patches:.3f} of them. Name a smaller share."
+            f"token_sparsity is {share}, but {num_blocks} blocks, of which every second merges at most half of its "
+            f"patches, leave {1 - sum(merging) / num_patches:.3f} of them. Name a smaller share, or a list with the "
+            "share of every block."
         )
+    counts = [0] * num_blocks
+    counts[::2] = merging
     return counts
 
 

@@ -52,23 +52,25 @@ def test_counts_fall_and_sum_up(num_patches, num_blocks, share):
     try:
         counts = falling_counts(num_patches, num_blocks, share)
     except ValueError as error:
-        # Even halving the patches in every block would leave more.
+        # Even halving the patches in every second block would leave more.
         left = num_patches
-        for _ in range(num_blocks):
+        for _ in range(0, num_blocks, 2):
             left -= left // 2
         assert num_patches - left < round(share * num_patches)
         assert f"token_sparsity is {share}" in str(error)
         return
     assert sum(counts) == round(share * num_patches)
+    assert len(counts) == num_blocks
+    assert not any(counts[1::2])
     for count in counts:
         assert 0 <= 2 * count <= num_patches
         num_patches -= count
 
 
 def test_counts_of_a_large_network():
-    """An arithmetic row: 11 + 10 + ... + 0 parts of half of the patches."""
-    counts = falling_counts(264, 12, 0.5)
-    assert counts == [22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0]
+    """An arithmetic row, in every second block: 5 + 4 + ... + 0 parts of half of the patches."""
+    counts = falling_counts(240, 12, 0.5)
+    assert counts == [40, 0, 32, 0, 24, 0, 16, 0, 8, 0, 0, 0]
 
 
 def test_dropped_blocks_merge_nothing():
@@ -166,7 +168,7 @@ def test_a_budget_counts_merging(shared):
     assert plans[0.4].parameters_after > plans[0.0].parameters_after
 
 
-@pytest.mark.parametrize(("sign", "expected"), [(1, 0.0), (-1, 0.875)])
+@pytest.mark.parametrize(("sign", "expected"), [(1, 0.0), (-1, 0.75)])
 def test_auto_takes_what_loses_least(shared, sign, expected):
     """Where tokens are all that is lost none merges; where they gain, as many as three blocks can."""
     model = shared.model
@@ -206,7 +208,7 @@ def test_auto_looks_closer_around_the_best(shared, least, expected):
 
 def test_auto_merges_all_it_can_where_nothing_fits(shared):
     share = choose_token_share(shared.model, macs_of(shared.model), 0, lambda costs, _target: costs.sizes, pytest.fail)
-    assert share == 0.875
+    assert share == 0.75
 
 
 def test_auto_measures_the_pruned_model(shared):
@@ -302,6 +304,13 @@ def test_exports_merge_the_same(merging, tmp_path, export_format):
     exported = merging.export(tmp_path / "export", format=export_format, calibration_dataset=IMAGES)
     assert exported.check.top1_agreement == 1.0
     assert exported.check.relative_error < 1e-4
+
+
+def test_int8_of_onnx_merges(merging, tmp_path):
+    """ONNX Runtime's symbolic inference of shapes does not know the operators of merging."""
+    exported = merging.export(tmp_path / "export", format="onnx", dtype="int8", calibration_dataset=IMAGES)
+    assert exported.check.num_images == len(IMAGES)
+    assert exported.check.relative_error < 0.2
 
 
 @pytest.mark.slow
