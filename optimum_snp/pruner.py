@@ -278,6 +278,8 @@ class SNPPruner:
         model = self.model if numbers is None else keep_classes(self.model, numbers)
         self.statistics = collect_from_images(model, images, seed=seed, moments=moments, sensitivities=sensitivities)
         self.model, self.calibration_images = model, images
+        if numbers is not None and self.original is not None:
+            self.original = keep_classes(self.original, numbers)  # so that it can teach the model still
         return self.statistics
 
     def load_statistics(self, path: str | Path) -> CalibrationStatistics:
