@@ -25,7 +25,8 @@ from ..checks import check_positive
 from ..models import SNPModel
 from ..processes import process_state, run_on_main_process
 from ..training.checkpoints import DivergedError, checkpoint_to_resume, forget_earlier_trainers
-from .targets import with_targets
+from ..training.compiling import check_backend
+from .targets import check_comparable, with_targets
 from .trainer import RecoveryTrainer
 
 
@@ -115,7 +116,8 @@ def recover(
             Further fields of `TrainingArguments`, such as `bf16`.
 
     Raises:
-        ValueError: If there are fewer than 16 images, a number or option cannot be, or all weights are frozen.
+        ValueError: If there are fewer than 16 images, a number or option cannot be, all weights are frozen, or outputs
+            of dense and pruned model cannot be compared.
     """
     check_positive("minutes", minutes)
     if learning_rate is not None:
@@ -150,7 +152,10 @@ def recover(
         return TrainingArguments(str(folder), **fields)
 
     output_dir = Path(output_dir)
-    arguments(output_dir)  # tells before any work of options that cannot be
+    if output_dir.is_file():
+        raise ValueError(f"{output_dir} is a file. Name a folder for checkpoints, output_dir.")
+    check_comparable(pruned, dense, images.dataset)
+    check_backend(arguments(output_dir))  # which fails on options that cannot be
     checkpoint = run_on_main_process(lambda: checkpoint_to_resume(output_dir, resume or None))
     if checkpoint is not None and not (output_dir / SCHEDULE_NAME).is_file():
         raise ValueError(

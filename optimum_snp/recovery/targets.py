@@ -11,6 +11,7 @@ from torch.utils import data as torch_data
 from transformers.utils import ModelOutput
 
 from ..data import SINGLE_LABEL, problem_type
+from ..devices import put_back
 from ..models import SNPModel, has_classifier
 from ..processes import process_state
 from ..structure import Norm, architecture_of, describe, model_inputs
@@ -103,6 +104,27 @@ def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -
         whole[list(mine)] = own
         targets[name] = reduce(whole.to(state.device), "sum").cpu() if state.num_processes > 1 else whole
     return TaughtImages(images, targets)
+
+
+@torch.no_grad()
+def check_comparable(pruned: SNPModel, dense: SNPModel, images: torch_data.Dataset) -> None:
+    """Tells by one image whether there is anything that both models put out.
+
+    Raises:
+        ValueError: If there is not.
+    """
+    inputs = model_inputs(torch_data.default_collate([images[0]]))
+    shapes = []
+    for model in (pruned, dense):
+        with put_back(model):
+            model.eval()
+            outputs = OutputReader(model).read(partial(model, inputs.to(model.device)))
+        shapes.append({(name, tensor.shape) for name, tensor in outputs.items()})
+    if shapes[0].isdisjoint(shapes[1]):
+        raise ValueError(
+            "What the model puts out is narrower than what the dense one does (hidden_sparsity), in a basis of its "
+            "own, so there is nothing to learn. Prune it without hidden_sparsity to recover it."
+        )
 
 
 def distance(

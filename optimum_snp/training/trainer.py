@@ -20,6 +20,7 @@ from ..models import SNPModel, has_classifier
 from ..processes import process_state
 from ..structure import reads_sounds
 from .checkpoints import forget_earlier_trainers
+from .compiling import check_backend
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
 from .labelled import LabelledCollator, LabelledReading
@@ -103,6 +104,7 @@ def build_trainer(
             "DeepSpeed's ZeRO-3 leaves every process a part of the weights, and the model that it leaves behind would "
             "be empty. Use ZeRO-2, or FSDP (docs/distributed.md)."
         )
+    check_backend(args)
     process_state()  # raises if the arguments let the processes of this job lose each other
 
     forget_earlier_trainers(model)

@@ -201,6 +201,7 @@ def test_half_precision_ends_with_the_training(tmp_path, monkeypatch):
         ({"minutes": float("nan")}, "minutes must be a number above 0"),
         ({"minutes": "5"}, "minutes must be a number above 0"),
         ({"learning_rate": -1e-3}, "learning_rate must be a number above 0"),
+        ({"torch_compile": True, "torch_compile_backend": "gpu"}, "torch_compile_backend must be one of .*inductor"),
         ({"max_steps": 5, "eval_strategy": "no"}, "max_steps, eval_strategy cannot be set"),
     ],
 )
@@ -216,6 +217,13 @@ def test_frozen_weights_and_checkpoints_of_another_training(tmp_path):
     (tmp_path / "recovery.json").unlink()
     with pytest.raises(ValueError, match="not those of a recovery"):
         recover(pruner, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="is a file"):
+        recover(pruner, next(tmp_path.rglob("config.json")))
     pruner.model.requires_grad_(False)
     with pytest.raises(ValueError, match="frozen"):
         recover(pruner, tmp_path)
+
+
+def test_feature_maps_of_another_width_cannot_be_learned(tmp_path):
+    with pytest.raises(ValueError, match="narrower than what the dense one does"):
+        recover(pruned_pruner("Dinov2Backbone", hidden_sparsity=0.25), tmp_path)
