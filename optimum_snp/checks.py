@@ -1,5 +1,6 @@
 """What is asked of a number before any work begins."""
 
+import math
 from typing import Any
 
 
@@ -11,3 +12,13 @@ def check_positive_integer(name: str, value: Any) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Tells what must be a number above 0 that is finite.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0 that is finite, got {value!r}.")

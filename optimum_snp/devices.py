@@ -7,14 +7,37 @@ import torch
 from torch import nn
 
 
+# Where Accelerate keeps the forward pass that it wraps.
+_FORWARD_OF_ITS_OWN = "_original_forward"
+
+
 @contextlib.contextmanager
 def put_back(model: nn.Module) -> Iterator[None]:
-    """Brings a model back to its device at the end, in its mode: a Trainer takes it to its own and leaves it there."""
-    device, training = model.device, model.training
+    """Brings a model back to its device at the end, in its mode: a Trainer takes it to its own and leaves it there.
+
+    A Trainer also leaves autocast around its forward pass, if it trained in half precision.
+    """
+    device, training, was_wrapped = model.device, model.training, _FORWARD_OF_ITS_OWN in vars(model)
     try:
         yield
     finally:
+        if not was_wrapped:
+            unwrap(model)
         model.to(device).train(training)
+
+
+def unwrap(model: nn.Module) -> None:
+    """Takes from a model what Accelerate put around its forward pass, and the mark that it did.
+
+    Left so, it would compute in half precision ever after, and the next Trainer would train it without autocast, and
+    its processes without talking to each other.
+    """
+    forward = vars(model).pop(_FORWARD_OF_ITS_OWN, None)
+    if getattr(forward, "__func__", None) is type(model).forward:
+        vars(model).pop("forward", None)  # bound to this model, it would run this one in a deep copy, too
+    elif forward is not None:
+        model.forward = forward
+    vars(model).pop("_is_accelerate_prepared", None)
 
 
 def synchronize(device: torch.device) -> None:

@@ -38,6 +38,7 @@ from .methods import method_of, warn_of_few_images
 from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits
+from .planning.tokens import NUM_IMAGES
 from .planning.trial import decide_together
 from .processes import process_state, run_on_main_process
 from .pruning import build_pruned
@@ -278,6 +279,8 @@ class SNPPruner:
         model = self.model if numbers is None else keep_classes(self.model, numbers)
         self.statistics = collect_from_images(model, images, seed=seed, moments=moments, sensitivities=sensitivities)
         self.model, self.calibration_images = model, images
+        if numbers is not None and self.original is not None:
+            self.original = keep_classes(self.original, numbers)  # so that it can teach the model still
         return self.statistics
 
     def load_statistics(self, path: str | Path) -> CalibrationStatistics:
@@ -322,7 +325,7 @@ class SNPPruner:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         statistics = self._check_unchanged(self.statistics)
         images = self.calibration_images if config.token_sparsity == AUTO else None
-        pixel_values = next(images.batches(), None) if images else None  # dealt out to all processes
+        pixel_values = images.first(NUM_IMAGES) if images else None
         to_reconstruct_on = self._images_to_reconstruct_on(config, None)
         plan = decide_together(self.model, statistics, config, pixel_values, to_reconstruct_on)
         plan.previous = self.pruning_plan

@@ -37,6 +37,11 @@ class CalibrationImages:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def first(self, count: int) -> torch.Tensor:
+        """The pixel values of the first ones, at most `count`, as `batches` gives them; the same on every process."""
+        chosen = [self.dataset[index] for index in range(min(count, len(self)))]
+        return model_inputs(torch_data.default_collate(chosen)).to(process_state().device)
+
     def batches(self) -> Iterator[torch.Tensor]:
         """The pixel values `[images, channels, height, width]`, or spectrograms, of this process, on its device.
 

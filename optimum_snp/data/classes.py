@@ -1,7 +1,7 @@
 """Which class of a model each class of a data set is: by name, never by order."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from .names import has_names, imagenet_classes, imagenet_ids, imagenet_names, normalised, numbers_of, synonyms
@@ -112,7 +112,7 @@ class ModelClasses:
             TypeError: If they are no list.
             ValueError: If one is no class, or is named twice, or they are fewer than two.
         """
-        if isinstance(names, (str, int)):
+        if isinstance(names, (str, int, Set)):  # a set has no order, and the logits have that of the names
             raise TypeError(f"classes is a list of names or numbers of the model's classes, got {names!r}.")
         numbers = [self.number_of(name, "classes") for name in names]
         twice = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]

@@ -34,8 +34,8 @@ def native_config(config: PretrainedConfig, model_class: type[PreTrainedModel]) 
         The config, with `head_dim`.
 
     Raises:
-        ValueError: If there is none: the blocks differ in size, the family has no such classes or not these options,
-            or the installed transformers does not read `head_dim`. The message names block and field.
+        ValueError: If there is none: the blocks differ in size or merge tokens, the family has no such classes or not
+            these options, or the installed transformers does not read `head_dim`. The message names block and field.
     """
     family = native_family(config)
     native_class = family.native_class(config, model_class)
@@ -114,9 +114,14 @@ def _common_sizes(config: PretrainedConfig) -> NativeSizes:
     """The sizes of all blocks.
 
     Raises:
-        ValueError: If two differ.
+        ValueError: If two differ, or blocks merge tokens.
     """
     blocks = block_sizes(config)
+    if any(block.get("merged_tokens") for block in blocks):
+        raise ValueError(
+            "The blocks of this model merge tokens (merged_tokens in its config), and those of a plain checkpoint "
+            "(layout='native') do not. Save it with layout='snp'."
+        )
     first = blocks[0]
     for index in range(len(blocks)):
         differences = [("v_head_dim", index, "qk_head_dim", index)]

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def evaluate_zero_shot(
             f"{type(model).__name__} gives no embeddings that are compared with texts. Start from a model of images "
             "and texts, such as CLIPModel or SiglipModel, or from the vision tower of one."
         )
+    _check_classes(classes)
     config = _with_labels(model.config, classes)
     pixels = pixel_dataset(eval_dataset, config, image_processor, with_labels=True, split=None, **data_options)
     workers = choose_num_workers(num_workers, pixels)
@@ -97,8 +99,13 @@ def tokens_of(
     """What a text tower reads of texts, of the length that it was trained with, which SigLIP needs.
 
     Raises:
-        TypeError: If the model has no text tower, or came without a tokenizer.
+        TypeError: If these are no texts, the model has no text tower, or it came without a tokenizer.
     """
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(
+            f"texts must be a list of texts, what a tokenizer makes of them, or a tensor of embeddings [texts, size], "
+            f"got {texts!r:.60}."
+        )
     if tokenizer is None or not hasattr(config, "text_config"):
         raise TypeError(
             "There is no tokenizer to read texts with: the model has no text tower, or came without one. Pass what "
@@ -129,10 +136,16 @@ def class_embeddings(
     """The embeddings of classes, `[classes, size]`, of length 1: each the mean of those of its texts.
 
     Raises:
-        TypeError: If there are tokens, but the model has no text tower.
-        ValueError: If there is not the same number of texts for each class.
+        TypeError: If there are tokens, but the model has no text tower, or they are no tensors; if embeddings are
+            whole numbers, as tokens are.
+        ValueError: If there is not the same number of texts for each class, or embeddings are NaN or infinite.
     """
     if isinstance(texts, torch.Tensor):
+        if not texts.is_floating_point():
+            raise TypeError(
+                f"A tensor of texts holds their embeddings, [texts, size], but this one holds {texts.dtype}. Pass "
+                "tokens by name: all that the tokenizer gives, not input_ids alone."
+            )
         embeddings = texts.to(model.device)
     elif not hasattr(model, "text_model"):
         raise TypeError(
@@ -140,6 +153,12 @@ def class_embeddings(
             "[texts, size], that the source's text tower gives."
         )
     else:
+        others = [name for name, tokens in texts.items() if not isinstance(tokens, torch.Tensor)]
+        if others:
+            raise TypeError(
+                f"{', '.join(others)} of texts must be tensors. Call the tokenizer with padding=True and "
+                "return_tensors='pt'."
+            )
         features = model.get_text_features(**{name: tokens.to(model.device) for name, tokens in texts.items()})
         embeddings = features if isinstance(features, torch.Tensor) else features.pooler_output
     if not num_classes or embeddings.dim() != 2 or not len(embeddings) or len(embeddings) % num_classes:
@@ -147,8 +166,20 @@ def class_embeddings(
             f"texts must be as many for each class, those of one class beside each other; there are "
             f"{len(embeddings)} for {num_classes} classes."
         )
+    if not torch.isfinite(embeddings).all():
+        raise ValueError("The embeddings of texts have values that are NaN or infinite, so that no class is nearest.")
     by_class = F.normalize(embeddings.float(), dim=-1).unflatten(0, (num_classes, -1))
     return F.normalize(by_class.mean(dim=1), dim=-1)
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    if isinstance(classes, str) or not isinstance(classes, Sequence) or any(not isinstance(c, str) for c in classes):
+        raise TypeError(f"classes must be a list of names, got {classes!r}.")
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"classes names {twice[0]!r} more than once. Several texts of one class stand beside each other in texts."
+        )
 
 
 def _with_labels(config: PretrainedConfig, classes: Sequence[str]) -> PretrainedConfig:

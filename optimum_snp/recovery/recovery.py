@@ -21,10 +21,12 @@ from torch.utils import data as torch_data
 from transformers import TrainingArguments
 
 from ..calibration import CalibrationImages
+from ..checks import check_positive
 from ..models import SNPModel
 from ..processes import process_state, run_on_main_process
-from ..training.checkpoints import DivergedError, checkpoint_to_resume
-from .targets import with_targets
+from ..training.checkpoints import DivergedError, checkpoint_to_resume, forget_earlier_trainers
+from ..training.compiling import check_backend
+from .targets import check_comparable, with_targets
 from .trainer import RecoveryTrainer
 
 
@@ -38,6 +40,23 @@ MAX_HELD_BACK = 128
 MIN_IMAGES = 16
 NUM_EVALUATIONS = 8
 SCHEDULE_NAME = "recovery.json"
+# What trials, schedule and choice of the best state set themselves.
+_OWN_OPTIONS = (
+    "max_steps",
+    "num_train_epochs",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "remove_unused_columns",
+    "push_to_hub",
+)
 
 
 @dataclass
@@ -48,9 +67,9 @@ class Recovery:
         learning_rate (`float`): The one that was used, the peak of a cosine, relative to the size of each weight.
         num_steps (`int`): Steps of the training.
         loss_before, loss_after (`float`): Of the held-back images: KL divergence from the dense model's predictions
-            plus the relative error of the final features.
+            (of other problems than one class of several, their relative error) plus that of the final features.
         agreement_before, agreement_after (`float`, *optional*): The share of them with the dense model's class; `None`
-            for a model without a classifier.
+            for a model that does not tell one class of several.
     """
 
     learning_rate: float
@@ -97,20 +116,24 @@ def recover(
             Further fields of `TrainingArguments`, such as `bf16`.
 
     Raises:
-        ValueError: If there are fewer than 16 images, or outputs of dense and pruned model cannot be compared.
+        ValueError: If there are fewer than 16 images, a number or option cannot be, all weights are frozen, or outputs
+            of dense and pruned model cannot be compared.
     """
+    check_positive("minutes", minutes)
+    if learning_rate is not None:
+        check_positive("learning_rate", learning_rate)
+    own = [name for name in _OWN_OPTIONS if name in training_options]
+    if own:
+        raise ValueError(
+            f"{', '.join(own)} cannot be set: a recovery trains for its minutes and keeps the best state. Leave it "
+            "out; `finetune` takes all TrainingArguments."
+        )
     if len(images) < MIN_IMAGES:
         raise ValueError(f"Recovery needs at least {MIN_IMAGES} images, got {len(images)}.")
-    start = time.monotonic()
-    taught = with_targets(images.dataset, dense, images.batch_size)
-    start_of_training = time.monotonic()
-    logger.info("The dense model took %.0f seconds over %d images.", start_of_training - start, len(taught))
-    num_held_back = min(MAX_HELD_BACK, int(len(taught) * HELD_BACK_SHARE))
-    parts = (range(num_held_back, len(taught)), range(num_held_back))
-    train, held_back = (torch_data.Subset(taught, part) for part in parts)
-    spreads = taught.spreads()
+    if not any(weight.requires_grad for weight in pruned.parameters()):
+        raise ValueError("All weights of the model are frozen (requires_grad), so there is nothing to train.")
 
-    def build(model: SNPModel, folder: Path, **options: Any) -> RecoveryTrainer:
+    def arguments(folder: Path, **options: Any) -> TrainingArguments:
         fields = {
             "per_device_train_batch_size": images.batch_size,
             "per_device_eval_batch_size": images.batch_size,
@@ -126,20 +149,42 @@ def recover(
             **options,
             **training_options,
         }
+        return TrainingArguments(str(folder), **fields)
+
+    output_dir = Path(output_dir)
+    if output_dir.is_file():
+        raise ValueError(f"{output_dir} is a file. Name a folder for checkpoints, output_dir.")
+    check_comparable(pruned, dense, images.dataset)
+    check_backend(arguments(output_dir))  # which fails on options that cannot be
+    checkpoint = run_on_main_process(lambda: checkpoint_to_resume(output_dir, resume or None))
+    if checkpoint is not None and not (output_dir / SCHEDULE_NAME).is_file():
+        raise ValueError(
+            f"{output_dir} holds checkpoints, but no {SCHEDULE_NAME}: they are not those of a recovery. Name another "
+            "output_dir, or leave resume out."
+        )
+    start = time.monotonic()
+    taught = with_targets(images.dataset, dense, images.batch_size)
+    start_of_training = time.monotonic()
+    logger.info("The dense model took %.0f seconds over %d images.", start_of_training - start, len(taught))
+    num_held_back = min(MAX_HELD_BACK, int(len(taught) * HELD_BACK_SHARE))
+    parts = (range(num_held_back, len(taught)), range(num_held_back))
+    train, held_back = (torch_data.Subset(taught, part) for part in parts)
+    spreads = taught.spreads()
+
+    def build(model: SNPModel, folder: Path, **options: Any) -> RecoveryTrainer:
+        forget_earlier_trainers(model)
         return RecoveryTrainer(
             model,
-            TrainingArguments(str(folder), **fields),
+            arguments(folder, **options),
             train_dataset=train,
             eval_dataset=held_back,
             spreads=spreads,
             write_history=write_history,
         )
 
-    output_dir = Path(output_dir)
     start_of_evaluation = time.monotonic()
     before = _evaluate(build(pruned, output_dir))
     seconds_of_evaluation = time.monotonic() - start_of_evaluation
-    checkpoint = run_on_main_process(lambda: checkpoint_to_resume(output_dir, resume or None))
     if checkpoint is None:
         rates = LEARNING_RATES if learning_rate is None else (learning_rate,)
         trials = {rate: _try_rate(build, pruned, output_dir, rate) for rate in rates}

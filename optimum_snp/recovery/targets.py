@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +10,15 @@ from accelerate.utils import reduce
 from torch.utils import data as torch_data
 from transformers.utils import ModelOutput
 
-from ..models import SNPModel
+from ..data import SINGLE_LABEL, problem_type
+from ..devices import put_back
+from ..models import SNPModel, has_classifier
 from ..processes import process_state
 from ..structure import Norm, architecture_of, describe, model_inputs
 
 
-LOGITS = "logits"
+# Of one class of several, of which probabilities are compared; and of other problems, compared as they are.
+LOGITS, NUMBERS = "logits", "numbers"
 TARGET = "target_"
 
 
@@ -26,24 +30,28 @@ class OutputReader:
 
     def __init__(self, model: SNPModel):
         self.config = model.config
+        self.classifies = has_classifier(model)
+        self.tells_one_class = (
+            self.classifies and model.config.num_labels > 1 and problem_type(model.config) == SINGLE_LABEL
+        )
         self.norm: Norm = describe(model).streams[-1].norms[-1]
-        self.module = model.get_submodule(self.norm.name)
+        # Where tokens were merged the norm has the groups, and the network puts out all tokens.
+        self.module = model.base_model if self.norm.pooled is None else model.get_submodule(self.norm.name)
 
     def read(self, run: Callable[[], ModelOutput]) -> dict[str, torch.Tensor]:
         """From a pass of the model, `run()`, to the tensors that are compared, by their names, images first."""
-        rows: list[torch.Tensor] = []
+        if not self.classifies:
+            features = architecture_of(self.config).features(run(), self.config)
+            return {f"features_{index}": feature.float() for index, feature in enumerate(features)}
+        rows: list[Any] = []
         handle = self.module.register_forward_hook(lambda _module, _inputs, output: rows.append(output))
         try:
             output = run()
         finally:
             handle.remove()
-        if "logits" in output and self.config.num_labels > 1:
-            features = {"features": self.norm.read(rows[-1]).float()} if self.norm.readers else {}
-            return {LOGITS: output.logits.float(), **features}
-        features = (
-            [output.logits] if "logits" in output else architecture_of(self.config).features(output, self.config)
-        )
-        return {f"features_{index}": feature.float() for index, feature in enumerate(features)}
+        states = rows[-1] if isinstance(rows[-1], torch.Tensor) else rows[-1].last_hidden_state
+        features = {"features": self.norm.read(states).float()} if self.norm.readers else {}
+        return {LOGITS if self.tells_one_class else NUMBERS: output.logits.float(), **features}
 
 
 class TaughtImages(torch_data.Dataset):
@@ -98,13 +106,34 @@ def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -
     return TaughtImages(images, targets)
 
 
+@torch.no_grad()
+def check_comparable(pruned: SNPModel, dense: SNPModel, images: torch_data.Dataset) -> None:
+    """Tells by one image whether there is anything that both models put out.
+
+    Raises:
+        ValueError: If there is not.
+    """
+    inputs = model_inputs(torch_data.default_collate([images[0]]))
+    shapes = []
+    for model in (pruned, dense):
+        with put_back(model):
+            model.eval()
+            outputs = OutputReader(model).read(partial(model, inputs.to(model.device)))
+        shapes.append({(name, tensor.shape) for name, tensor in outputs.items()})
+    if shapes[0].isdisjoint(shapes[1]):
+        raise ValueError(
+            "What the model puts out is narrower than what the dense one does (hidden_sparsity), in a basis of its "
+            "own, so there is nothing to learn. Prune it without hidden_sparsity to recover it."
+        )
+
+
 def distance(
     outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], spreads: dict[str, float]
 ) -> torch.Tensor:
     """How far outputs are from their targets, a scalar: the KL divergence of logits plus the errors of features.
 
-    The error of features is the mean square by their variance. Features of another width, in a basis of their own, are
-    left out.
+    The error of features, and of logits that do not tell one class of several, is the mean square by their variance.
+    Features of another width, in a basis of their own, are left out.
 
     Args:
         outputs, targets (`dict[str, torch.Tensor]`):

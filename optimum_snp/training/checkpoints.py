@@ -9,18 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..devices import unwrap
 from ..families.checks import weight_not_finite
 from ..processes import any_process, process_state
 from .whole import RNG_STATES, fault_of_checkpoint
 
 
 logger = logging.getLogger(__name__)
+
+
+def forget_earlier_trainers(model: nn.Module) -> None:
+    """Lets a Trainer start on a model as if there had been none before it, for evaluation say.
+
+    That one marked the model as wrapped and fixed the precision of the process.
+    """
+    unwrap(model)
+    AcceleratorState._reset_state()
 
 
 class DivergedError(ValueError):

@@ -1,5 +1,6 @@
 """The model that a training leaves behind."""
 
+from ..devices import unwrap
 from ..models import SNPModel, build_like
 from ..processes import tensors_of_main_process
 from .checkpoints import CheckpointingTrainer
@@ -21,7 +22,8 @@ def trained_model(trainer: CheckpointingTrainer, source: SNPModel) -> SNPModel:
         weights = tensors_of_main_process(lambda: weights)
         model_class = next(kind for kind in type(source).__mro__ if "FSDP" not in kind.__name__)
         return build_like(source, model_class, source.config, weights)
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    unwrap(model)
     if model is not source and hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
         trainable = {name: parameter.requires_grad for name, parameter in source.named_parameters()}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.state import AcceleratorState
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from ..checks import check_positive_integer
@@ -20,6 +19,8 @@ from ..metrics import METRIC_NAMES, metric_of
 from ..models import SNPModel, has_classifier
 from ..processes import process_state
 from ..structure import reads_sounds
+from .checkpoints import forget_earlier_trainers
+from .compiling import check_backend
 from .distillation import DistillationConfig, Teacher, load_teacher, with_teacher_logits
 from .finetuning_trainer import FineTuningTrainer
 from .labelled import LabelledCollator, LabelledReading
@@ -103,13 +104,10 @@ def build_trainer(
             "DeepSpeed's ZeRO-3 leaves every process a part of the weights, and the model that it leaves behind would "
             "be empty. Use ZeRO-2, or FSDP (docs/distributed.md)."
         )
+    check_backend(args)
     process_state()  # raises if the arguments let the processes of this job lose each other
 
-    # A Trainer before this one, for evaluation say, marks the model as wrapped and fixes the precision of the process.
-    # Left so, this one would train without autocast, and its processes without talking to each other.
-    model.__dict__.pop("_is_accelerate_prepared", None)
-    AcceleratorState._reset_state()
-
+    forget_earlier_trainers(model)
     args = copy.copy(args)
     # Settings without which PyTorch warns of what the user did not ask for.
     if not torch.accelerator.is_available() if hasattr(torch, "accelerator") else not torch.cuda.is_available():

@@ -94,6 +94,14 @@ def test_a_folder_says_what_it_holds(pruner, tmp_path):
         assert b"optimum_snp/" not in path.read_bytes()
 
 
+@pytest.mark.slow
+def test_models_that_merge_tokens_become_int8(pixel_values, tmp_path):
+    pruner = SNPPruner(build("ViTForImageClassification"))
+    pruner.prune(SNPConfig(method="snp", token_sparsity=0.3), calibration_dataset=pixel_values)
+    exported = pruner.export(tmp_path / "out", dtype="int8", calibration_dataset=pixel_values)
+    assert 0 < exported.check.relative_error < ALLOWED["int8"]
+
+
 def test_linear_layers_and_nothing_else_is_int8(pruner, pixel_values, tmp_path):
     pruner.export(tmp_path / "out", dtype="int8", calibration_dataset=pixel_values)
     graph = onnx.load(tmp_path / "out" / "model.onnx").graph

@@ -69,6 +69,27 @@ def test_a_pruned_vision_tower_is_measured_with_embeddings():
     assert pruner.evaluate_zero_shot(PAIRS, CLASSES, texts)["accuracy"] == share_of(ranks, 1)
 
 
+@pytest.mark.parametrize(
+    ("classes", "texts", "error", "message"),
+    [
+        ("abc", torch.ones(3, 24), TypeError, "classes must be a list of names, got 'abc'"),
+        ([0, 1, 2], torch.ones(3, 24), TypeError, "classes must be a list of names"),
+        (["cat", "dog", "cat"], torch.ones(3, 24), ValueError, "classes names 'cat' more than once"),
+        (CLASSES, "cat", TypeError, "texts must be a list of texts"),
+        (CLASSES, None, TypeError, "texts must be a list of texts"),
+        (CLASSES, np.ones((3, 24)), TypeError, "texts must be a list of texts"),
+        (CLASSES, torch.ones(3, 24).long(), TypeError, "but this one holds torch.int64"),
+        (CLASSES, torch.full((3, 24), torch.nan), ValueError, "NaN or infinite"),
+        (CLASSES, {"input_ids": [[2], [3], [4]]}, TypeError, "input_ids of texts must be tensors"),
+    ],
+)
+def test_what_names_nothing_is_refused(classes, texts, error, message):
+    pruner = pruner_of("CLIPModel")
+    pruner.tokenizer = lambda texts, **_: TOKENS  # which would read a text letter by letter
+    with pytest.raises(error, match=message):
+        pruner.evaluate_zero_shot(PAIRS, classes, texts)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A small CLIP with its tokenizer, and images with classes."""

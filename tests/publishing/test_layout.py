@@ -87,6 +87,14 @@ def test_push(pruner, hub):
     assert "me/other" not in hub.repos
 
 
+def test_merged_tokens_are_no_plain_checkpoint(image_processor, pixel_values, tmp_path):
+    pruner = SNPPruner(build_source("ViTForImageClassification"), image_processor)
+    pruner.prune(SNPConfig(method="snp", token_sparsity=0.5), calibration_dataset=pixel_values)
+    with pytest.raises(ValueError, match="blocks of this model merge tokens"):
+        pruner.save_pretrained(tmp_path / "model", layout="native")
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_plan_that_does_not_fit_is_refused_before_any_work(image_processor, pixel_values, tmp_path, hub):
     pruner = SNPPruner(build_source("ViTForImageClassification"), image_processor)

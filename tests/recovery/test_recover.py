@@ -8,6 +8,7 @@ from torch.utils import data as torch_data
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
 from optimum_snp.recovery.targets import OutputReader, distance, with_targets
+from optimum_snp.recovery.trainer import RecoveryTrainer
 from tests.helpers import build_source
 
 
@@ -142,9 +143,88 @@ def test_distance_is_kl_and_relative_error():
     assert torch.allclose(distance(outputs, targets, {"features": 2.0}), (p * (p / q).log()).sum(-1).mean())
 
 
-def test_a_reader_keeps_what_the_classifier_reads():
-    model = convert(build_source("SwinForImageClassification"))
+@pytest.mark.parametrize(
+    ("class_name", "token_sparsity"),
+    [
+        ("SwinForImageClassification", 0.0),
+        ("ViTForImageClassification", 0.5),
+        ("Dinov2ForImageClassification", 0.5),
+        ("CLIPForImageClassification", 0.5),
+        ("IJepaForImageClassification", 0.5),
+    ],
+)
+def test_a_reader_keeps_what_the_classifier_reads(class_name, token_sparsity):
+    pruner = SNPPruner(build_source(class_name))
+    pruner.calibrate(IMAGES, 16)
+    model = pruner.prune(SNPConfig(method="snp", token_sparsity=token_sparsity))
+    with torch.no_grad():
+        found = OutputReader(model).read(lambda: model(IMAGES[:2]))
+        assert torch.allclose(model.classifier(found["features"][:, 0]), found["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_numbers_are_compared_as_they_are(problem_type):
+    model = convert(build_source("ViTForImageClassification"))
+    model.config.problem_type = problem_type
     reader = OutputReader(model)
     with torch.no_grad():
-        found = reader.read(lambda: model(IMAGES[:2]))
-        assert torch.allclose(model.classifier(found["features"][:, 0]), found["logits"], atol=1e-5)
+        targets = reader.read(lambda: model(IMAGES[:8]))
+        model.classifier.bias += 1.0  # to which probabilities of one class of several are blind
+        outputs = reader.read(lambda: model(IMAGES[:8]))
+    spreads = dict.fromkeys(targets, 1.0)
+    assert distance(outputs, targets, spreads).item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_half_precision_ends_with_the_training(tmp_path, monkeypatch):
+    marks = []
+
+    class Trainer(RecoveryTrainer):
+        def __init__(self, model, *args, **options):
+            marks.append("_is_accelerate_prepared" in vars(model))
+            super().__init__(model, *args, **options)
+
+    monkeypatch.setattr("optimum_snp.recovery.recovery.RecoveryTrainer", Trainer)
+    pruner = pruned_pruner()
+    as_before = copy.deepcopy(pruner.model)
+    recover(pruner, tmp_path, minutes=0.001, bf16=True)
+    as_before.load_state_dict(pruner.model.state_dict())
+    assert torch.equal(logits(pruner.model), logits(as_before))
+    assert isinstance(pruner.model(IMAGES[:1], return_dict=False), tuple)
+    assert "forward" not in vars(pruner.model)  # of a deep copy it would be the original's
+    # One before training, trials and training itself: what is marked is trained without autocast, each process alone.
+    assert len(marks) == 3 and not any(marks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"minutes": 0}, "minutes must be a number above 0"),
+        ({"minutes": float("nan")}, "minutes must be a number above 0"),
+        ({"minutes": "5"}, "minutes must be a number above 0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be a number above 0"),
+        ({"torch_compile": True, "torch_compile_backend": "gpu"}, "torch_compile_backend must be one of .*inductor"),
+        ({"max_steps": 5, "eval_strategy": "no"}, "max_steps, eval_strategy cannot be set"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(options, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("optimum_snp.recovery.recovery.with_targets", None)
+    with pytest.raises(ValueError, match=message):
+        recover(pruned_pruner(), tmp_path, **options)
+
+
+def test_frozen_weights_and_checkpoints_of_another_training(tmp_path):
+    pruner = pruned_pruner()
+    recover(pruner, tmp_path, minutes=0.001)
+    (tmp_path / "recovery.json").unlink()
+    with pytest.raises(ValueError, match="not those of a recovery"):
+        recover(pruner, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="is a file"):
+        recover(pruner, next(tmp_path.rglob("config.json")))
+    pruner.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        recover(pruner, tmp_path)
+
+
+def test_feature_maps_of_another_width_cannot_be_learned(tmp_path):
+    with pytest.raises(ValueError, match="narrower than what the dense one does"):
+        recover(pruned_pruner("Dinov2Backbone", hidden_sparsity=0.25), tmp_path)

@@ -80,6 +80,20 @@ def test_the_whole_model_teaches_what_was_pruned_for_some_classes(tmp_path):
     assert recovery.loss_after <= recovery.loss_before
 
 
+def test_the_model_before_pruning_teaches_what_loses_classes_later(tmp_path):
+    pruner = SNPPruner(source())
+    pruner.prune(SNPConfig(method="snp", mlp_sparsity=0.5), calibration_dataset=labelled_images())
+    dense = pruner.original
+    pruner.calibrate(labelled_images(), classes=["dog", "ant", "elk"])
+    images = torch.stack([image for image, _ in labelled_images()])
+    with torch.inference_mode():
+        kept = [dense.config.label2id[name] for name in ("dog", "ant", "elk")]
+        torch.testing.assert_close(pruner.original(images).logits, dense(images).logits[:, kept])
+    options = {"minutes": 0.001, "batch_size": 8, "learning_rate": 1e-4, "output_dir": tmp_path}
+    recovery = pruner.recover(images, **options)
+    assert recovery.loss_after <= recovery.loss_before
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
@@ -102,7 +116,8 @@ def test_what_has_no_classes():
         pruner.calibrate([image for image, _ in labelled_images()], classes=["dog", "ant"])
     with pytest.raises(ValueError, match="is of one of these 2 classes"):
         pruner.calibrate([item for item in labelled_images() if item[1] == 1], classes=["dog", "ant"])
-    with pytest.raises(TypeError, match="a list of names"):
-        pruner.calibrate(labelled_images(), classes="dog")
+    for classes in ("dog", {"dog", "ant"}):  # a set has no order
+        with pytest.raises(TypeError, match="a list of names"):
+            pruner.calibrate(labelled_images(), classes=classes)
     with pytest.raises(TypeError, match="has no classifier"):
         SNPPruner(build_source("ViTModel")).calibrate(labelled_images(), classes=["dog", "ant"])
