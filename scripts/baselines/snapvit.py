@@ -6,7 +6,8 @@
 The loss is DINO's across views: cross-entropy between the final features of two large crops and those of twelve,
 each of length 1 and through a softmax without temperature, other views than the target's own. Ten of the twelve are
 small, and all have the size of the image (github.com/WalterSimoncini/SnapViT, src/models/prunable/dino). That code
-ranks by the square of the summed gradient of the first layer alone; the paper's score is taken here.
+ranks by the square of the summed gradient of the first layer alone; here a weight counts as much as its removal
+changes the loss to second order, from which the paper derives its score.
 
 Left out is the evolutionary search for factors of blocks: sizes are given here, so only the order within a block
 counts. Its rule for attention removes whole heads, which no row of the proving ground does.

@@ -310,13 +310,6 @@ def test_exports_merge_the_same(merging, tmp_path, export_format):
     assert exported.check.relative_error < 1e-4
 
 
-def test_int8_of_onnx_merges(merging, tmp_path):
-    """ONNX Runtime's symbolic inference of shapes does not know the operators of merging."""
-    exported = merging.export(tmp_path / "export", format="onnx", dtype="int8", calibration_dataset=IMAGES)
-    assert exported.check.num_images == len(IMAGES)
-    assert exported.check.relative_error < 0.2
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("export_format", ["onnx", "openvino"])
 def test_exports_merge_the_same_patches_of_many_images(merging, tmp_path, export_format):
