@@ -86,7 +86,7 @@ def evaluate_by_texts():
     found = {}
     for kind, dataset in (("dataset", PAIRS[:NUM_EVALUATED]), ("stream", Stream(PAIRS[:NUM_EVALUATED]))):
         with mock.patch("optimum_snp.metrics.zero_shot.embed_images", side_effect=embed_images) as embed:
-            metrics, num_images = evaluate_zero_shot(model, dataset, "abcde", texts, batch_size=2)
+            metrics, num_images = evaluate_zero_shot(model, dataset, list("abcde"), texts, batch_size=2)
         found[kind] = metrics, num_images, sum(len(call.args[1]) for call in embed.call_args_list)
     return found
 

@@ -13,7 +13,7 @@ from optimum_snp.plan.sizes import NEURON_PARTS, Part
 from optimum_snp.planning.size_costs import SizeCosts
 from optimum_snp.structure import block_sizes, describe, stream_widths
 from optimum_snp.structure.costs import count_macs, count_parameters, skeleton
-from tests.families.cases import PARAMS, SHARES
+from tests.families.cases import CASES, PARAMS, SHARES, first_of_each_family
 from tests.masked import assert_same_outputs, masked
 
 
@@ -120,6 +120,7 @@ def test_sizes_and_costs_are_those_that_were_planned(case, method):
         assert all(torch.isfinite(value).all() for value in outputs_of(model, case.images).values())
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 def test_predicted_costs_are_those_of_built_models(case):
     """With method snp, which adds no biases."""
     costs = {"macs": count_macs, "parameters": count_parameters}
@@ -140,6 +141,7 @@ def planned_sizes(plan):
     return sizes
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 @pytest.mark.parametrize(
     ("method", "budget"),
     [("snp", "target_params"), ("snp-refit", "target_flops"), ("projection", "target_flops")],
@@ -153,6 +155,7 @@ def test_budgets_are_kept_and_used(case, method, budget):
     assert 0.57 < share <= 0.6
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 def test_heads_and_blocks_go_within_a_budget(case):
     pruner = case.calibrated.copy()
     pruner.prune(SNPConfig(target_flops=0.4, head_sparsity="auto", dropped_blocks="auto"))

@@ -101,7 +101,7 @@ def swins(draw):
         (7, 3),
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_swin_equals_the_masked_dense_model(swin):
     options, sparsity, size = swin
     class_name = "SwinBackbone" if "out_features" in options else "SwinForImageClassification"
