@@ -81,6 +81,7 @@ def test_conversion_is_exact_on_other_image_sizes(case, size):
     assert_close(outputs_of(case.model, images, **options), outputs_of_source(case, source, images, **options))
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_removed_is_the_dense_model(case, method):
     pruner = case.calibrated.copy()
@@ -101,6 +102,7 @@ def test_pruned_neurons_are_as_if_masked(case, name):
     assert_same_outputs(actual, expected, plan, case.model)
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 @pytest.mark.parametrize("method", METHODS)
 def test_sizes_and_costs_are_those_that_were_planned(case, method):
     for name in ("whole", "uneven"):  # all parts
