@@ -25,7 +25,7 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
-from .configuration import AUTO, NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
+from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import REGRESSION, LabelMap, ModelClasses, problem_type
 from .data.classes import number_names
 from .devices import put_back
@@ -38,7 +38,6 @@ from .methods import method_of, warn_of_few_images
 from .models import SNPModel, has_classifier
 from .plan.plan import PruningPlan
 from .planning.decide import check_fits
-from .planning.tokens import NUM_IMAGES
 from .planning.trial import decide_together
 from .processes import process_state, run_on_main_process
 from .pruning import build_pruned
@@ -324,10 +323,8 @@ class SNPPruner:
         if self.statistics is None:
             raise ValueError("The model is not calibrated. Call calibrate(dataset) or load_statistics(path) first.")
         statistics = self._check_unchanged(self.statistics)
-        images = self.calibration_images if config.token_sparsity == AUTO else None
-        pixel_values = images.first(NUM_IMAGES) if images else None
         to_reconstruct_on = self._images_to_reconstruct_on(config, None)
-        plan = decide_together(self.model, statistics, config, pixel_values, to_reconstruct_on)
+        plan = decide_together(self.model, statistics, config, self.calibration_images, to_reconstruct_on)
         plan.previous = self.pruning_plan
         return plan
 

@@ -19,6 +19,7 @@ from ..pruning import build_pruned
 from ..reconstruction import compensated_losses
 from .change import ChangeOfOutputs
 from .decide import check_fits, decide
+from .tokens import NUM_IMAGES
 
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def decide_together(
     model: SNPModel,
     statistics: CalibrationStatistics,
     config: SNPConfig,
-    pixel_values: torch.Tensor | None,
+    calibration_images: CalibrationImages | None,
     images: CalibrationImages | None,
 ) -> PruningPlan:
     """[`decide`] for all processes of a job.
@@ -37,8 +38,10 @@ def decide_together(
     for, and a budget that chose to remove heads or blocks is tried against one that keeps them all.
 
     Args:
-        model, statistics, config, pixel_values:
+        model, statistics, config:
             See [`decide`].
+        calibration_images ([`CalibrationImages`], *optional*):
+            Of the statistics; the first of them are what numbers of tokens are tried on.
         images ([`CalibrationImages`], *optional*):
             On which the pruned model will be reconstructed.
 
@@ -47,6 +50,8 @@ def decide_together(
     """
     check_fits(config, model)
     chosen = [name for name in WHOLE_PARTS if getattr(config, name) == AUTO]
+    tries_tokens = calibration_images and config.token_sparsity == AUTO
+    pixel_values = calibration_images.first(NUM_IMAGES) if tries_tokens else None
     losses = None
     if images and config.dropped_blocks and not isinstance(config.dropped_blocks, list):
         losses = compensated_losses(model, images.batches())
