@@ -85,18 +85,15 @@ class TaughtImages(torch_data.Dataset):
 def with_targets(images: torch_data.Dataset, dense: SNPModel, batch_size: int) -> TaughtImages:
     """The images with the outputs of the dense model, by one pass that the processes of a job share."""
     state = process_state()
-    device, training = dense.device, dense.training
-    dense.to(state.device).eval()
     reader = OutputReader(dense)
     mine = range(state.process_index, len(images), state.num_processes)
     found: dict[str, list[torch.Tensor]] = {}
-    try:
+    with put_back(dense):
+        dense.to(state.device).eval()
         for batch in torch_data.DataLoader(torch_data.Subset(images, mine), batch_size=batch_size):
             inputs = model_inputs(batch).to(state.device)
             for name, tensor in reader.read(partial(dense, inputs)).items():
                 found.setdefault(name, []).append(tensor.cpu())
-    finally:
-        dense.to(device).train(training)
     targets = {}
     for name, parts in found.items():
         own = torch.cat(parts)
