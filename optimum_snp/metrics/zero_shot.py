@@ -101,7 +101,7 @@ def tokens_of(
     Raises:
         TypeError: If these are no texts, the model has no text tower, or it came without a tokenizer.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+    if not _is_list_of_strings(texts):
         raise TypeError(
             f"texts must be a list of texts, what a tokenizer makes of them, or a tensor of embeddings [texts, size], "
             f"got {texts!r:.60}."
@@ -172,8 +172,17 @@ def class_embeddings(
     return F.normalize(by_class.mean(dim=1), dim=-1)
 
 
+def _is_list_of_strings(values: Any) -> bool:
+    """One string is a sequence of its letters, and none."""
+    return (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and all(isinstance(value, str) for value in values)
+    )
+
+
 def _check_classes(classes: Sequence[str]) -> None:
-    if isinstance(classes, str) or not isinstance(classes, Sequence) or any(not isinstance(c, str) for c in classes):
+    if not _is_list_of_strings(classes):
         raise TypeError(f"classes must be a list of names, got {classes!r}.")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
