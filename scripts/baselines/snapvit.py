@@ -16,7 +16,7 @@ counts. Its rule for attention removes whole heads, which no row of the proving 
 import random
 
 import torch
-from torch import nn
+from real_vit.ground import classifier_inputs
 from torch.nn import functional as F
 
 from optimum_snp import PruningPlan
@@ -63,13 +63,8 @@ def cross_view_loss(features: torch.Tensor) -> torch.Tensor:
 
 def _features(dense: SNPModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """What the classifier reads."""
-    found: list[torch.Tensor] = []
-    classifier: nn.Module = dense.classifier
-    handle = classifier.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0]))
-    try:
+    with classifier_inputs(dense) as found:
         dense(pixel_values)
-    finally:
-        handle.remove()
     return found[0]
 
 

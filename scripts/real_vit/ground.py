@@ -1,5 +1,7 @@
 """What `prepare_real_vit.py` wrote, read again, and how a pruned model is measured on it."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,15 +75,22 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
     return Ground(name, source, convert(source), *parts)
 
 
-@torch.inference_mode()
-def outputs_of(model: nn.Module, images: torch.Tensor) -> Outputs:
-    """Logits and features of images given as bytes."""
+@contextlib.contextmanager
+def classifier_inputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """While open, every pass of the model adds what its classifier reads, `[images, width]`, to a list."""
     features: list[torch.Tensor] = []
     handle = model.classifier.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
     try:
-        logits = torch.cat([model(pixel_values(batch)).logits for batch in images.split(BATCH_SIZE)])
+        yield features
     finally:
         handle.remove()
+
+
+@torch.inference_mode()
+def outputs_of(model: nn.Module, images: torch.Tensor) -> Outputs:
+    """Logits and features of images given as bytes."""
+    with classifier_inputs(model) as features:
+        logits = torch.cat([model(pixel_values(batch)).logits for batch in images.split(BATCH_SIZE)])
     return Outputs(logits.float(), torch.cat(features).float())
 
 
