@@ -141,6 +141,13 @@ class SNPConfig:
             "calibration images (default: yes for 'projection' and 'snp-refit' if images are at hand)"
         },
     )
+    reconstruction_copies: int | None = field(
+        default=None,
+        metadata={
+            "help": "shifted and mirrored copies of every calibration image that the reconstruction sees as well "
+            "(default: as many as make about 256 images of fewer, at most 3)"
+        },
+    )
     num_singular_directions: int | float | None = field(
         default=0.9,
         metadata={
@@ -208,6 +215,7 @@ class SNPConfig:
         _choice("layout", self.layout, LAYOUTS)
         if self.reconstruction not in (True, False, None):
             raise ValueError(f"reconstruction must be True, False or None, got {self.reconstruction!r}.")
+        self._check_copies()
         self._check_budget()
         self._check_dropped_blocks()
         self._check_layout()
@@ -232,9 +240,24 @@ class SNPConfig:
         return self.method in REFITTING_METHODS
 
     @property
+    def reconstructs(self) -> bool:
+        """Whether blocks are refitted in sequence where images are at hand."""
+        return self.refits if self.reconstruction is None else self.reconstruction
+
+    @property
     def budget(self) -> str | None:
         """The name of the budget that is given, if one is."""
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
+    def _check_copies(self) -> None:
+        copies = self.reconstruction_copies
+        if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 0):
+            raise ValueError(f"reconstruction_copies must be an integer of at least 0, got {copies!r}.")
+        if copies and not self.reconstructs:
+            raise ValueError(
+                f"reconstruction_copies={copies} means nothing with method={self.method!r} and "
+                f"reconstruction={self.reconstruction}, which reconstruct nothing."
+            )
 
     def _check_budget(self) -> None:
         given = [name for name in BUDGETS if getattr(self, name) is not None]

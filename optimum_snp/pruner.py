@@ -25,6 +25,7 @@ from .calibration import (
     fingerprint_of_version_0_1,
     model_fingerprint,
 )
+from .calibration.copies import num_copies
 from .configuration import NATIVE_LAYOUT, SNP_LAYOUT, SNPConfig
 from .data import REGRESSION, LabelMap, ModelClasses, problem_type
 from .data.classes import number_names
@@ -366,8 +367,12 @@ class SNPPruner:
             if method_of(plan.config).refits and process_state().is_main_process:
                 warn_of_few_images(plan, self.statistics)
         images = self._images_to_reconstruct_on(plan.config, calibration_dataset)
-        plan.reconstruction_images = len(images) if images else None
-        pruned = build_pruned(self.model, plan, self.statistics, images.batches() if images else None)
+        plan.reconstruction_images = plan.reconstruction_copies = batches = None
+        if images:
+            plan.reconstruction_images = len(images)
+            plan.reconstruction_copies = num_copies(plan.config.reconstruction_copies, len(images), self.model.config)
+            batches = images.batches(plan.reconstruction_copies, plan.config.seed)
+        pruned = build_pruned(self.model, plan, self.statistics, batches)
         self.measurements = self.measurements.after_pruning(
             model_fingerprint(self.model), model_fingerprint(pruned), self.statistics
         )
@@ -396,7 +401,7 @@ class SNPPruner:
     def _images_to_reconstruct_on(self, config: SNPConfig, dataset: Any) -> CalibrationImages | None:
         """The images, if the blocks of the pruned model are to be refitted on them."""
         images = self.calibration_images
-        if config.reconstruction is False or (config.reconstruction is None and not config.refits):
+        if not config.reconstructs:
             return None
         if images is None and dataset is not None:
             images = self._choose_images(dataset, config.num_calibration_samples, seed=config.seed)

@@ -11,10 +11,12 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
 from ..checks import check_positive_integer
+from ..configuration import LARGEST_SEED
 from ..data import calibration_subset, choose_num_workers, images_of_classes, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
 from ..structure import model_inputs
+from .copies import copy_of
 
 
 logger = logging.getLogger(__name__)
@@ -42,10 +44,16 @@ class CalibrationImages:
         chosen = [self.dataset[index] for index in range(min(count, len(self)))]
         return model_inputs(torch_data.default_collate(chosen)).to(process_state().device)
 
-    def batches(self) -> Iterator[torch.Tensor]:
+    def batches(self, num_copies: int = 0, seed: int = 0) -> Iterator[torch.Tensor]:
         """The pixel values `[images, channels, height, width]`, or spectrograms, of this process, on its device.
 
         Whole batches are dealt out in turn, so that every image is in the same company on one process or several.
+
+        Args:
+            num_copies (`int`, *optional*, defaults to 0):
+                Batches of copies that follow every batch; see [`optimum_snp.calibration.copies`].
+            seed (`int`, *optional*, defaults to 0):
+                Of the copies, which are the same every time, on one process or several.
         """
         # No Accelerator: it would fix the precision of the process, which belongs to a Trainer that may come later.
         state = process_state()
@@ -57,8 +65,13 @@ class CalibrationImages:
             put_on_device=True,
             even_batches=False,  # else images would be repeated to give every process as many batches
         )
-        for batch in loader:
-            yield model_inputs(batch)
+        for index, batch in enumerate(loader):
+            pixel_values = model_inputs(batch)
+            yield pixel_values
+            place = index * state.num_processes + state.process_index  # among the batches of all processes
+            generator = torch.Generator().manual_seed((seed + place) % LARGEST_SEED)
+            for number in range(num_copies):
+                yield copy_of(pixel_values, number, generator)
 
 
 def half_of(batch: torch.Tensor, index: int, half: int) -> torch.Tensor:

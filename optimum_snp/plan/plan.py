@@ -112,6 +112,8 @@ class PruningPlan:
             before; and `backend`, `batch_size`, `threads` and `machine`, which that was measured with.
         reconstruction_images (`int`, *optional*):
             On how many images the blocks were refitted in sequence when the model was pruned; `None` if they were not.
+        reconstruction_copies (`int`, *optional*):
+            On how many shifted or mirrored copies of each of them besides; `None` as above.
     """
 
     config: SNPConfig
@@ -124,6 +126,7 @@ class PruningPlan:
     previous: "PruningPlan | None" = None
     latency: dict[str, Any] | None = None
     reconstruction_images: int | None = None
+    reconstruction_copies: int | None = None
 
     @property
     def steps(self) -> list["PruningPlan"]:
@@ -216,7 +219,8 @@ class PruningPlan:
             raise ValueError(
                 f"format_version of the plan must be {FORMAT_VERSION}, got {values.get('format_version')}."
             )
-        values = {"previous": None, "latency": None, "reconstruction_images": None, **values}
+        added_later = ("previous", "latency", "reconstruction_images", "reconstruction_copies")
+        values = {**dict.fromkeys(added_later), **values}
         missing = [option.name for option in fields(cls) if option.name not in values]
         if missing:
             raise ValueError(f"The plan has no {', '.join(missing)}.")

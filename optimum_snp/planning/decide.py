@@ -8,6 +8,7 @@ import torch
 from transformers import PretrainedConfig
 
 from ..calibration import CalibrationStatistics, statistics_of_batch
+from ..calibration.copies import check_copies
 from ..configuration import AUTO, BUDGETS, NATIVE_LAYOUT, SHARES, SNPConfig
 from ..losses import Losses
 from ..methods import Method, method_of
@@ -241,6 +242,7 @@ def check_fits(config: SNPConfig, model: SNPModel) -> None:
     if config.target_latency is not None and config.latency_backend in FORMAT_OF_RUNTIME:
         check_packages(FORMAT_OF_RUNTIME[config.latency_backend])
     check_tokens(config, model.config)
+    check_copies(config.reconstruction_copies, model.config)
     _check_whole_parts(config, model.config)
     sizes_of_shares(config, model.config)
     kept_head_counts(config, model.config)

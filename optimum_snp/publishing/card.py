@@ -241,9 +241,13 @@ def _pruning(plan: PruningPlan, measurements: Measurements) -> dict[str, Any]:
 def _reconstruction(step: PruningPlan) -> str:
     if step.reconstruction_images is None:
         return ""
+    copies = step.reconstruction_copies
+    images = f"{step.reconstruction_images} unlabelled images"
+    if copies:
+        images += f" and {copies} shifted or mirrored {'copy' if copies == 1 else 'copies'} of each"
     return (
         f" Then every block was refitted, the first one first, to what the pruned network lacked of the dense one on "
-        f"{step.reconstruction_images} unlabelled images."
+        f"{images}."
     )
 
 

@@ -101,3 +101,11 @@ def test_a_config_that_contradicts_its_kind_is_refused():
 def test_other_shapes_are_refused(calibrated):
     with pytest.raises(ValueError, match=r"of shape \(24, 32\); the model reads \(32, 24\)"):
         calibrated.model(torch.zeros(1, 24, 32))
+
+
+def test_there_are_no_shifted_or_mirrored_copies_of_sounds(calibrated):
+    pruner = calibrated.copy()
+    with pytest.raises(ValueError, match="reconstruction_copies=2 shifts and mirrors images"):
+        pruner.plan(SNPConfig(mlp_sparsity=0.5, reconstruction_copies=2))
+    pruner.prune(SNPConfig(mlp_sparsity=0.5))
+    assert pruner.pruning_plan.reconstruction_copies == 0

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.calibration.copies import MOST_COPIES
 from optimum_snp.plan.plan import PruningPlan
+from optimum_snp.pruning import build_pruned
 from tests.helpers import build_source
 
 
@@ -60,10 +62,27 @@ def test_the_plan_says_on_how_many_images(pruner):
     assert reconstructed.calibration_images is None  # they were for the model before
 
 
+def test_few_images_are_joined_by_copies(pruner):
+    plan = pruner.plan(SNPConfig(reconstruction_copies=1, seed=3, **SHARES))
+    alone = build_pruned(pruner.model, plan, pruner.statistics, IMAGES.split(16))
+    copied = build_pruned(pruner.model, plan, pruner.statistics, [IMAGES, IMAGES.flip(-1)])
+    found = pruner.prune(plan)
+    assert (pruner.pruning_plan.reconstruction_images, pruner.pruning_plan.reconstruction_copies) == (12, 1)
+    for name, weight in found.state_dict().items():
+        torch.testing.assert_close(weight, copied.state_dict()[name], rtol=1e-3, atol=1e-4)  # images in another order
+    assert not torch.equal(copied.state_dict()["classifier.weight"], alone.state_dict()["classifier.weight"])
+
+
+def test_by_default_as_many_as_few_images_need(pruner):
+    pruner.prune(SNPConfig(**SHARES))
+    assert pruner.pruning_plan.reconstruction_copies == MOST_COPIES
+
+
 def test_plans_from_before_say_nothing(pruner):
     values = pruner.plan(SNPConfig(**SHARES)).to_dict()
-    del values["reconstruction_images"]
-    assert PruningPlan.from_dict(values).reconstruction_images is None
+    del values["reconstruction_images"], values["reconstruction_copies"], values["config"]["reconstruction_copies"]
+    plan = PruningPlan.from_dict(values)
+    assert plan.reconstruction_images is plan.reconstruction_copies is None
 
 
 def test_a_stream_is_read_once():
@@ -86,3 +105,15 @@ def test_a_stream_is_read_once():
 def test_other_values_are_refused(value):
     with pytest.raises(ValueError, match="reconstruction must be True, False or None"):
         SNPConfig(reconstruction=value, **SHARES)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "2"])
+def test_other_numbers_of_copies_are_refused(value):
+    with pytest.raises(ValueError, match="reconstruction_copies must be an integer of at least 0"):
+        SNPConfig(reconstruction_copies=value, **SHARES)
+
+
+@pytest.mark.parametrize("options", [{"reconstruction": False}, {"method": "snp"}])
+def test_copies_without_a_reconstruction_are_refused(options):
+    with pytest.raises(ValueError, match="reconstruction_copies=2 means nothing with"):
+        SNPConfig(reconstruction_copies=2, **options, **SHARES)
