@@ -11,8 +11,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .trainer import RecoveryTrainer
 logger = logging.getLogger(__name__)
 
 # Relative to the size of each weight.
-LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 TRIAL_STEPS = 12
 HELD_BACK_SHARE = 1 / 8
 MAX_HELD_BACK = 128
@@ -187,9 +188,7 @@ def recover(
     seconds_of_evaluation = time.monotonic() - start_of_evaluation
     if checkpoint is None:
         rates = LEARNING_RATES if learning_rate is None else (learning_rate,)
-        trials = {rate: _try_rate(build, pruned, output_dir, rate) for rate in rates}
-        rate = min(trials, key=lambda rate: trials[rate][0])
-        seconds = min(seconds for _, seconds in trials.values())
+        rate, seconds = _choose_rate(rates, partial(_try_rate, build, pruned, output_dir))
         spent = time.monotonic() - start_of_training + (NUM_EVALUATIONS + 1) * seconds_of_evaluation
         left = 60 * minutes - spent
         schedule = run_on_main_process(
@@ -242,6 +241,21 @@ def _evaluate(trainer: RecoveryTrainer) -> dict[str, float | None]:
     """Loss and agreement on the held-back images."""
     metrics = trainer.evaluate()
     return {"loss": metrics["eval_loss"], "agreement": metrics.get("eval_agreement")}
+
+
+def _choose_rate(rates: Sequence[float], try_out: Callable[[float], tuple[float, float]]) -> tuple[float, float]:
+    """The best of rising learning rates, up to the first that is no better than the one before, and the seconds of a step.
+
+    What is too large once is too large from there on, and trials take of the minutes.
+    """
+    chosen, least, seconds = rates[0], math.inf, math.inf
+    for rate in rates:
+        loss, seconds_of_step = try_out(rate)
+        seconds = min(seconds, seconds_of_step)
+        if loss >= least:
+            break
+        chosen, least = rate, loss
+    return chosen, seconds
 
 
 def _try_rate(

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.utils import data as torch_data
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
+from optimum_snp.recovery.recovery import _choose_rate
 from optimum_snp.recovery.targets import OutputReader, distance, with_targets
 from optimum_snp.recovery.trainer import RecoveryTrainer
 from tests.helpers import build_source
@@ -76,6 +78,21 @@ def test_trials_choose_a_learning_rate(tmp_path, monkeypatch):
     rates = (1e-9, 1e-3, 10.0)
     monkeypatch.setattr("optimum_snp.recovery.recovery.LEARNING_RATES", rates)
     assert recover(pruned_pruner(), tmp_path, learning_rate=None).learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected", "tried"),
+    [([3, 2, 1], 3, 3), ([2, 1, 3, 0], 2, 3), ([1, 2, 0], 1, 2), ([math.inf] * 2, 1, 1)],
+)
+def test_rates_rise_until_one_is_worse(losses, expected, tried):
+    calls = []
+
+    def try_out(rate):
+        calls.append(rate)
+        return losses[rate - 1], 1 / rate
+
+    assert _choose_rate(range(1, len(losses) + 1), try_out) == (expected, 1 / tried)
+    assert calls == list(range(1, tried + 1))
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path):
