@@ -244,7 +244,7 @@ def _evaluate(trainer: RecoveryTrainer) -> dict[str, float | None]:
 
 
 def _choose_rate(rates: Sequence[float], try_out: Callable[[float], tuple[float, float]]) -> tuple[float, float]:
-    """The best of rising learning rates, up to the first that is no better than the one before, and the seconds of a step.
+    """The best of rising rates, up to the first that is no better than the one before, and the seconds of a step.
 
     What is too large once is too large from there on, and trials take of the minutes.
     """
