@@ -151,9 +151,9 @@ METHODS = {
     "CORP": Method(by_baseline(corp.prune), corp.PARTS),
     "NuWa": Method(by_baseline(nuwa.prune), nuwa.PARTS),
     "CORP + NuWa": Method(by_baseline(corp.prune, with_values=True), corp.PARTS | nuwa.PARTS),
-    "snp": Method(by_ours("snp")),
-    "snp-refit": Method(by_ours("snp-refit", reconstruction=False)),
-    "closed form": Method(by_ours("projection", reconstruction=False)),
+    "snp": Method(by_ours("snp", reconstruction_copies=None)),
+    "snp-refit": Method(by_ours("snp-refit", reconstruction=False, reconstruction_copies=None)),
+    "closed form": Method(by_ours("projection", reconstruction=False, reconstruction_copies=None)),
     "snp + reconstruction": Method(by_ours("snp", reconstruction=True)),
     "projection": Method(by_ours("projection")),
 }
@@ -168,7 +168,11 @@ def rows_of(args: argparse.Namespace) -> dict[str, SNPConfig]:
     layout, ending = ("native", ", one size") if args.uniform else ("snp", "")
     rows = {
         f"FLOPs {budget:.0%}{ending}": SNPConfig(
-            target_flops=budget, frozen_parts=frozen, layout=layout, seed=args.seed
+            target_flops=budget,
+            frozen_parts=frozen,
+            layout=layout,
+            seed=args.seed,
+            reconstruction_copies=args.copies,
         )
         for budget in args.budgets
     }
@@ -251,6 +255,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--uniform", action="store_true", help="budgets choose one size for all blocks")
     parser.add_argument("--width", action="store_true", help="let budgets take from the residual width too")
     parser.add_argument("--images", type=int, default=192, help="unlabelled images (default: %(default)s)")
+    parser.add_argument("--copies", type=int, help="of each for the reconstruction (default: what few images get)")
     parser.add_argument("--split", choices=["held-out", "test"], default="test", help="images that are measured")
     parser.add_argument("--max-images", type=int, help="measure on a random choice of so many test images")
     parser.add_argument("--bf16", action="store_true", help="prune and measure with networks in bfloat16")
