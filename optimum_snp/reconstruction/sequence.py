@@ -14,8 +14,8 @@ it first ([`optimum_snp.reconstruction.post_norm`]). What blocks that are droppe
 before them. Last come the layers that read the final norm, fitted to what they put out in the dense
 network.
 
-Memory: three streams of all images and copies, in main memory: `12 * tokens * width` bytes per image, 1.8 MB for a DeiT-Base.
-With norms behind the layers they are five.
+Memory: three streams of all images and their copies, in main memory: `12 * tokens * width` bytes of each, 1.8 MB for a
+DeiT-Base. With norms behind the layers they are five.
 Time: one pass through the dense network and three through the blocks of the pruned one, beside the sums.
 
 Source: our choice (docs/real-model.md).
