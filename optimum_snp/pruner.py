@@ -435,7 +435,9 @@ class SNPPruner:
             minutes (`float`, *optional*, defaults to 5.0):
                 For trials and training together, beside one pass of the dense model over the images.
             num_samples (`int`, *optional*, defaults to 1024):
-                Images to use, chosen at random by `seed`; an eighth of them, at most 128, is held back.
+                Images to use, chosen at random by `seed`; an eighth of them, at most 128, is held back, the last of the
+                choice. From one data set with one seed, they are none that the model was calibrated on if there are so
+                many more here: on those, a reconstruction looks better than it is, and its recovery worse.
             batch_size (`int`, *optional*, defaults to 32):
                 Images per step and device.
             learning_rate (`float`, *optional*):

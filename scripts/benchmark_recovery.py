@@ -47,7 +47,7 @@ def run_task(ground: Ground, args: argparse.Namespace, report: dict[str, Any]) -
                     recovered = pruned.copy()
                     with tempfile.TemporaryDirectory() as folder:
                         recovery = recovered.recover(
-                            pixel_values(ground.calibration[:num_images]),
+                            pixel_values(ground.calibration[args.images : args.images + num_images]),
                             minutes,
                             num_samples=num_images,
                             batch_size=args.batch_size,

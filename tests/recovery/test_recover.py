@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.utils import data as torch_data
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.calibration import choose_images
 from optimum_snp.families import convert
 from optimum_snp.recovery.recovery import _choose_rate
 from optimum_snp.recovery.targets import OutputReader, distance, with_targets
@@ -210,6 +211,23 @@ def test_half_precision_ends_with_the_training(tmp_path, monkeypatch):
     assert "forward" not in vars(pruner.model)  # of a deep copy it would be the original's
     # One before training, trials and training itself: what is marked is trained without autocast, each process alone.
     assert len(marks) == 3 and not any(marks)
+
+
+def test_images_are_held_back_that_the_same_seed_did_not_calibrate_on(tmp_path, monkeypatch):
+    held_back = []
+
+    class Trainer(RecoveryTrainer):
+        def __init__(self, *args, eval_dataset, **options):
+            held_back.append(torch.stack([item["pixel_values"] for item in eval_dataset]))
+            super().__init__(*args, eval_dataset=eval_dataset, **options)
+
+    monkeypatch.setattr("optimum_snp.recovery.recovery.RecoveryTrainer", Trainer)
+    pruner = pruned_pruner()
+    calibrated_on = choose_images(pruner.model, IMAGES, num_samples=56, seed=3).first(56)
+    recover(pruner, tmp_path, minutes=0.001, seed=3)
+    assert all(len(images) == 8 for images in held_back)
+    seen = (held_back[0].flatten(1).unsqueeze(1) == calibrated_on.flatten(1)).all(dim=-1)
+    assert not seen.any()
 
 
 @pytest.mark.parametrize(
