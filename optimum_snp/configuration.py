@@ -145,7 +145,7 @@ class SNPConfig:
         default=None,
         metadata={
             "help": "shifted and mirrored copies of every calibration image that the reconstruction sees as well "
-            "(default: as many as make about 256 images of fewer, at most 3)"
+            "(default: as many as make about 256 images of fewer)"
         },
     )
     num_singular_directions: int | float | None = field(

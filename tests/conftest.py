@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from optimum_snp import drawing
+from optimum_snp.calibration import copies
 from tests.helpers import build_source
 from tests.hub_repos import User
 from tests.hub_server import HubServer
@@ -26,6 +27,15 @@ from tests.hub_server import HubServer
 
 # Small matrices: a second thread costs more than it brings, and the machine is shared.
 torch.set_num_threads(1)
+
+# Reconstructions see the images of the tests alone, which are few: copies would be most of their time.
+ENOUGH_IMAGES, copies.ENOUGH_IMAGES = copies.ENOUGH_IMAGES, 1
+
+
+@pytest.fixture
+def few_images_are_copied(monkeypatch):
+    """As outside of tests."""
+    monkeypatch.setattr(copies, "ENOUGH_IMAGES", ENOUGH_IMAGES)
 
 
 @pytest.fixture(autouse=True)

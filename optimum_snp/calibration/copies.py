@@ -17,7 +17,7 @@ LARGEST_SHIFT = 1 / 14
 
 # Few images are made about so many, by at most so many copies of each (docs/real-model.md).
 ENOUGH_IMAGES = 256
-MOST_COPIES = 3
+MOST_COPIES = 15
 
 
 def check_copies(asked: int | None, model_config: PretrainedConfig) -> None:

@@ -50,8 +50,10 @@ def test_copies_follow_their_batch_and_are_the_same_every_time():
 
 
 @pytest.mark.parametrize(
-    ("num_images", "expected"), [(1, 3), (64, 3), (96, 2), (128, 1), (192, 0), (256, 0), (10_000, 0)]
+    ("num_images", "expected"),
+    [(1, 15), (16, 15), (17, 14), (64, 3), (96, 2), (128, 1), (192, 0), (256, 0), (10_000, 0)],
 )
+@pytest.mark.usefixtures("few_images_are_copied")
 def test_few_images_are_made_about_256(num_images, expected):
     assert num_copies(None, num_images, VIT) == expected
     assert num_copies(5, num_images, VIT) == 5

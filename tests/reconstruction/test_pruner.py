@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from optimum_snp import SNPConfig, SNPPruner
-from optimum_snp.calibration.copies import MOST_COPIES
+from optimum_snp.calibration import copies
 from optimum_snp.plan.plan import PruningPlan
 from optimum_snp.pruning import build_pruned
 from tests.helpers import build_source
@@ -65,17 +65,20 @@ def test_the_plan_says_on_how_many_images(pruner):
 def test_few_images_are_joined_by_copies(pruner):
     plan = pruner.plan(SNPConfig(reconstruction_copies=1, seed=3, **SHARES))
     alone = build_pruned(pruner.model, plan, pruner.statistics, IMAGES.split(16))
-    copied = build_pruned(pruner.model, plan, pruner.statistics, [IMAGES, IMAGES.flip(-1)])
+    with_copies = build_pruned(pruner.model, plan, pruner.statistics, [IMAGES, IMAGES.flip(-1)])
     found = pruner.prune(plan)
     assert (pruner.pruning_plan.reconstruction_images, pruner.pruning_plan.reconstruction_copies) == (12, 1)
     for name, weight in found.state_dict().items():
-        torch.testing.assert_close(weight, copied.state_dict()[name], rtol=1e-3, atol=1e-4)  # images in another order
-    assert not torch.equal(copied.state_dict()["classifier.weight"], alone.state_dict()["classifier.weight"])
+        torch.testing.assert_close(
+            weight, with_copies.state_dict()[name], rtol=1e-3, atol=1e-4
+        )  # images in another order
+    assert not torch.equal(with_copies.state_dict()["classifier.weight"], alone.state_dict()["classifier.weight"])
 
 
-def test_by_default_as_many_as_few_images_need(pruner):
+def test_by_default_as_many_as_few_images_need(pruner, monkeypatch):
+    monkeypatch.setattr(copies, "ENOUGH_IMAGES", 2 * len(IMAGES))
     pruner.prune(SNPConfig(**SHARES))
-    assert pruner.pruning_plan.reconstruction_copies == MOST_COPIES
+    assert pruner.pruning_plan.reconstruction_copies == 1
 
 
 def test_plans_from_before_say_nothing(pruner):
