@@ -262,7 +262,8 @@ def test_auto_measures_on_images_that_the_tries_did_not_see(shared, monkeypatch)
     monkeypatch.setattr(Projection, "reshape", keep)
     in_small_batches = shared.copy()  # which change nothing
     in_small_batches.calibration_images = dataclasses.replace(shared.calibration_images, batch_size=2)
-    in_small_batches.plan(SNPConfig(target_flops=0.6, token_sparsity="auto"))
+    config = SNPConfig(target_flops=0.6, token_sparsity="auto")
+    assert in_small_batches.plan(config).to_dict() == shared.plan(config).to_dict()
     held_out = held_out_images(len(IMAGES))
     assert held_out == 6
     (first_batch, second_batch) = shared.calibration_images.batches()
