@@ -1,5 +1,6 @@
 """From what the user asks for to a plan: sizes from shares or a budget, and the neurons with the highest scores."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -159,12 +160,17 @@ def decide(
     def costs_of(merged: list[int]) -> SizeCosts:
         return costs_with_tokens(remaining.model, merged, unit)
 
-    return [
-        _plan_within(
+    def plan_within(merged: list[int]) -> PruningPlan:
+        return _plan_within(
             model, config, costs_of(merged), losses, minimum, round_to, allocator, partial(plan_with, merged=merged)
         )
-        for merged in choose_tokens(costs_of, allowed)
-    ]
+
+    chosen, *rivals = choose_tokens(costs_of, allowed)
+    plans = [plan_within(chosen)]
+    for rival in rivals:
+        with contextlib.suppress(ValueError):  # one that fits but for the few weights that a narrower stream adds
+            plans.append(plan_within(rival))
+    return plans
 
 
 def make_plan(

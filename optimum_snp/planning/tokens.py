@@ -2,9 +2,11 @@
 
 Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: the
 neurons get what each leaves of the budget, and the model that comes of it, in closed form, is run on some of the
-images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Losses that
-are predicted part by part would not do: they leave out how merging and pruning act on each other, and what large
-changes saturate.
+images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Where the
+model will be reconstructed it is then held to a larger share, to tokens alone and to neurons alone, all reconstructed
+([`optimum_snp.planning.trial`]): neurons have a closed form and merging has none, so that tokens gain more by it.
+Losses that are predicted part by part would not do: they leave out how merging and pruning act on each other, and what
+large changes saturate.
 
 Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 """
@@ -34,7 +36,7 @@ NUM_IMAGES = 32
 def held_out_images(num_images: int) -> int:
     """How many of the calibration images the tries are measured on: a quarter of a few, `NUM_IMAGES` of many.
 
-    The closed form of the tries does not see these. What is fitted to images looks better on them than on others, and
+    The tries are not solved from these. What is fitted to images looks better on them than on others, and
     merging, which fits nothing, would lose against neurons.
     """
     return min(NUM_IMAGES, max(1, num_images // 4))
