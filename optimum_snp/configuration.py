@@ -249,6 +249,11 @@ class SNPConfig:
         """The name of the budget that is given, if one is."""
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
 
+    @property
+    def merges_tokens(self) -> bool:
+        """Whether `token_sparsity` lets any tokens merge."""
+        return any(self.token_sparsity) if isinstance(self.token_sparsity, list) else bool(self.token_sparsity)
+
     def _check_copies(self) -> None:
         copies = self.reconstruction_copies
         if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 0):
@@ -299,7 +304,7 @@ class SNPConfig:
                 f"head_sparsity={AUTO!r} lets every block keep its own number of heads; with layout={NATIVE_LAYOUT!r} "
                 "all have one. Name the share of the heads that goes."
             )
-        if self.token_sparsity:
+        if self.merges_tokens:
             raise ValueError(
                 f"token_sparsity needs layout={SNP_LAYOUT!r}: the classes of transformers, which "
                 f"layout={NATIVE_LAYOUT!r} saves, merge no tokens."

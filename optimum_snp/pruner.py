@@ -263,7 +263,7 @@ class SNPPruner:
         Raises:
             TypeError: If the dataset is of no supported kind, or the model has no `classes`.
             ValueError: If it is empty, has no column of images, or an image cannot be read or has the wrong shape; if
-                `classes` cannot be told, are fewer than two, or have no image in the dataset.
+                `classes` cannot be told, are fewer than two, or one has no image in the dataset.
         """
         numbers = None if classes is None else self._numbers_of(classes)
         images = self._choose_images(

@@ -72,6 +72,13 @@ def calibrate_and_prune(class_name, num_samples):
     }
 
 
+def plan_tokens():
+    """Shares of tokens are tried out on models that all processes reconstruct, from batches of a size of their own."""
+    pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification", num_hidden_layers=2))
+    pruner.calibrate(IMAGES, num_samples=80, batch_size=8)
+    return pruner.plan(SNPConfig(target_flops=0.6, token_sparsity="auto")).to_dict()
+
+
 def evaluate():
     """On a number of images that the processes cannot share evenly, with and without a length."""
     model = SNPPruner(build_source("ViTForImageClassification")).model
@@ -141,6 +148,7 @@ def run(folder):
         "processes": process_state().num_processes,
         "swin": calibrate_and_prune("SwinForImageClassification", 70),
         "deit": calibrate_and_prune("DeiTForImageClassification", 5),
+        "tokens": plan_tokens(),
         "evaluation": evaluate(),
         "zero_shot": evaluate_by_texts(),
         "training": train(f"{folder}/ddp"),

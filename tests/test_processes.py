@@ -101,6 +101,11 @@ def test_each_process_names_its_share_of_the_images(alone, together, kind):
     assert all(0 < found[2] < num_images for found in others)
 
 
+def test_same_share_of_tokens(alone, together):
+    assert any(block["after"].get("merged_tokens") for block in alone["tokens"]["blocks"])
+    assert all(found["tokens"] == alone["tokens"] for found in together[0])
+
+
 def test_same_training(alone, together):
     """Eight images a step each time, so that the losses differ by the order of additions alone."""
     first = together[0][0]["training"]

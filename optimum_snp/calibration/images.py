@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class CalibrationImages:
         """The pixel values of the first ones, at most `count`, as `batches` gives them; the same on every process."""
         chosen = [self.dataset[index] for index in range(min(count, len(self)))]
         return model_inputs(torch_data.default_collate(chosen)).to(process_state().device)
+
+    def behind(self, count: int) -> "CalibrationImages":
+        """The others than `first(count)`."""
+        return replace(self, dataset=torch_data.Subset(self.dataset, range(count, len(self))))
 
     def batches(self, num_copies: int = 0, seed: int = 0) -> Iterator[torch.Tensor]:
         """The pixel values `[images, channels, height, width]`, or spectrograms, of this process, on its device.

@@ -132,9 +132,14 @@ def counted_outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch
     """What counts of the outputs: logits up to what softmax ignores, else features."""
     if "logits" in output:
         # What all logits share, softmax ignores; nothing else does: one label alone, several at once, features.
-        softmax = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
-        return [output.logits - output.logits.mean(dim=-1, keepdim=True) if softmax else output.logits]
+        shared = output.logits.mean(dim=-1, keepdim=True) if predicts_one_class(config) else 0
+        return [output.logits - shared]
     return architecture_of(config).features(output, config)
+
+
+def predicts_one_class(config: PretrainedConfig) -> bool:
+    """Whether logits, if there are some, are those of a softmax."""
+    return config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
 
 
 @torch.no_grad()

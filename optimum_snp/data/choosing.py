@@ -71,23 +71,32 @@ def images_of_classes(
         numbers (`Sequence[int]`):
             The classes.
         num_samples (`int`):
-            How many; where labels cannot be had without reading images, no more are read than it takes.
+            How many; where labels cannot be had without reading images, no more are read than it takes to find them
+            and one image of every class.
         seed (`int`):
             Of the choice.
 
     Raises:
-        ValueError: If the dataset is a stream, has a label that is none of the model's, or no image of these classes.
+        ValueError: If the dataset is a stream, has a label that is none of the model's, or no image of one of the
+            classes.
     """
     if isinstance(dataset, PixelStream):
         raise ValueError("Images of some classes cannot be chosen from a stream. Pass a dataset that has a length.")
-    wanted, chosen = set(numbers), []
+    wanted, not_seen, chosen = set(numbers), set(numbers), []
     for index in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist():
-        if len(chosen) == num_samples:
+        if len(chosen) == num_samples and not not_seen:
             break
-        if wanted & dataset.classes_of(index):
+        found = wanted & dataset.classes_of(index)
+        not_seen -= found
+        if found and len(chosen) < num_samples:
             chosen.append(index)
     if not chosen:
         raise ValueError(f"None of the {len(dataset)} images of the dataset is of one of these {len(wanted)} classes.")
+    if not_seen:
+        names = ", ".join(repr(dataset.classes.names[number]) for number in numbers if number in not_seen)
+        raise ValueError(
+            f"classes names {names}, of which the dataset has no image. Leave it out of classes, or add images of it."
+        )
     return dataset.select(chosen)
 
 

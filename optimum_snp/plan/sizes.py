@@ -89,7 +89,8 @@ def block_shares(name: str, shares: float | list, stages: list[int]) -> list[flo
             raise ValueError(f"{name} has {given} shares by stage, but the model has {depths} blocks.")
         return [share for stage in shares for share in stage]
     if len(shares) != len(stages):
-        raise ValueError(f"{name} has {len(shares)} shares, but the model has {len(stages)} blocks.")
+        has = "1 share, but the model has" if len(shares) == 1 else f"{len(shares)} shares, but the model has"
+        raise ValueError(f"{name} has {has} {len(stages)} block{'s' * (len(stages) > 1)}.")
     return shares
 
 

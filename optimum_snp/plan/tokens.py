@@ -2,7 +2,8 @@
 
 from transformers import PretrainedConfig
 
-from ..structure import block_sizes, num_mergeable_tokens
+from ..structure import block_stages, num_mergeable_tokens
+from .sizes import block_shares
 
 
 def merged_tokens(
@@ -25,22 +26,16 @@ def merged_tokens(
         ValueError: If the architecture cannot merge tokens, the list has another length, or a block would have to
             merge more than half of the patches that reach it.
     """
-    num_blocks = len(block_sizes(model_config))
-    if not token_sparsity:
-        return [0] * num_blocks
+    shares = block_shares("token_sparsity", token_sparsity, block_stages(model_config))
+    if not any(shares):
+        return [0] * len(shares)
     num_patches = num_mergeable_tokens(model_config)
     if isinstance(token_sparsity, list):
-        if len(token_sparsity) != num_blocks:
-            raise ValueError(
-                f"token_sparsity has {len(token_sparsity)} shares, but the model has {num_blocks} blocks."
-            )
-        asked = [
-            round(share * num_patches) if index in kept_blocks else 0 for index, share in enumerate(token_sparsity)
-        ]
+        asked = [round(share * num_patches) if index in kept_blocks else 0 for index, share in enumerate(shares)]
         _check_halves(asked, num_patches)
         return asked
     counts = falling_counts(num_patches, len(kept_blocks), token_sparsity)
-    merged = [0] * num_blocks
+    merged = [0] * len(shares)
     for index, count in zip(kept_blocks, counts, strict=True):
         merged[index] = count
     return merged
@@ -66,10 +61,12 @@ def falling_counts(num_patches: int, num_blocks: int, share: float) -> list[int]
         most_left = (num_patches - total) * 2 ** (num_merging - 1 - index)
         merging.append(min(max(due - sum(merging), left - most_left), left // 2))
     if sum(merging) < total:
+        blocks = "one block, which merges at most half of its patches, leaves"
+        if num_blocks > 1:
+            blocks = f"{num_blocks} blocks, of which every second merges at most half of its patches, leave"
         raise ValueError(
-            f"token_sparsity is {share}, but {num_blocks} blocks, of which every second merges at most half of its "
-            f"patches, leave {1 - sum(merging) / num_patches:.3f} of them. Name a smaller share, or a list with the "
-            "share of every block."
+            f"token_sparsity is {share}, but {blocks} {1 - sum(merging) / num_patches:.3f} of them. Name a smaller "
+            "share, or a list with the share of every block."
         )
     counts = [0] * num_blocks
     counts[::2] = merging

@@ -1,5 +1,6 @@
 """From what the user asks for to a plan: sizes from shares or a budget, and the neurons with the highest scores."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +35,7 @@ from .removal import (
     kept_head_counts,
 )
 from .size_costs import SizeCosts
-from .tokens import check_tokens, choose_token_share, costs_with_tokens, held_out_images
+from .tokens import check_tokens, choose_token_shares, costs_with_tokens
 from .whole_parts import choose_head_counts
 
 
@@ -48,8 +49,8 @@ def decide(
     config: SNPConfig,
     pixel_values: torch.Tensor | None = None,
     block_losses: list[float | None] | None = None,
-) -> PruningPlan:
-    """Makes the plan for a model.
+) -> list[PruningPlan]:
+    """Makes the plan for a model, and those that it is to be held to where it will be reconstructed.
 
     Args:
         model:
@@ -59,13 +60,15 @@ def decide(
         config ([`SNPConfig`]):
             What is asked for.
         pixel_values (`torch.Tensor` of shape `[images, channels, height, width]`, *optional*):
-            Calibration images, on which `token_sparsity="auto"` tries out how many tokens may merge.
+            The first calibration images, on which `token_sparsity="auto"` tries out how many tokens may merge; see
+            [`optimum_snp.planning.tokens.held_out_images`].
         block_losses (`list[float | None]`, *optional*):
             What every block loses that goes, where the pruned model will be reconstructed; see
             [`optimum_snp.reconstruction.compensated_losses`].
 
     Returns:
-        [`PruningPlan`]
+        `list[PruningPlan]`: One plan; with `token_sparsity="auto"` and `target_flops`, behind the one that loses least
+        in closed form, what it is to be held to; see [`optimum_snp.planning.tokens.choose_token_shares`].
 
     Raises:
         ValueError: If lists of the config do not fit the model, the statistics lack what the config needs, or a budget
@@ -101,7 +104,7 @@ def decide(
         0.0 if config.token_sparsity == AUTO else config.token_sparsity, model.config, remaining.kept_blocks
     )
     if config.budget is None:
-        return make_plan(model, scores, config, heads=remaining.heads, merged=merged)
+        return [make_plan(model, scores, config, heads=remaining.heads, merged=merged)]
     minimum = remaining.from_dense(minimum, dense_sizes(remaining.model.config))
     allocator = allocate
     if config.layout == NATIVE_LAYOUT:
@@ -116,13 +119,12 @@ def decide(
         sizes = remaining.to_dense(sizes)
         return make_plan(model, scores, config, heads=remaining.heads, sizes=sizes, merged=of_all_blocks(merged))
 
-    def choose_tokens(costs_of: CostsOfMerging, target: float) -> list[int]:
+    def choose_tokens(costs_of: CostsOfMerging, target: float) -> list[list[int]]:
         if config.token_sparsity != AUTO:
-            return [merged[index] for index in remaining.kept_blocks]
+            return [[merged[index] for index in remaining.kept_blocks]]
         num_left = len(remaining.kept_blocks)
-        held_out = pixel_values[: held_out_images(statistics.num_images)]
-        change = ChangeOfOutputs(model, [held_out])
-        of_others = statistics.without(statistics_of_batch(model, held_out))
+        change = ChangeOfOutputs(model, [pixel_values])
+        of_others = statistics.without(statistics_of_batch(model, pixel_values))
 
         def merging(share: float) -> list[int]:
             return merged_tokens(share, remaining.model.config, list(range(num_left)))
@@ -130,27 +132,46 @@ def decide(
         def measure(sizes: Sizes, share: float) -> float:
             return change.of(method.reshape(model, plan_with(sizes, merging(share)), of_others))
 
-        share = choose_token_share(
+        shares = choose_token_shares(
             remaining.model,
             costs_of,
             target,
             lambda costs, target: allocator(costs, losses, target, minimum, round_to),
             measure,
         )
-        return merging(share)
+        return [merging(share) for share in shares]
 
     if config.budget == "target_latency":
         with torch.random.fork_rng(devices=[]):  # models to measure have random weights
-            return plan_within_latency(
-                model, remaining.model, config, losses, minimum, round_to, allocator, choose_tokens, plan_with
+            plan = plan_within_latency(
+                model,
+                remaining.model,
+                config,
+                losses,
+                minimum,
+                round_to,
+                allocator,
+                lambda costs_of, target: choose_tokens(costs_of, target)[0],  # each plan is measured whole: one is
+                plan_with,
             )
+            return [plan]
     unit = BUDGETS[config.budget]
     allowed = getattr(config, config.budget) * _cost(model, unit)
-    chosen = choose_tokens(lambda merged: costs_with_tokens(remaining.model, merged, unit), allowed)
-    costs = costs_with_tokens(remaining.model, chosen, unit)
-    return _plan_within(
-        model, config, costs, losses, minimum, round_to, allocator, lambda sizes: plan_with(sizes, chosen)
-    )
+
+    def costs_of(merged: list[int]) -> SizeCosts:
+        return costs_with_tokens(remaining.model, merged, unit)
+
+    def plan_within(merged: list[int]) -> PruningPlan:
+        return _plan_within(
+            model, config, costs_of(merged), losses, minimum, round_to, allocator, partial(plan_with, merged=merged)
+        )
+
+    chosen, *rivals = choose_tokens(costs_of, allowed)
+    plans = [plan_within(chosen)]
+    for rival in rivals:
+        with contextlib.suppress(ValueError):  # one that fits but for the few weights that a narrower stream adds
+            plans.append(plan_within(rival))
+    return plans
 
 
 def make_plan(

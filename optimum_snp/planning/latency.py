@@ -88,7 +88,7 @@ def plan_within_latency(
         backend=backend,
         batch_size=batch_size,
         num_threads=config.latency_threads,
-        merges_tokens=bool(config.token_sparsity),
+        merges_tokens=config.merges_tokens,
     )
     costs = LatencyCosts(remaining, table)
     measurement = _Measurement(model, config)

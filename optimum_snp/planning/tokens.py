@@ -2,13 +2,16 @@
 
 Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: the
 neurons get what each leaves of the budget, and the model that comes of it, in closed form, is run on some of the
-images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Losses that
-are predicted part by part would not do: they leave out how merging and pruning act on each other, and what large
-changes saturate.
+images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Where the
+model will be reconstructed it is then held to a larger share, to tokens alone and to neurons alone, all reconstructed
+([`optimum_snp.planning.trial`]): neurons have a closed form and merging has none, so that tokens gain more by it.
+Losses that are predicted part by part would not do: they leave out how merging and pruning act on each other, and what
+large changes saturate.
 
 Source: our choice; the merging is ToMe's (arXiv 2210.09461).
 """
 
+import bisect
 import math
 from collections.abc import Callable
 
@@ -24,17 +27,16 @@ from .budget import Costs
 from .size_costs import SizeCosts
 
 
-# The shares of the patches that are tried, then half a step more and less than the best of them.
+# The shares of the patches that are tried are so far apart, then half a step more and less than the best of them.
 STEP = 0.125
-SHARES = tuple(STEP * step for step in range(8))
-# What merging does to the outputs differs little from one batch of images to the next.
-NUM_IMAGES = 16
+# What merging does to the outputs differs much from one image to the next.
+NUM_IMAGES = 32
 
 
 def held_out_images(num_images: int) -> int:
     """How many of the calibration images the tries are measured on: a quarter of a few, `NUM_IMAGES` of many.
 
-    The closed form of the tries does not see these. What is fitted to images looks better on them than on others, and
+    The tries are not solved from these. What is fitted to images looks better on them than on others, and
     merging, which fits nothing, would lose against neurons.
     """
     return min(NUM_IMAGES, max(1, num_images // 4))
@@ -46,10 +48,9 @@ def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:
     Raises:
         ValueError: If the architecture cannot merge tokens, or the shares do not fit the model or the budget.
     """
-    if not config.token_sparsity:
-        return
-    num_mergeable_tokens(model_config)  # tells where none can
-    if config.token_sparsity != AUTO:
+    if config.token_sparsity == AUTO:
+        num_mergeable_tokens(model_config)  # tells where none can
+    else:
         merged_tokens(config.token_sparsity, model_config, list(range(len(block_sizes(model_config)))))
 
 
@@ -60,14 +61,17 @@ def costs_with_tokens(model: SNPModel, merged: list[int], unit: str) -> SizeCost
     return SizeCosts(skeleton(type(model), _config(model, merged)), unit)
 
 
-def choose_token_share(
+def choose_token_shares(
     model: SNPModel,
     costs_of: Callable[[list[int]], Costs],
     target: float,
     allocate: Callable[[Costs, float], Sizes],
     measure: Callable[[Sizes, float], float],
-) -> float:
-    """The share of the patches to merge at which tokens and neurons together lose least.
+) -> list[float]:
+    """The share of the patches to merge at which tokens and neurons together lose least, and what it is to be held to.
+
+    Neurons alone are tried, tokens alone, and shares between the two. More tokens than those that fit the target
+    without any neuron have nothing to pay for.
 
     Args:
         model:
@@ -82,30 +86,51 @@ def choose_token_share(
             From sizes and the share of the patches that merges to what the model of them loses.
 
     Returns:
-        `float`: Of the shares that were tried the one that loses least; the largest, if even that does not fit.
+        `list[float]`: Of the shares that were tried the one that loses least; then what it is to be held to where the
+        model will be reconstructed, as far as it fits: the share in the middle between it and that of tokens alone,
+        the latter, and 0. The largest share alone, if nothing fits.
     """
     blocks = list(range(len(block_sizes(model.config))))
+    num_patches = num_mergeable_tokens(model.config)
     losses: dict[float, float] = {}
 
-    def try_out(share: float) -> None:
+    def costs_at(share: float) -> Costs | None:
         try:
-            merged = merged_tokens(share, model.config, blocks)
+            return costs_of(merged_tokens(share, model.config, blocks))
         except ValueError:  # the blocks are too few for it
-            return
-        costs = costs_of(merged)
-        sizes = allocate(costs, target)
-        losses[share] = measure(sizes, share) if costs.total(sizes) <= target else math.inf
+            return None
+
+    def is_enough(num_merged: int) -> bool:
+        """Whether no neuron has to go; or the blocks cannot merge so many."""
+        costs = costs_at(num_merged / num_patches)
+        return costs is None or costs.total(costs.sizes) <= target
+
+    def sizes_at(share: float) -> Sizes | None:
+        costs = costs_at(share)
+        sizes = None if costs is None else allocate(costs, target)
+        return sizes if costs is not None and costs.total(sizes) <= target else None
+
+    def try_out(share: float) -> None:
+        sizes = sizes_at(share)
+        if sizes is not None:
+            losses[share] = measure(sizes, share)
 
     def best() -> float:
         return min(losses, key=lambda share: (losses[share], -share))
 
-    for share in SHARES:
+    most = bisect.bisect_left(range(num_patches), True, key=is_enough) / num_patches
+    shares = [*(STEP * step for step in range(math.ceil(most / STEP))), most]
+    for share in shares:
         try_out(share)
+    if not losses:
+        return [max(share for share in shares if costs_at(share) is not None)]
     middle = best()
     for share in (middle - STEP / 2, middle + STEP / 2):
-        if 0 < share < 1:
+        if 0 < share < most:
             try_out(share)
-    return best()
+    chosen = best()
+    rivals = dict.fromkeys(((chosen + most) / 2, most, 0.0))
+    return [chosen, *(share for share in rivals if share != chosen and sizes_at(share) is not None)]
 
 
 def _config(model: SNPModel, merged: list[int]) -> PretrainedConfig:

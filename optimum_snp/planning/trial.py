@@ -1,4 +1,6 @@
-"""Plans of a job, and trials where losses of first order do not suffice: whether heads and blocks go as a whole.
+"""Plans of a job, and trials where losses of first order or closed forms do not suffice.
+
+Whether heads and blocks go as a whole is tried, and whether tokens and neurons together are better than each alone.
 
 Source: our choice.
 """
@@ -9,7 +11,8 @@ from dataclasses import replace
 import torch
 from accelerate.utils import reduce
 
-from ..calibration import CalibrationImages, CalibrationStatistics
+from ..calibration import CalibrationImages, CalibrationStatistics, statistics_of_batch
+from ..calibration.copies import num_copies
 from ..calibration.images import half_of
 from ..configuration import AUTO, WHOLE_PARTS, SNPConfig
 from ..models import SNPModel
@@ -19,10 +22,13 @@ from ..pruning import build_pruned
 from ..reconstruction import compensated_losses
 from .change import ChangeOfOutputs
 from .decide import check_fits, decide
-from .tokens import NUM_IMAGES
+from .tokens import held_out_images
 
 
 logger = logging.getLogger(__name__)
+
+# Images of one forward pass where plans are held against each other.
+TRIAL_BATCH_SIZE = 16
 
 
 def decide_together(
@@ -35,7 +41,8 @@ def decide_together(
     """[`decide`] for all processes of a job.
 
     Where the pruned model will be reconstructed, blocks that may go are weighed with what the layer before makes up
-    for, and a budget that chose to remove heads or blocks is tried against one that keeps them all.
+    for, tokens and neurons together are tried against each alone, and a budget that chose to remove heads or blocks
+    against one that keeps them all.
 
     Args:
         model, statistics, config:
@@ -50,30 +57,65 @@ def decide_together(
     """
     check_fits(config, model)
     chosen = [name for name in WHOLE_PARTS if getattr(config, name) == AUTO]
-    tries_tokens = calibration_images and config.token_sparsity == AUTO
-    pixel_values = calibration_images.first(NUM_IMAGES) if tries_tokens else None
+    held_out = None
+    if calibration_images and config.token_sparsity == AUTO:
+        held_out = calibration_images.first(held_out_images(len(calibration_images)))
     losses = None
     if images and config.dropped_blocks and not isinstance(config.dropped_blocks, list):
         losses = compensated_losses(model, images.batches())
-    plan = run_on_main_process(lambda: decide(model, statistics, config, pixel_values, losses))
+
+    def closest(plans: list[PruningPlan]) -> PruningPlan:
+        if len(plans) == 1 or not images or len(images) == len(held_out):
+            return plans[0]
+        return _closest(plans, model, statistics, images, held_out)
+
+    plan = closest(run_on_main_process(lambda: decide(model, statistics, config, held_out, losses)))
     removed = [block for block in plan.blocks if len(block.heads) < block.before["num_attention_heads"]]
     if not images or not chosen or not removed:
         return plan
 
-    def keep_all() -> PruningPlan | None:
+    def keep_all() -> list[PruningPlan]:
         try:
-            return decide(model, statistics, replace(config, **dict.fromkeys(chosen, 0)), pixel_values, losses)
+            return decide(model, statistics, replace(config, **dict.fromkeys(chosen, 0)), held_out, losses)
         except ValueError as error:  # the sizes alone do not save enough
             logger.info("Some heads or blocks must go: %s", error)
-            return None
+            return []
 
-    whole = run_on_main_process(keep_all)
-    if whole is None:
+    whole_plans = run_on_main_process(keep_all)
+    if not whole_plans:
         return plan
+    whole = closest(whole_plans)
     change_by_all, change_by_fewer = _changes([whole, plan], model, statistics, images)
     if change_by_all <= change_by_fewer:
         whole.config, plan = config, whole
     return plan
+
+
+def _closest(
+    plans: list[PruningPlan],
+    model: SNPModel,
+    statistics: CalibrationStatistics,
+    images: CalibrationImages,
+    held_out: torch.Tensor,
+) -> PruningPlan:
+    """The plan whose outputs change least on the first images, of the model solved and reconstructed from the others.
+
+    Merging has no closed form, so that without reconstruction it looks worse beside neurons than it is.
+    """
+    # Of a size of their own, so that the choice does not depend on the one that the user takes.
+    others = replace(images.behind(len(held_out)), batch_size=TRIAL_BATCH_SIZE)
+    of_others = statistics.without(statistics_of_batch(model, held_out))
+    change = ChangeOfOutputs(model, held_out.split(TRIAL_BATCH_SIZE))
+    copies = num_copies(plans[0].config.reconstruction_copies, len(others), model.config)
+
+    def reconstructed(plan: PruningPlan) -> SNPModel:
+        return build_pruned(model, plan, of_others, others.batches(copies, plan.config.seed))
+
+    changes = [change.of(reconstructed(plan)) for plan in plans]
+    for plan, changed in zip(plans, changes, strict=True):
+        merged = sum(block.merged_tokens for block in plan.blocks)
+        logger.info(f"{merged} tokens merged: the outputs change by {changed / len(held_out):.4g} per image.")
+    return plans[run_on_main_process(lambda: changes.index(min(changes)))]
 
 
 def _changes(

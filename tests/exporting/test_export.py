@@ -171,6 +171,16 @@ def test_a_model_that_is_too_large_for_a_file(pruner, tmp_path, monkeypatch):
         pruner.export(tmp_path / "out")
 
 
+def test_half_precision_that_merges_other_tokens_says_so(pruner, pixel_values, tmp_path, monkeypatch):
+    pruner.calibrate(pixel_values, num_samples=6)
+    pruner.prune(SNPConfig(token_sparsity=0.25, reconstruction=False))
+    monkeypatch.setitem(export._TOLERANCES, "fp16", 1e-9)
+    with pytest.raises(
+        ValueError, match=r"not exported: in fp16 .* merges tokens, and rounded to float16 other pairs"
+    ):
+        pruner.export(tmp_path / "out", dtype="fp16")
+
+
 def test_what_computes_something_else_is_not_written(pruner, pixel_values, tmp_path, monkeypatch):
     pruner.export(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")

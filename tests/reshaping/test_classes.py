@@ -116,6 +116,8 @@ def test_what_has_no_classes():
         pruner.calibrate([image for image, _ in labelled_images()], classes=["dog", "ant"])
     with pytest.raises(ValueError, match="is of one of these 2 classes"):
         pruner.calibrate([item for item in labelled_images() if item[1] == 1], classes=["dog", "ant"])
+    with pytest.raises(ValueError, match="classes names 'elk', 'bee', of which the dataset has no image"):
+        pruner.calibrate([item for item in labelled_images() if item[1] in (0, 3)], classes=["elk", "dog", "bee"])
     for classes in ("dog", {"dog", "ant"}):  # a set has no order
         with pytest.raises(TypeError, match="a list of names"):
             pruner.calibrate(labelled_images(), classes=classes)
