@@ -435,9 +435,9 @@ class SNPPruner:
             minutes (`float`, *optional*, defaults to 5.0):
                 For trials and training together, beside one pass of the dense model over the images.
             num_samples (`int`, *optional*, defaults to 1024):
-                Images to use, chosen at random by `seed`; an eighth of them, at most 128, is held back, the last ones.
-                Take so many more than `calibrate` got: from one data set with one seed, those that are held back are
-                then none that the model was calibrated on, on which a reconstruction looks better than it is.
+                Images to use, chosen at random by `seed`. The last 32 to 128 are held back, of few half. Take so many
+                more than `calibrate` got: from one data set with one seed, those that are held back are then none that
+                the model was calibrated on, on which a reconstruction looks better than it is.
             batch_size (`int`, *optional*, defaults to 32):
                 Images per step and device.
             learning_rate (`float`, *optional*):

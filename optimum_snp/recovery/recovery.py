@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 # Relative to the size of each weight.
 LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 TRIAL_STEPS = 12
+# An eighth of the images is held back, but not so few that they say nothing (docs/real-model.md), nor more than half.
 HELD_BACK_SHARE = 1 / 8
+LEAST_HELD_BACK = 32
 MAX_HELD_BACK = 128
 MIN_IMAGES = 16
 NUM_EVALUATIONS = 8
@@ -100,7 +102,7 @@ def recover(
         pruned, dense:
             The model, and the one that it is to follow.
         images ([`CalibrationImages`]):
-            Unlabelled; an eighth of them, at most `MAX_HELD_BACK`, is held back.
+            Unlabelled; an eighth of them is held back, at least 32 or half of them, at most 128.
         minutes (`float`):
             How long trials and training may take together, beside one pass of the dense model over the images.
         output_dir (`str` or `Path`):
@@ -167,7 +169,8 @@ def recover(
     taught = with_targets(images.dataset, dense, images.batch_size)
     start_of_training = time.monotonic()
     logger.info("The dense model took %.0f seconds over %d images.", start_of_training - start, len(taught))
-    num_held_back = min(MAX_HELD_BACK, int(len(taught) * HELD_BACK_SHARE))
+    num_held_back = min(int(len(taught) * HELD_BACK_SHARE), MAX_HELD_BACK)
+    num_held_back = max(num_held_back, min(len(taught) // 2, LEAST_HELD_BACK))
     # The last ones: the first of a random choice by the same seed may be those that the model was calibrated on, on
     # which a reconstruction looks better than it is.
     parts = (range(len(taught) - num_held_back), range(len(taught) - num_held_back, len(taught)))
