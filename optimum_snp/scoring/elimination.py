@@ -16,6 +16,7 @@ The `M` neurons cost about `2 M^3` operations, most of them in the first factori
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..calibration.moments import RIDGE, Sums, covariance_and_mean
@@ -121,29 +122,37 @@ def _remove_panel(
 def _remove_candidates(
     inverse: torch.Tensor, gram: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Removes `count` neurons one by one; both matrices, those of the candidates alone, are used up.
+    """Removes `count` neurons one by one, given both matrices of the candidates alone.
+
+    A step needs their diagonals and one row of each, so only those are brought up to the steps before. That is a dozen
+    small operations, which take NumPy a quarter of the time that they take torch.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: Which, the rise of each, and the lower Cholesky factor of
         their part of the inverse, all in the order of removal.
     """
-    gone = torch.zeros(len(inverse), dtype=torch.bool)
-    removed, rises = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.float64)
-    rows = torch.zeros(count, len(inverse), dtype=torch.float64)
+    inverse, gram = inverse.numpy(), gram.numpy()
+    removed, rises = np.zeros(count, dtype=np.int64), np.zeros(count)
+    # Behind a step the inverse is less `row row^T`, the gram less `share product^T + product share^T`.
+    rows, pairs = np.zeros((count, len(inverse))), np.zeros((2, count, len(inverse)))
+    inverse_diagonal, energies = inverse.diagonal().copy(), gram.diagonal().copy()
     for step in range(count):
-        rise = _rises(inverse.diagonal(), gram.diagonal()).masked_fill_(gone, torch.inf)
-        neuron = int(rise.argmin())
-        removed[step], rises[step], gone[neuron] = neuron, rise[neuron], True
+        rise = np.divide(energies.clip(0), inverse_diagonal, out=np.zeros_like(energies), where=inverse_diagonal > 0)
+        rise[removed[:step]] = np.inf
+        neuron = rise.argmin()
+        removed[step], rises[step] = neuron, rise[neuron]
+        row = inverse[neuron] - np.einsum("s,sn->n", rows[:step, neuron], rows[:step])
+        gram_row = gram[neuron] - np.einsum("ps,psn->n", pairs[::-1, :step, neuron], pairs[:, :step])
         # One that rounding has eaten up leaves nothing to take over: all that is divided by infinity is zero.
-        pivot = inverse[neuron, neuron]
-        root = pivot.sqrt() if pivot > 0 else torch.tensor(torch.inf).double()
-        torch.div(inverse[neuron], root, out=rows[step])
-        share = rows[step] / root  # how much of the neuron each other one takes over
-        products = gram[neuron] - share * (gram[neuron, neuron] / 2)
-        inverse.addr_(rows[step], rows[step], alpha=-1)
-        gram.addr_(share, products, alpha=-1).addr_(products, share, alpha=-1)
+        root = np.sqrt(row[neuron]) if row[neuron] > 0 else np.inf
+        rows[step] = row / root
+        share, product = pairs[:, step]  # how much of the neuron each other one takes over
+        share[:] = rows[step] / root
+        product[:] = gram_row - share * (gram_row[neuron] / 2)
+        inverse_diagonal -= rows[step] ** 2
+        energies -= 2 * share * product
         rows[step, neuron] = root
-    return removed, rises, rows[:, removed].mT
+    return torch.from_numpy(removed), torch.from_numpy(rises), torch.from_numpy(rows[:, removed]).mT
 
 
 def _rises(inverse_diagonal: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
