@@ -222,7 +222,7 @@ def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, tor
     """Of the rows whose moments `sums` holds under names with that prefix: `[n, n]` and `[n]`, float64."""
     count = sums[f"{prefix}num_tokens"].clamp_min(1)
     mean = sums[f"{prefix}sum"] / count
-    return sums[f"{prefix}moment"] / count - torch.outer(mean, mean), mean
+    return (sums[f"{prefix}moment"] / count).addr_(mean, mean, alpha=-1), mean
 
 
 def _start(prefix: str, size: int, place: torch.device | str) -> Sums:

@@ -70,42 +70,42 @@ def backward_elimination(covariance: torch.Tensor, weight: torch.Tensor, ridge: 
     """
     dtype = torch.float32 if len(covariance) >= FLOAT32_FROM else torch.float64
     inverse = torch.cholesky_inverse(ridge_cholesky(covariance, ridge).to(dtype))
-    weight = weight.to(dtype, copy=True)
+    readers = weight.mT.to(dtype, copy=True).contiguous()  # a row per neuron, so that some of them are read at once
     alive, gone = torch.arange(len(covariance)), torch.zeros(len(covariance), dtype=torch.bool)
     order, rises = [], []
     while not gone.all():
-        removed, panel_rises = _remove_panel(inverse, weight, gone)
+        removed, panel_rises = _remove_panel(inverse, readers, gone)
         order.append(alive[removed])
         rises.append(panel_rises)
         gone[removed] = True
         if gone.sum() > COMPACT_AT * len(gone):  # copying is dear, and so are products with what is gone
             left = (~gone).nonzero().squeeze(1)
-            weight = weight.index_select(1, left)
+            readers = readers.index_select(0, left)
             inverse = inverse.index_select(0, left).index_select(1, left)
             alive, gone = alive[left], gone[left]
     return Elimination(torch.cat(order), torch.cat(rises).cumsum(0))
 
 
 def _remove_panel(
-    inverse: torch.Tensor, weight: torch.Tensor, gone: torch.Tensor
+    inverse: torch.Tensor, readers: torch.Tensor, gone: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Removes a panel of neurons: which, and the rise of each. Both matrices change in place."""
     num_alive = int((~gone).sum())
-    inverse_diagonal, energies = inverse.diagonal(), weight.square().sum(dim=0)
+    inverse_diagonal, energies = inverse.diagonal(), readers.square().sum(dim=1)
     rises = _rises(inverse_diagonal, energies).masked_fill(gone, torch.inf)
     num_candidates = min(CANDIDATES_PER_REMOVAL * PANEL_SIZE, num_alive)
     candidates = rises.topk(num_candidates, largest=False).indices.sort().values
-    readers = weight[:, candidates].double()
+    of_candidates = readers[candidates].double()
     places, rises, factor = _remove_candidates(
-        inverse[candidates.unsqueeze(1), candidates].double(), readers.mT @ readers, min(PANEL_SIZE, num_alive)
+        inverse[candidates.unsqueeze(1), candidates].double(), of_candidates @ of_candidates.mT, min(PANEL_SIZE, num_alive)
     )
     removed = candidates[places]
 
-    # Behind the panel the inverse is less u^T u, the weight less z u; row by row of u, the steps one after the other.
+    # Behind the panel the inverse is less u^T u, the readers less u^T z; row by row, the steps one after the other.
     u = torch.linalg.solve_triangular(factor, inverse[removed].double(), upper=False).to(inverse.dtype)
-    z = torch.linalg.solve_triangular(factor, weight[:, removed].double().mT, upper=False).mT.to(weight.dtype)
-    gram = z.mT @ z
-    products = z.mT @ weight - gram.tril(-1) @ u
+    z = torch.linalg.solve_triangular(factor, readers[removed].double(), upper=False).to(readers.dtype)
+    gram = z @ z.mT
+    products = z @ readers.mT - gram.tril(-1) @ u
     inverse_diagonals = inverse_diagonal - u.square().cumsum(dim=0)
     energies = energies + (u * (u * gram.diagonal().unsqueeze(1) - 2 * products)).cumsum(dim=0)
     is_other = ~gone
@@ -115,7 +115,7 @@ def _remove_panel(
     count = 1 + int(is_wrong.long().argmax()) if is_wrong.any() else len(removed)
 
     inverse.addmm_(u[:count].mT, u[:count], alpha=-1)
-    weight.addmm_(z[:, :count], u[:count], alpha=-1)
+    readers.addmm_(u[:count].mT, z[:count], alpha=-1)
     return removed[:count], rises[:count]
 
 
