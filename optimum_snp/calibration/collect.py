@@ -181,7 +181,9 @@ def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tenso
         queries.append(output.detach())
 
     def add_key(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        for name, value in attention_score_statistics(split_heads(queries.pop()), split_heads(output.detach())).items():
+        for name, value in attention_score_statistics(
+            split_heads(queries.pop()), split_heads(output.detach())
+        ).items():
             sums[name] = sums[name] + value if name in sums else value
 
     return [

@@ -159,7 +159,7 @@ class _Reconstruction:
         return self.pruned_streams[index].to(self.device), None if groups is None else groups.to(self.device)
 
     def _refit_block(self, step: Step, dense_step: Step, dropped: list[Step]) -> None:
-        """Refits what a block adds, and takes both streams past it, the dense one past the dropped blocks behind it."""
+        """Refits what a block adds, and takes both streams past it, and dense ones past dropped blocks behind it."""
         block, dense_block = self.pruned_structure.blocks[step.block], self.dense_structure.blocks[dense_step.block]
         behind_attention: list[torch.Tensor] = []
         before_norms: dict[str, list[torch.Tensor]] = {dense_block.output: [], dense_block.down: []}

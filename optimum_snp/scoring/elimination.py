@@ -97,7 +97,9 @@ def _remove_panel(
     candidates = rises.topk(num_candidates, largest=False).indices.sort().values
     of_candidates = readers[candidates].double()
     places, rises, factor = _remove_candidates(
-        inverse[candidates.unsqueeze(1), candidates].double(), of_candidates @ of_candidates.mT, min(PANEL_SIZE, num_alive)
+        inverse[candidates.unsqueeze(1), candidates].double(),
+        of_candidates @ of_candidates.mT,
+        min(PANEL_SIZE, num_alive),
     )
     removed = candidates[places]
 
