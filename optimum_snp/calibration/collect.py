@@ -68,8 +68,8 @@ def collect_statistics(
             Whether to sum the second moments that `method="snp-refit"` and `"projection"` need: a float64 matrix of
             the MLP's size squared per block.
         sensitivities (`bool`, *optional*, defaults to `True`):
-            Whether to sum, with the moments, the sensitivities that budgets such as `target_flops` need: a forward and
-            a backward pass over `SENSITIVITY_IMAGES` of the images.
+            Whether to sum, with the moments, the sensitivities that budgets such as `target_flops` need: a backward
+            pass over `SENSITIVITY_IMAGES` of the images.
 
     Returns:
         [`CalibrationStatistics`]: The same on every process.
@@ -114,22 +114,24 @@ def collect_from_images(
     is_silent = None if state.is_main_process else True  # None: only on a terminal
     progress = tqdm(total=len(images), desc="Calibrating", unit="image", disable=is_silent)
 
-    probed = []
     with put_back(model):
         model.to(state.device).eval()
-        with torch.inference_mode(), _summing_hooks(structure, model, statistics, moments), progress:
+        # Not in inference mode, whose tensors no pass with gradients could add to.
+        with torch.no_grad(), _summing_hooks(structure, model, statistics, moments), progress:
+            num_probed = SENSITIVITY_IMAGES if moments and sensitivities else 0
+            if num_probed:
+                start_sensitivities(structure, statistics)
             for number, pixel_values in enumerate(images.batches()):
-                model(pixel_values)
-                statistics.num_images += len(pixel_values)
-                progress.update(min(len(pixel_values) * state.num_processes, len(images) - progress.n))
                 # Which of the batches of all processes this is: they are dealt out in turn.
                 position = number * state.num_processes + state.process_index
-                if position * images.batch_size < SENSITIVITY_IMAGES:
-                    probed.append((position, pixel_values[: SENSITIVITY_IMAGES - position * images.batch_size]))
-        if moments and sensitivities:
-            start_sensitivities(structure, statistics)
-            for position, pixel_values in probed:
-                add_sensitivities(structure, model, statistics, pixel_values, seed + position)
+                probed = max(num_probed - position * images.batch_size, 0)
+                # Every image goes forward once: the hooks sum while sensitivities have gradients taken, too.
+                if probed:
+                    add_sensitivities(structure, model, statistics, pixel_values[:probed], seed + position)
+                if len(pixel_values) > probed:
+                    model(pixel_values[probed:])
+                statistics.num_images += len(pixel_values)
+                progress.update(min(len(pixel_values) * state.num_processes, len(images) - progress.n))
     _fill_missing(statistics, structure)
     if moments:
         complete_moments(statistics)
@@ -154,7 +156,7 @@ def statistics_of_batch(model: SNPModel, pixel_values: torch.Tensor) -> Calibrat
 def _summing_hooks(
     structure: Structure, model: nn.Module, statistics: CalibrationStatistics, moments: bool
 ) -> Iterator[None]:
-    """While open, every forward pass adds to `statistics`."""
+    """While open, every forward pass adds to `statistics`, with gradients or without."""
     handles = moment_hooks(structure, model, statistics, place_of_sums(structure, model.device)) if moments else []
     for block, sums in zip(structure.blocks, statistics.blocks, strict=True):
         handles += _attention_hooks(block, model, sums)
@@ -176,10 +178,12 @@ def _attention_hooks(block: Block, model: nn.Module, sums: dict[str, torch.Tenso
         return states.unflatten(-1, (block.num_attention_heads, block.qk_head_dim)).transpose(1, 2)
 
     def keep_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        queries.append(output)
+        queries.append(output.detach())
 
     def add_key(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        for name, value in attention_score_statistics(split_heads(queries.pop()), split_heads(output)).items():
+        for name, value in attention_score_statistics(
+            split_heads(queries.pop()), split_heads(output.detach())
+        ).items():
             sums[name] = sums[name] + value if name in sums else value
 
     return [
@@ -193,7 +197,7 @@ def _stream_hook(layer: nn.Module, sums: dict[str, torch.Tensor]) -> Any:
     sums["stream_change"], sums["stream_num_tokens"] = (torch.zeros((), dtype=torch.float64) for _ in range(2))
 
     def add(_module: nn.Module, inputs: Any, outputs: Any) -> None:
-        before, after = inputs[0].float(), outputs[0].float()
+        before, after = inputs[0].detach().float(), outputs[0].detach().float()
         lengths = before.square().sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
         changes = (after - before).square().sum(-1).cpu().double() / lengths.cpu().double()
         sums["stream_change"] += changes.sum()

@@ -117,7 +117,7 @@ def moment_hooks(
 
 def _norm_hook(norm: Norm, module: nn.Module, sums: Sums, scratch: Scratch) -> Any:
     def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        hidden_states = inputs[0].float()
+        hidden_states = inputs[0].detach().float()
         if norm.normalizes:
             hidden_states = F.layer_norm(hidden_states, module.normalized_shape, eps=module.eps)
         _add(sums, "", norm.read(hidden_states).flatten(0, -2), scratch)
@@ -134,7 +134,7 @@ def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch, p
     sums |= _start("context_", output.in_features, place) | _start("mlp_", down.in_features, place)
 
     def add(name: str, states: torch.Tensor) -> None:
-        by_head = states.float().flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
+        by_head = states.detach().float().flatten(0, 1).unflatten(-1, (heads, head_dim)).transpose(0, 1)
         sums[name] += (by_head.mT @ by_head).to(sums[name].device)
 
     def add_query(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -145,7 +145,7 @@ def _block_hooks(block: Block, model: nn.Module, sums: Sums, scratch: Scratch, p
         add("key_moment", output - output.mean(dim=1, keepdim=True))
 
     def add_input(name: str) -> Any:
-        return lambda _module, inputs: _add(sums, name, inputs[0].flatten(0, -2), scratch)
+        return lambda _module, inputs: _add(sums, name, inputs[0].detach().flatten(0, -2), scratch)
 
     return [
         query.register_forward_hook(add_query),
@@ -222,7 +222,7 @@ def covariance_and_mean(sums: Sums, prefix: str = "") -> tuple[torch.Tensor, tor
     """Of the rows whose moments `sums` holds under names with that prefix: `[n, n]` and `[n]`, float64."""
     count = sums[f"{prefix}num_tokens"].clamp_min(1)
     mean = sums[f"{prefix}sum"] / count
-    return sums[f"{prefix}moment"] / count - torch.outer(mean, mean), mean
+    return (sums[f"{prefix}moment"] / count).addr_(mean, mean, alpha=-1), mean
 
 
 def _start(prefix: str, size: int, place: torch.device | str) -> Sums:

@@ -31,9 +31,10 @@ Costs: TypeAlias = SizeCosts | LatencyCosts
 # From costs, losses, a target, the least sizes and preferred multiples to sizes, as `allocate`.
 Allocator: TypeAlias = Callable[[Costs, Losses, float, Sizes, int], Sizes]
 
-# Prices that the search starts between, in loss per cost of the whole model, and its steps.
+# Prices that the search starts between, in loss per cost of the whole model, and its steps: behind the last the price
+# is known to ten digits.
 _PRICES = (1e-12, 1e12)
-_SEARCH_STEPS = 60
+_SEARCH_STEPS = 40
 # Rounds of choosing blocks and widths in turn. They settle within a few.
 ROUNDS = 20
 # The share of the budget that may stay unused.

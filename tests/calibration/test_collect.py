@@ -29,6 +29,25 @@ def test_batch_size_changes_nothing(class_name):
             torch.testing.assert_close(tensor, second[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("class_name", ["ViTForImageClassification", "SwinForImageClassification"])
+def test_images_go_forward_once_and_sums_are_those_without_sensitivities(class_name):
+    """The first 16 images also go backward; with batches of 12 the second batch has some of both kinds."""
+    model, images = convert(build_source(class_name)), torch.randn(24, 3, 32, 32)
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    with_them = collect_statistics(model, images, num_samples=24, batch_size=12)
+    handle.remove()
+    without = collect_statistics(model, images, num_samples=24, batch_size=12, sensitivities=False)
+    assert sum(seen) == with_them.num_images == 24
+    assert with_them.blocks[0]["sensitivity_images"] == 16
+    pairs = [*zip(with_them.blocks, without.blocks, strict=True)]
+    pairs += [(sums, without.norms[name]) for name, sums in with_them.norms.items()]
+    for sums, expected in pairs:
+        for name, tensor in expected.items():
+            torch.testing.assert_close(sums[name], tensor, rtol=1e-4, atol=1e-4 * float(tensor.abs().max()))
+    assert not any(tensor.requires_grad for sums, _ in pairs for tensor in sums.values())
+
+
 def test_no_map_of_the_size_of_attention_is_kept(source):
     statistics = collect_statistics(convert(source), torch.randn(4, 3, 32, 32), num_samples=4, moments=False)
     head_dim = 12
