@@ -15,8 +15,8 @@ before them. Last come the layers that read the final norm, fitted to what they 
 network.
 
 Memory: three streams of all images and their copies, in main memory, or two and the neurons that the pruned block
-keeps: of each `12 * tokens * width` bytes, or `4 * tokens * (2 * width + neurons)`; 1.8 MB, or 2.4 MB with half of the neurons, for a
-DeiT-Base. With norms behind the layers they are two streams more.
+keeps: of each `12 * tokens * width` bytes, or `4 * tokens * (2 * width + neurons)`; 1.8 MB, or 2.4 MB with half of the
+neurons, for a DeiT-Base. With norms behind the layers they are two streams more.
 Time: one pass through the dense network and two through the blocks of the pruned one, beside the sums.
 
 Source: our choice (docs/real-model.md).
