@@ -26,7 +26,7 @@ IMAGES = torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 PAIRS = [(image, index % 5) for index, image in enumerate(IMAGES)]
 NUM_EVALUATED = 13  # leaves a rest on 2 and on 4 processes
 
-SHARES = SNPConfig(qk_sparsity=0.4, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2)
+SHARES = SNPConfig(qk_sparsity=0.4, v_sparsity=0.3, mlp_sparsity=0.5, hidden_sparsity=0.2, reconstruction_copies=1)
 
 
 class Stream(torch.utils.data.IterableDataset):
@@ -76,7 +76,7 @@ def plan_tokens():
     """Shares of tokens are tried out on models that all processes reconstruct, from batches of a size of their own."""
     pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification", num_hidden_layers=2))
     pruner.calibrate(IMAGES, num_samples=80, batch_size=8)
-    return pruner.plan(SNPConfig(target_flops=0.6, token_sparsity="auto")).to_dict()
+    return pruner.plan(SNPConfig(target_flops=0.6, token_sparsity="auto", reconstruction_copies=1)).to_dict()
 
 
 def evaluate():

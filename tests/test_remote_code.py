@@ -181,7 +181,7 @@ for model in models:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("saved_by", ["save_pretrained", "Trainer"])
+@pytest.mark.parametrize("saved_by", ["save_pretrained", pytest.param("Trainer", marks=pytest.mark.slow)])
 def test_two_models_of_one_folder_name_run_their_own_code(python, saved_by, tmp_path):
     """As if two versions of this package had written them: the code of one doubles its logits."""
     pruner = SNPPruner(build_source("ViTForImageClassification"))

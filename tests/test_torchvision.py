@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 ROOT = Path(__file__).parents[1]
 QUIET = """
@@ -39,6 +41,7 @@ def test_a_torchvision_that_does_not_load_goes_unused(tmp_path):
     assert "torchvision is installed but does not fit the installed torch" in process.stderr
 
 
+@pytest.mark.slow
 def test_nobody_is_advised_to_install_what_is_not_needed(tmp_path):
     script = f"import sys\nsys.modules['torchvision'] = None\nsys.path.insert(0, {str(ROOT)!r})\n{QUIET}"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path)

@@ -99,7 +99,7 @@ def _stream_shares(shares: Any, num_streams: int) -> list[float]:
         return [shares] * num_streams
     if len(shares) != num_streams:
         streams = "the model has one width" if num_streams == 1 else f"the model has {num_streams} stages"
-        raise ValueError(f"hidden_sparsity has {len(shares)} shares, but {streams}.")
+        raise ValueError(f"hidden_sparsity has {len(shares)} share{'s' * (len(shares) != 1)}, but {streams}.")
     return shares
 
 

@@ -74,13 +74,17 @@ def stopwatch(monkeypatch, tmp_path):
     return timed
 
 
+# Of the classes those that have most of what others have.
+UNLIKE = ("ViTForImageClassification", "Dinov2WithRegistersBackbone", "CLIPModel", "SwinForImageClassification")
+
+
 def measure(model, **options):
     return latency_table(model, **{"backend": "eager", "batch_size": 1, "num_threads": 1, **options})
 
 
 @pytest.mark.parametrize(
     ("class_name", "backend"),
-    [(class_name, "eager") for class_name in CLASSES]
+    [pytest.param(name, "eager", marks=[] if name in UNLIKE else [pytest.mark.slow]) for name in CLASSES]
     + [(name, "onnxruntime") for name in ("ViTForImageClassification", "DeiTModel", "SwinForImageClassification")],
 )
 def test_the_table_adds_up_to_whole_models(class_name, backend, stopwatch):

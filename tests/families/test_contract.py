@@ -89,6 +89,7 @@ def test_nothing_removed_is_the_dense_model(case, method):
     assert_close(outputs_of(pruner.model, case.images), outputs_of(case.model, case.images))
 
 
+@pytest.mark.parametrize("case", first_of_each_family(CASES))
 @pytest.mark.parametrize("name", SHARES)
 def test_pruned_neurons_are_as_if_masked(case, name):
     if name not in case.shares():

@@ -169,7 +169,7 @@ def test_statistics_are_saved_and_loaded(case, tmp_path):
     assert pruner.plan(config) == case.calibrated.plan(config)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_classifier], ids=str)
+@pytest.mark.parametrize("case", first_of_each_family([case for case in CASES if case.has_classifier]))
 def test_classifiers_are_trained(case, saved, tmp_path):
     pruner = saved[0][str(case)].copy()
     before = {name: weight.clone() for name, weight in pruner.model.state_dict().items()}

@@ -126,7 +126,7 @@ def test_json_round_trip(method, tmp_path):
         ),
         ({"v_sparsity": [[0.5] * 3, [0.5] * 2]}, r"v_sparsity has \[3, 2\] shares by stage"),
         ({"v_sparsity": [[0.5] * 5]}, r"v_sparsity has \[5\] shares by stage, but the model has \[2, 3\] blocks"),
-        ({"hidden_sparsity": [0.5]}, "hidden_sparsity has 1 shares, but the model has 2 stages"),
+        ({"hidden_sparsity": [0.5]}, "hidden_sparsity has 1 share, but the model has 2 stages"),
         ({"hidden_sparsity": [0.1] * 5}, "hidden_sparsity has 5 shares, but the model has 2 stages"),
     ],
 )

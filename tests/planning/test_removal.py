@@ -125,7 +125,7 @@ def test_share_of_the_dense_model_that_can_be_reached(pixel_values):
         (
             "ViTForImageClassification",
             {"head_sparsity": [0.5]},
-            "head_sparsity has 1 shares, but the model has 3 blocks",
+            "head_sparsity has 1 share, but the model has 3 blocks",
         ),
         ("ViTForImageClassification", {"dropped_blocks": 3}, "dropped_blocks is 3, but only 2 of the 3 blocks can go"),
         (

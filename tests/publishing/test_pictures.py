@@ -133,6 +133,7 @@ def test_trade_off(drawn, tmp_path):
     assert [text.get_text() for text in legend.get_texts()] == [name for name, _, _ in models]
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_state_of_matplotlib_alone():
     script = """
 import sys, tempfile, pathlib

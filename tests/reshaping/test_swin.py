@@ -148,7 +148,13 @@ def dead(source):
 
 
 @pytest.mark.parametrize("method", CLOSED_FORMS)
-@pytest.mark.parametrize("class_name", SWIN_CLASSES)
+@pytest.mark.parametrize(
+    "class_name",
+    [
+        "SwinForImageClassification",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("SwinModel", "SwinBackbone")),
+    ],
+)
 @pytest.mark.parametrize(("make", "num_images"), [(lambda source: source, 1), (dead, 6), (dead, 1)])
 def test_never_nan(class_name, method, make, num_images, pixel_values):
     source = make(build(class_name))
@@ -158,7 +164,7 @@ def test_never_nan(class_name, method, make, num_images, pixel_values):
         assert outputs_of(pruned, pixel_values).abs().max() < 1e3
 
 
-@pytest.mark.parametrize("method", ["snp", "projection"])
+@pytest.mark.parametrize("method", [pytest.param("snp", marks=pytest.mark.slow), "projection"])
 @pytest.mark.parametrize(
     ("class_name", "loader"),
     [

@@ -49,7 +49,7 @@ def train(output, resume_from_checkpoint=None, recipe=None, **options):
         **options,
     )
     pruner = SNPPruner.from_pretrained(build_source("ViTForImageClassification", hidden_dropout_prob=0.1))
-    pruner.prune(SNPConfig(qk_sparsity=0.5), calibration_dataset=Augmented.images)
+    pruner.prune(SNPConfig(qk_sparsity=0.5, reconstruction_copies=0), calibration_dataset=Augmented.images)
     plain = [(image, index % 5) for index, image in enumerate(Augmented.images)]
     pruner.finetune(Augmented(), plain, args, recipe=recipe, resume_from_checkpoint=resume_from_checkpoint)
     return pruner
