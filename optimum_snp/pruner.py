@@ -392,10 +392,12 @@ class SNPPruner:
 
     def _check_images(self, plan: PruningPlan | SNPConfig, dataset: Any) -> None:
         config = getattr(plan, "config", plan)
-        if getattr(config, "reconstruction", None) and self.calibration_images is None and dataset is None:
+        options = ("reconstruction", "reconstruction_copies")
+        asked = [f"{name}={getattr(config, name)}" for name in options if getattr(config, name, None)]
+        if asked and self.calibration_images is None and dataset is None:
             raise ValueError(
-                "reconstruction=True refits on images, and this pruner has none. Pass calibration_dataset=, call "
-                "calibrate(dataset), or leave reconstruction out for the closed form alone."
+                f"{' and '.join(asked)} refits on images, and this pruner has none. Pass calibration_dataset=, call "
+                "calibrate(dataset), or leave it out for the closed form alone."
             )
 
     def _images_to_reconstruct_on(self, config: SNPConfig, dataset: Any) -> CalibrationImages | None:

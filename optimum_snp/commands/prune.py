@@ -142,8 +142,9 @@ def _check(args: argparse.Namespace, config: SNPConfig) -> None:
             "--eval-dataset compares the models before and after on all classes, and with --classes the second has "
             "only some. Leave it out, and evaluate the pruned model on images of its classes."
         )
-    if args.statistics and config.reconstruction:
-        raise ValueError("--reconstruction refits on images: give --dataset instead of --statistics.")
+    for name in ("reconstruction", "reconstruction_copies"):
+        if args.statistics and getattr(config, name):
+            raise ValueError(f"--{name.replace('_', '-')} refits on images: give --dataset instead of --statistics.")
     if args.dry_run and (args.eval_dataset or args.measure_latency):
         raise ValueError("--dry-run measures nothing. Leave out --eval-dataset and --measure-latency, or --dry-run.")
     if not args.dry_run:

@@ -74,6 +74,7 @@ def test_dry_run_writes_nothing(model, image_folder, tmp_path, capsys):
         (["--mlp-sparsity", "0.5"], "--output FOLDER, or only plan it, --dry-run"),
         (["--mlp-sparsity", "0.5", "--dry-run", "--measure-latency"], "--dry-run measures nothing"),
         (["--mlp-sparsity", "0.5", "--reconstruction", "--statistics", "sums"], "give --dataset instead of"),
+        (["--mlp-sparsity", "0.5", "--reconstruction-copies", "2", "--statistics", "sums"], "--reconstruction-copies"),
         (["--mlp-sparsity", "0.5", "--head-sparsity", "auto", "--dry-run"], "only mean something with --target-flops"),
     ],
 )

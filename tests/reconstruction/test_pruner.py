@@ -37,8 +37,10 @@ def test_statistics_alone_give_the_closed_form(pruner, tmp_path):
     closed = weights(pruner, reconstruction=False)
     pruner.load_statistics(tmp_path / "statistics.safetensors")
     assert torch.equal(weights(pruner), closed)
-    with pytest.raises(ValueError, match="reconstruction=True refits on images"):
-        pruner.prune(SNPConfig(reconstruction=True, **SHARES))
+    for options in ({"reconstruction": True}, {"reconstruction_copies": 2}):
+        ((name, value),) = options.items()
+        with pytest.raises(ValueError, match=f"{name}={value} refits on images"):
+            pruner.prune(SNPConfig(**options, **SHARES))
 
 
 def test_images_can_come_with_the_plan(pruner, tmp_path):
