@@ -19,7 +19,7 @@ from tests.hub_server import HubServer
 
 OTHER_PYTHON = os.environ.get("SNP_TRANSFORMERS_4_PYTHON")
 PYTHONS = [
-    pytest.param(sys.executable, id="transformers-5"),
+    pytest.param(sys.executable, id="transformers-5", marks=pytest.mark.slow),
     pytest.param(
         OTHER_PYTHON,
         id="transformers-4.57",
