@@ -14,6 +14,16 @@ def check_positive_integer(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
+def check_whole_number(name: str, value: Any) -> None:
+    """Tells what must be a whole number from 0 on.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
+
+
 def check_positive(name: str, value: Any) -> None:
     """Tells what must be a number above 0 that is finite.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from .checks import check_positive_integer
+from .checks import check_positive_integer, check_whole_number
 from .file_names import CONFIG_NAME
 from .presets import PRESETS
 from .saved_fields import read_fields, read_json
@@ -223,8 +223,7 @@ class SNPConfig:
         optional = [name for name in ("round_to", "latency_threads") if getattr(self, name) is not None]
         for name in ("num_calibration_samples", "latency_batch_size", *_MINIMUM_SIZES, *optional):
             check_positive_integer(name, getattr(self, name))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
+        check_whole_number("seed", self.seed)
         if self.seed > LARGEST_SEED:
             raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed!r}.")
         gamma = self.num_singular_directions
@@ -255,12 +254,12 @@ class SNPConfig:
         return any(self.token_sparsity) if isinstance(self.token_sparsity, list) else bool(self.token_sparsity)
 
     def _check_copies(self) -> None:
-        copies = self.reconstruction_copies
-        if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 0):
-            raise ValueError(f"reconstruction_copies must be an integer of at least 0, got {copies!r}.")
-        if copies and not self.reconstructs:
+        if self.reconstruction_copies is None:
+            return
+        check_whole_number("reconstruction_copies", self.reconstruction_copies)
+        if self.reconstruction_copies and not self.reconstructs:
             raise ValueError(
-                f"reconstruction_copies={copies} means nothing with method={self.method!r} and "
+                f"reconstruction_copies={self.reconstruction_copies} means nothing with method={self.method!r} and "
                 f"reconstruction={self.reconstruction}, which reconstruct nothing."
             )
 
