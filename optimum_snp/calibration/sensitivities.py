@@ -30,6 +30,7 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.utils import ModelOutput
 
+from ..data import predicts_one_class
 from ..models import SNPModel
 from ..structure import Structure, architecture_of
 from .statistics import CalibrationStatistics
@@ -135,11 +136,6 @@ def counted_outputs(output: ModelOutput, config: PretrainedConfig) -> list[torch
         shared = output.logits.mean(dim=-1, keepdim=True) if predicts_one_class(config) else 0
         return [output.logits - shared]
     return architecture_of(config).features(output, config)
-
-
-def predicts_one_class(config: PretrainedConfig) -> bool:
-    """Whether logits, if there are some, are those of a softmax."""
-    return config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from .choosing import calibration_subset, images_of_classes, without_unreadable
 from .classes import LabelMap, ModelClasses
 from .errors import ItemError, UnreadableImageError
 from .folders import load_image_folder
-from .labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, problem_type
+from .labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, predicts_one_class, problem_type
 from .leaves import is_stream
 from .names import has_names
 from .pixels import PixelDataset, PixelStream, pixel_dataset
@@ -29,6 +29,7 @@ __all__ = [
     "is_stream",
     "load_image_folder",
     "pixel_dataset",
+    "predicts_one_class",
     "problem_type",
     "without_unreadable",
 ]

@@ -39,6 +39,15 @@ def problem_type(config: Any) -> str:
     return named
 
 
+def predicts_one_class(config: Any) -> bool:
+    """Whether logits, if a model has some, are those of a softmax over several classes.
+
+    Raises:
+        ValueError: As `problem_type`.
+    """
+    return config.num_labels > 1 and problem_type(config) == SINGLE_LABEL
+
+
 class LabelReader:
     """Reads the labels of one data set for one model.
 

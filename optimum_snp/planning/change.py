@@ -9,7 +9,8 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional as F
 
-from ..calibration.sensitivities import counted_outputs, predicts_one_class
+from ..calibration.sensitivities import counted_outputs
+from ..data import predicts_one_class
 from ..devices import put_back
 from ..models import SNPModel
 from ..processes import process_state

@@ -10,7 +10,7 @@ from accelerate.utils import reduce
 from torch.utils import data as torch_data
 from transformers.utils import ModelOutput
 
-from ..data import SINGLE_LABEL, problem_type
+from ..data import predicts_one_class
 from ..devices import put_back
 from ..models import SNPModel, has_classifier
 from ..processes import process_state
@@ -31,9 +31,7 @@ class OutputReader:
     def __init__(self, model: SNPModel):
         self.config = model.config
         self.classifies = has_classifier(model)
-        self.tells_one_class = (
-            self.classifies and model.config.num_labels > 1 and problem_type(model.config) == SINGLE_LABEL
-        )
+        self.tells_one_class = self.classifies and predicts_one_class(model.config)
         self.norm: Norm = describe(model).streams[-1].norms[-1]
         # Where tokens were merged the norm has the groups, and the network puts out all tokens.
         self.module = model.base_model if self.norm.pooled is None else model.get_submodule(self.norm.name)
