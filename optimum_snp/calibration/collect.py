@@ -16,7 +16,7 @@ from ..processes import all_equal, process_state
 from ..structure import Block, Structure, describe
 from .attention_statistics import attention_score_statistics
 from .fingerprint import model_fingerprint
-from .images import CalibrationImages, choose_images
+from .images import CalibrationImages, choose_images, place_of_batch
 from .moments import complete_moments, moment_hooks, place_of_sums
 from .sensitivities import add_sensitivities, start_sensitivities
 from .statistics import CalibrationStatistics
@@ -104,7 +104,7 @@ def collect_from_images(
         )
     state = process_state()
     structure = describe(model)
-    if any(block.merged_tokens for block in structure.blocks):
+    if structure.merges_tokens:
         raise ValueError(
             "The blocks of this model merge tokens (merged_tokens in its config), and statistics are of whole "
             "grids. Prune it before its tokens merge: in one step with token_sparsity, or in steps of which the last "
@@ -122,8 +122,7 @@ def collect_from_images(
             if num_probed:
                 start_sensitivities(structure, statistics)
             for number, pixel_values in enumerate(images.batches()):
-                # Which of the batches of all processes this is: they are dealt out in turn.
-                position = number * state.num_processes + state.process_index
+                position = place_of_batch(number)
                 probed = max(num_probed - position * images.batch_size, 0)
                 # Every image goes forward once: the hooks sum while sensitivities have gradients taken, too.
                 if probed:

@@ -11,7 +11,6 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
 from ..checks import check_positive_integer
-from ..configuration import LARGEST_SEED
 from ..data import calibration_subset, choose_num_workers, images_of_classes, pixel_dataset
 from ..models import SNPModel
 from ..processes import process_state
@@ -72,10 +71,15 @@ class CalibrationImages:
         for index, batch in enumerate(loader):
             pixel_values = model_inputs(batch)
             yield pixel_values
-            place = index * state.num_processes + state.process_index  # among the batches of all processes
-            generator = torch.Generator().manual_seed((seed + place) % LARGEST_SEED)
+            generator = torch.Generator().manual_seed(seed + place_of_batch(index))
             for number in range(num_copies):
                 yield copy_of(pixel_values, number, generator)
+
+
+def place_of_batch(index: int) -> int:
+    """Which of the batches of all processes one of this process is: they are dealt out in turn."""
+    state = process_state()
+    return index * state.num_processes + state.process_index
 
 
 def half_of(batch: torch.Tensor, index: int, half: int) -> torch.Tensor:
@@ -92,8 +96,7 @@ def half_of(batch: torch.Tensor, index: int, half: int) -> torch.Tensor:
         half (`int`):
             0 or 1.
     """
-    state = process_state()
-    return batch[(index * state.num_processes + state.process_index + half) % 2 :: 2]
+    return batch[(place_of_batch(index) + half) % 2 :: 2]
 
 
 def choose_images(

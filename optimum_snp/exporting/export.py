@@ -266,7 +266,7 @@ _REMEDIES = {
 
 def _remedy(model: SNPModel, dtype: str) -> str:
     """What to do about outputs that are not close to PyTorch's."""
-    if dtype == "fp16" and any(block.merged_tokens for block in describe(model).blocks):
+    if dtype == "fp16" and describe(model).merges_tokens:
         return "The model merges tokens, and rounded to float16 other pairs are the most alike: use fp32 or int8."
     return _REMEDIES[dtype]
 

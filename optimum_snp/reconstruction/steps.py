@@ -57,11 +57,10 @@ def record_steps(model: SNPModel, structure: Structure) -> list[Step]:
     for stream in structure.streams:
         if stream.merging is not None:
             positions[model.get_submodule(stream.merging)] = None
-    merges_tokens = any(block.merged_tokens for block in structure.blocks)
     steps: list[Step] = []
 
     def keep(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        steps.append(Step(module, positions[module], arguments[1:], options, merges_tokens))
+        steps.append(Step(module, positions[module], arguments[1:], options, structure.merges_tokens))
 
     with _hooks(module.register_forward_pre_hook(keep, with_kwargs=True) for module in positions):
         model(torch.zeros(shape, device=model.device))

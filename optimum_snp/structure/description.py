@@ -222,3 +222,8 @@ class Structure:
     streams: list[Stream]
     linear_rows: dict[str, int]
     further_macs: int = 0
+
+    @property
+    def merges_tokens(self) -> bool:
+        """Whether any block merges tokens."""
+        return any(block.merged_tokens for block in self.blocks)
