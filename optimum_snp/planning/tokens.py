@@ -107,8 +107,10 @@ def choose_token_shares(
 
     def sizes_at(share: float) -> Sizes | None:
         costs = costs_at(share)
-        sizes = None if costs is None else allocate(costs, target)
-        return sizes if costs is not None and costs.total(sizes) <= target else None
+        if costs is None:
+            return None
+        sizes = allocate(costs, target)
+        return sizes if costs.total(sizes) <= target else None
 
     def try_out(share: float) -> None:
         sizes = sizes_at(share)

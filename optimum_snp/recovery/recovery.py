@@ -169,8 +169,8 @@ def recover(
     taught = with_targets(images.dataset, dense, images.batch_size)
     start_of_training = time.monotonic()
     logger.info("The dense model took %.0f seconds over %d images.", start_of_training - start, len(taught))
-    num_held_back = min(int(len(taught) * HELD_BACK_SHARE), MAX_HELD_BACK)
-    num_held_back = max(num_held_back, min(len(taught) // 2, LEAST_HELD_BACK))
+    num_held_back = max(int(len(taught) * HELD_BACK_SHARE), LEAST_HELD_BACK)
+    num_held_back = min(num_held_back, MAX_HELD_BACK, len(taught) // 2)
     # The last ones: the first of a random choice by the same seed may be those that the model was calibrated on, on
     # which a reconstruction looks better than it is.
     parts = (range(len(taught) - num_held_back), range(len(taught) - num_held_back, len(taught)))

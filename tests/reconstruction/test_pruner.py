@@ -70,10 +70,8 @@ def test_few_images_are_joined_by_copies(pruner):
     with_copies = build_pruned(pruner.model, plan, pruner.statistics, [IMAGES, IMAGES.flip(-1)])
     found = pruner.prune(plan)
     assert (pruner.pruning_plan.reconstruction_images, pruner.pruning_plan.reconstruction_copies) == (12, 1)
-    for name, weight in found.state_dict().items():
-        torch.testing.assert_close(
-            weight, with_copies.state_dict()[name], rtol=1e-3, atol=1e-4
-        )  # images in another order
+    for name, weight in found.state_dict().items():  # from the images in another order
+        torch.testing.assert_close(weight, with_copies.state_dict()[name], rtol=1e-3, atol=1e-4)
     assert not torch.equal(with_copies.state_dict()["classifier.weight"], alone.state_dict()["classifier.weight"])
 
 
