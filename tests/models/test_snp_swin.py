@@ -117,9 +117,9 @@ def test_bias_depends_on_the_offset_alone_also_in_smaller_windows(table_size, da
 
 @pytest.mark.parametrize("size", [(32, 32), (12, 40), (45, 33)])
 @pytest.mark.parametrize("model_class", ALL_CLASSES)
-def test_sdpa_equals_eager_for_unequal_sizes(model_class, size):
-    images = torch.randn(2, 3, *size)
-    eager, fused = build(model_class, "eager"), build(model_class, "sdpa")
+def test_sdpa_equals_eager_for_unequal_sizes(model_class, size, device):
+    images = torch.randn(2, 3, *size, device=device)
+    eager, fused = (build(model_class, implementation).to(device) for implementation in ("eager", "sdpa"))
     torch.testing.assert_close(first(fused(images)), first(eager(images)), atol=1e-5, rtol=1e-5)
 
 
@@ -134,6 +134,21 @@ def test_fused_attention_always_sees_one_size(images, monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     build()(images)
     assert sizes == [(9, 9, 9), (11, 11, 11), (6, 6, 6)]
+
+
+@pytest.mark.parametrize(("qk", "v"), [(1, 8), (8, 1)])
+def test_a_head_alone_keeps_the_strides_that_kernels_take(qk, v, images, monkeypatch):
+    """Kernels of CUDA load several numbers at once, so heads and tokens must start at multiples of that."""
+    strides = []
+    fused = F.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        strides.extend(states.stride()[:-1] for states in (query, key, value))
+        return fused(query, key, value, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    build(block_configs=[[block(heads=1, qk=qk, v=v)], [block(heads=1, qk=qk, v=v, shift=1)]])(images)
+    assert strides and all(stride % 8 == 0 for of_states in strides for stride in of_states)
 
 
 def test_projections_see_windows_and_everything_else_sees_tokens(images):

@@ -25,8 +25,8 @@ UNEQUAL_BLOCKS = [block(), block(heads=3, qk=11, v=4, mlp=7), block(heads=1, qk=
 
 def build(model_class=SNPViTForImageClassification, implementation="sdpa", **options):
     torch.manual_seed(0)
-    settings = {"image_size": 16, "patch_size": 4, "num_labels": 4, "initializer_range": 0.2, **options}
-    config = SNPViTConfig(hidden_size=24, block_configs=UNEQUAL_BLOCKS, **settings)
+    sizes = {"image_size": 16, "patch_size": 4, "hidden_size": 24, "block_configs": UNEQUAL_BLOCKS}
+    config = SNPViTConfig(**{**sizes, "num_labels": 4, "initializer_range": 0.2, **options})
     config._attn_implementation = implementation
     return model_class(config).eval()
 
@@ -36,8 +36,9 @@ def images():
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_sdpa_equals_eager_for_unequal_sizes(images):
-    eager, fused = build(implementation="eager"), build(implementation="sdpa")
+def test_sdpa_equals_eager_for_unequal_sizes(images, device):
+    eager, fused = (build(implementation=implementation).to(device) for implementation in ("eager", "sdpa"))
+    images = images.to(device)
     torch.testing.assert_close(fused(images).logits, eager(images).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -52,6 +53,21 @@ def test_fused_attention_always_sees_one_size(images, monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     build()(images)
     assert sizes == [(9, 9, 9), (11, 11, 11), (6, 6, 6)]
+
+
+@pytest.mark.parametrize(("qk", "v"), [(1, 8), (8, 1)])
+def test_a_head_alone_keeps_the_strides_that_kernels_take(qk, v, images, monkeypatch):
+    """Kernels of CUDA load several numbers at once, so heads and tokens must start at multiples of that."""
+    strides = []
+    fused = F.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        strides.extend(states.stride()[:-1] for states in (query, key, value))
+        return fused(query, key, value, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    build(block_configs=[block(heads=1, qk=qk, v=v)])(images)
+    assert strides and all(stride % 8 == 0 for of_states in strides for stride in of_states)
 
 
 def test_outputs_have_the_shapes_of_every_block(images):

@@ -282,22 +282,25 @@ class SNPSwinAttention(nn.Module):
         query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
         if self.query_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key = query.view(qk_shape).transpose(1, 2), key.view(qk_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
+        query, key, value = query.view(qk_shape), key.view(qk_shape), self.v_proj(hidden_states).view(v_shape)
         mask = self.attention_mask(windows, batch_size).to(query.dtype)
         dropout = self.attention_dropout if self.training else 0.0
 
         implementation = self.config._attn_implementation
         if implementation == "eager" or output_attentions:
+            query, key, value = (states.transpose(1, 2) for states in (query, key, value))
             context, probabilities = eager_attention(query, key, value, mask, self.scaling, dropout)
             context = context.transpose(1, 2)
         else:
-            # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
-            missing = self.v_head_dim - self.qk_head_dim
-            if missing > 0:
-                query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-            elif missing < 0:
-                value = F.pad(value, (0, -missing))
+            # The fused kernels want one size for query, key and value, and those of CUDA a multiple of 8. Zeros change
+            # neither scores nor outputs. They come before heads and tokens trade places: behind it, a head alone with
+            # one query gets strides that CUDA's kernels do not take.
+            size = max(self.qk_head_dim, self.v_head_dim)
+            size += -size % 8 if query.is_cuda else 0
+            query, key, value = (
+                (F.pad(states, (0, size - states.shape[-1])) if states.shape[-1] < size else states).transpose(1, 2)
+                for states in (query, key, value)
+            )
             context, probabilities = ALL_ATTENTION_FUNCTIONS[implementation](
                 self, query, key, value, mask, dropout=dropout, scaling=self.scaling
             )

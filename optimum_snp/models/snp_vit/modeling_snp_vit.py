@@ -353,8 +353,7 @@ class SNPViTAttention(nn.Module):
         if positions is not None:
             cos, sin = (turns[:, self.rotary_pairs] for turns in positions)  # [patches, heads, pairs]
             query, keys = self.query_rotation(query, cos, sin), self.key_rotation(keys, cos, sin)
-        query, key = query.view(qk_shape).transpose(1, 2), keys.view(qk_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(v_shape).transpose(1, 2)
+        query, key, value = query.view(qk_shape), keys.view(qk_shape), self.v_proj(hidden_states).view(v_shape)
         dropout = self.attention_dropout if self.training else 0.0
         bias = None if relative_positions is None else self.relative_position_bias(*relative_positions)
         if token_sizes is not None:  # a token that stands for several counts as often in the softmax
@@ -362,6 +361,7 @@ class SNPViTAttention(nn.Module):
 
         implementation = self.config._attn_implementation
         if implementation == "eager" or output_attentions:
+            query, key, value = (states.transpose(1, 2) for states in (query, key, value))
             context, probabilities = eager_attention(query, key, value, self.scaling, dropout, bias)
             context = context.transpose(1, 2)
         else:
@@ -370,12 +370,15 @@ class SNPViTAttention(nn.Module):
                     f"attn_implementation {implementation!r} adds no biases to attention scores, but this model has "
                     "some, of relative positions or of tokens that are merged. Choose 'sdpa' or 'eager'."
                 )
-            # The fused kernels want one size for query, key and value. Zeros change neither scores nor outputs.
-            missing = self.v_head_dim - self.qk_head_dim
-            if missing > 0:
-                query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-            elif missing < 0:
-                value = F.pad(value, (0, -missing))
+            # The fused kernels want one size for query, key and value, and those of CUDA a multiple of 8. Zeros change
+            # neither scores nor outputs. They come before heads and tokens trade places: behind it, a head alone with
+            # one query gets strides that CUDA's kernels do not take.
+            size = max(self.qk_head_dim, self.v_head_dim)
+            size += -size % 8 if query.is_cuda else 0
+            query, key, value = (
+                (F.pad(states, (0, size - states.shape[-1])) if states.shape[-1] < size else states).transpose(1, 2)
+                for states in (query, key, value)
+            )
             context, probabilities = ALL_ATTENTION_FUNCTIONS[implementation](
                 self, query, key, value, bias, dropout=dropout, scaling=self.scaling
             )
