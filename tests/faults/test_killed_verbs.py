@@ -120,6 +120,7 @@ def test_save(kills, versions, tmp_path, without_matplotlib):
     assert {id(version) for version in found} == {id(old), id(new)}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses a GPU cannot be forked")
 @counts(2, 40)
 def test_finetune_goes_on(kills, versions, tmp_path, without_matplotlib):
     without_matplotlib()

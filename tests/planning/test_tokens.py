@@ -19,6 +19,7 @@ from optimum_snp.planning.budget import allocate
 from optimum_snp.planning.change import ChangeOfOutputs
 from optimum_snp.planning.decide import check_fits
 from optimum_snp.planning.tokens import choose_token_shares, costs_with_tokens, held_out_images
+from optimum_snp.processes import process_state
 from optimum_snp.pruning import build_pruned
 from optimum_snp.publishing.report import write_report
 from optimum_snp.structure import block_sizes, num_mergeable_tokens
@@ -241,7 +242,7 @@ def test_auto_merges_all_it_can_where_nothing_fits(shared):
 
 def test_auto_measures_the_pruned_model(shared):
     """What is measured for a plan is what the model that is pruned by it does to the same images."""
-    change = ChangeOfOutputs(shared.model, IMAGES[:16].split(6))
+    change = ChangeOfOutputs(shared.model, IMAGES[:16].to(process_state().device).split(6))
     assert change.of(shared.model) == pytest.approx(0, abs=1e-12)
     pruner = shared.copy()
     pruned = pruner.prune(SNPConfig(target_flops=0.6, token_sparsity=0.25, reconstruction=False))

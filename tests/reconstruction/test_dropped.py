@@ -5,6 +5,7 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.families import convert
+from optimum_snp.processes import process_state
 from optimum_snp.reconstruction import compensated_losses
 from optimum_snp.reconstruction.regression import ridge_for
 from optimum_snp.reconstruction.token_weights import evened, token_energies
@@ -57,7 +58,7 @@ def test_the_loss_is_what_a_regression_on_half_of_the_images_leaves_of_the_other
     )
     error = (added[measured].double() - neurons[measured].double() @ weight.T - bias).square().sum(-1)
     expected = (error * weights).mean() * energy.sum() / added.shape[-1]
-    losses = compensated_losses(model, IMAGES.split(batch_size))
+    losses = compensated_losses(model, IMAGES.to(process_state().device).split(batch_size))
     assert losses[index] == pytest.approx(float(expected), rel=1e-3)
     stages = [block.stream for block in describe(model).blocks]
     assert [loss is None for loss in losses] == [i == 0 or stages[i] != stages[i - 1] for i in range(len(stages))]
@@ -65,7 +66,7 @@ def test_the_loss_is_what_a_regression_on_half_of_the_images_leaves_of_the_other
 
 def test_one_image_alone_tells_nothing():
     model = convert(build_source("ViTForImageClassification"))
-    assert compensated_losses(model, [IMAGES[:1]]) == [None] * len(describe(model).blocks)
+    assert compensated_losses(model, [IMAGES[:1].to(process_state().device)]) == [None] * len(describe(model).blocks)
 
 
 @pytest.mark.parametrize("dropped", [1, "auto"])

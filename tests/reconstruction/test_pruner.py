@@ -6,6 +6,7 @@ import torch
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.calibration import copies
 from optimum_snp.plan.plan import PruningPlan
+from optimum_snp.processes import process_state
 from optimum_snp.pruning import build_pruned
 from tests.helpers import build_source
 
@@ -66,8 +67,9 @@ def test_the_plan_says_on_how_many_images(pruner):
 
 def test_few_images_are_joined_by_copies(pruner):
     plan = pruner.plan(SNPConfig(reconstruction_copies=1, seed=3, **SHARES))
-    alone = build_pruned(pruner.model, plan, pruner.statistics, IMAGES.split(16))
-    with_copies = build_pruned(pruner.model, plan, pruner.statistics, [IMAGES, IMAGES.flip(-1)])
+    images = IMAGES.to(process_state().device)
+    alone = build_pruned(pruner.model, plan, pruner.statistics, images.split(16))
+    with_copies = build_pruned(pruner.model, plan, pruner.statistics, [images, images.flip(-1)])
     found = pruner.prune(plan)
     assert (pruner.pruning_plan.reconstruction_images, pruner.pruning_plan.reconstruction_copies) == (12, 1)
     for name, weight in found.state_dict().items():  # from the images in another order

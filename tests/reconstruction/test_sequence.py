@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from optimum_snp import SNPConfig, SNPPruner
+from optimum_snp.devices import put_back
 from optimum_snp.families import convert
+from optimum_snp.processes import process_state
 from optimum_snp.reconstruction import reconstruct
 from optimum_snp.reconstruction.regression import ridge_for
 from optimum_snp.reconstruction.token_weights import token_weights
@@ -66,7 +68,10 @@ def assert_is_regression(layer, before, inputs, targets, weights=None):
 
 
 def weights_of_first_batch(pruner):
-    return token_weights(pruner.model, next(pruner.calibration_images.batches()))
+    device = process_state().device
+    with put_back(pruner.model):
+        weights = token_weights(pruner.model.to(device), next(pruner.calibration_images.batches()))
+    return {name: tensor.cpu() for name, tensor in weights.items()}
 
 
 @torch.no_grad()
@@ -183,6 +188,6 @@ def test_layers_without_bias_get_none():
     with torch.no_grad():
         pruned.snp_swin.stages[0].blocks[0].mlp.fc2.weight.mul_(0.5)
     pruned.snp_swin.stages[0].blocks[1].mlp.fc2.bias = None
-    reconstruct(dense, pruned, list(range(5)), {}, IMAGES.split(16))
+    reconstruct(dense, pruned, list(range(5)), {}, IMAGES.to(process_state().device).split(16))
     assert pruned.snp_swin.stages[0].blocks[1].mlp.fc2.bias is None
     assert torch.isfinite(outputs(pruned)).all()
