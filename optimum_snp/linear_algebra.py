@@ -22,13 +22,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], max_workers: int = MAX_WORKERS) -> list[Any]:
     """`[function(item) for item in items]`, several at a time with one thread each.
 
-    For work of many small steps, which gains nothing from more threads on one step. At most `MAX_WORKERS` at a time,
-    since each may hold several matrices of the square of an MLP's size.
+    For work of many small steps, which gains nothing from more threads on one step. At most `max_workers` at a time,
+    a few unless told otherwise, since each may hold several matrices of the square of an MLP's size.
     """
-    with ThreadPoolExecutor(min(torch.get_num_threads(), MAX_WORKERS)) as pool, one_thread():
+    with ThreadPoolExecutor(min(torch.get_num_threads(), max_workers)) as pool, one_thread():
         return list(pool.map(function, items))
 
 

@@ -37,10 +37,9 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
             - `num_maps` `[]`: number of attention maps
     """
     head_dim = query.shape[-1]
-    # LAPACK takes small matrices one by one, and fastest on one thread each: on the CPU, every core has its own heads.
-    at_once = query.shape[1] if query.device.type == "cuda" else 1
-    heads = zip(query.split(at_once, dim=1), key.split(at_once, dim=1), strict=True)
-    found = parallel_map(lambda states: _directions(*states), heads)
+    # Small matrices are taken one by one, and fastest on one thread each: every core has its own heads.
+    heads = list(zip(query.split(1, dim=1), key.split(1, dim=1), strict=True))
+    found = parallel_map(lambda states: _directions(*states), heads, max_workers=len(heads))
     cosines, singular_values = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
 
     missing = head_dim - singular_values.shape[-1]  # fewer tokens than neurons: fewer directions
@@ -57,7 +56,8 @@ def _directions(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, t
     query, key = double(query), double(key)
     factor = torch.linalg.qr(query, mode="r").R  # [maps, min(tokens, d), d]
     gram = key.mT @ key
-    squares, vectors = torch.linalg.eigh(factor @ gram @ factor.mT)
+    # On the CPU, of which every core takes its own matrices; a GPU has one solved after the other, each as slowly.
+    squares, vectors = (found.to(query.device) for found in torch.linalg.eigh((factor @ gram @ factor.mT).cpu()))
     singular_values = squares.flip(-1).clamp_min(0).sqrt()
     left = vectors.flip(-1).mT @ factor  # u_j . q_i
     # Directions beyond the rank are arbitrary and carry nothing; without this they would add noise.
