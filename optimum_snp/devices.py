@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 
+# Of what is free on a GPU, for what would otherwise wait in main memory; the rest is for the passes of the images.
+SHARE_OF_MEMORY = 0.25
+
 # Where Accelerate keeps the forward pass that it wraps.
 _FORWARD_OF_ITS_OWN = "_original_forward"
 
@@ -44,6 +47,12 @@ def synchronize(device: torch.device) -> None:
     """Waits until a device has done all that it was given; a CPU has at once."""
     if device.type not in ("cpu", "meta"):
         torch.get_device_module(device).synchronize()
+
+
+def has_room(device: torch.device, num_bytes: float) -> bool:
+    """Whether so much takes at most a quarter of a GPU's free memory; a device that does not tell has no room."""
+    free = getattr(torch.get_device_module(device), "mem_get_info", None) if device.type != "cpu" else None
+    return free is not None and num_bytes <= SHARE_OF_MEMORY * free(device)[0]
 
 
 def device_name(device: torch.device) -> str | None:

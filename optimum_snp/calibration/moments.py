@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..devices import has_room
 from ..structure import Block, Norm, Structure
 from .shapes import shapes_of_sums
 from .statistics import CalibrationStatistics
@@ -49,10 +50,6 @@ _STRIP = 256
 
 # From so many channels on, products cost enough to be worth rounding; see [`add_outer_products`].
 ROUNDED_FROM = 256
-
-
-# Of what is free on a device, for sums that are kept there; the rest is for the passes of the images.
-SHARE_OF_MEMORY = 0.25
 
 
 class Scratch:
@@ -74,12 +71,9 @@ def place_of_sums(structure: Structure, device: torch.device) -> torch.device:
     Otherwise they are summed in main memory, which every batch of every layer then waits for. A device that has no
     float64, or does not tell how much memory is free, sums there, too.
     """
-    memory = getattr(torch.get_device_module(device), "mem_get_info", None) if device.type != "cpu" else None
-    if memory is None or device.type == "mps":
-        return torch.device("cpu")
     shapes = shapes_of_sums(structure, moments=True, sensitivities=False).values()
     size = sum(torch.float64.itemsize * math.prod(shape) for shape in shapes)
-    return device if size <= SHARE_OF_MEMORY * memory(device)[0] else torch.device("cpu")
+    return device if device.type != "mps" and has_room(device, size) else torch.device("cpu")
 
 
 def moment_hooks(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import broadcast, reduce
 
-from ..linear_algebra import ridge_cholesky
+from ..linear_algebra import double, ridge_cholesky
 from ..processes import process_state
 
 
@@ -49,7 +49,7 @@ def ridge_for(chunks: Sequence[torch.Tensor]) -> float:
 
 @dataclass
 class RegressionSums:
-    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64 on the CPU.
+    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64, where the rows are if that has float64.
 
     Attributes:
         weight (`torch.Tensor` of shape `[1]`): `sum w`.
@@ -75,11 +75,11 @@ class RegressionSums:
         total = weights.sum()
         inputs, input_mean = _centre(inputs, weights / total)
         targets, target_mean = _centre(targets, weights / total)
-        weighted, total = inputs * weights.unsqueeze(1), float(total)
+        weighted, total = inputs * weights.unsqueeze(1), double(total).view(1)
         # Products of rows less their mean: a large mean costs the covariance no digits.
-        moment = _symmetric_product(weighted, inputs).cpu().double().addr_(input_mean, input_mean, alpha=total)
-        cross = (targets.mT @ weighted).cpu().double().addr_(target_mean, input_mean, alpha=total)
-        return cls(torch.tensor([total]).double(), total * input_mean, total * target_mean, moment, cross)
+        moment = double(_symmetric_product(weighted, inputs)).addr_(total * input_mean, input_mean)
+        cross = double(targets.mT @ weighted).addr_(total * target_mean, input_mean)
+        return cls(total, total * input_mean, total * target_mean, moment, cross)
 
     @classmethod
     def of_chunks(
@@ -97,16 +97,18 @@ class RegressionSums:
             num_inputs, num_outputs (`int`):
                 Their sizes, for a process without a chunk.
         """
-        shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
-        totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
-        quanta = None
+        totals = quanta = None
         for inputs, targets, weights in chunks:
             of_rows = weights.to(inputs.device).expand(inputs.shape[:-1]).flatten()
             sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
-            quanta = _agree_on_quanta(sums) if quanta is None else quanta
+            if totals is None:
+                totals = cls(*(torch.zeros_like(getattr(sums, name)) for name in _FIELDS))
+                quanta = _agree_on_quanta(sums)
             for name, quantum in zip(_FIELDS, quanta, strict=True):
                 getattr(totals, name).add_(getattr(sums, name).div_(quantum).round_().mul_(quantum))
-        if quanta is None:
+        if totals is None:
+            shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
+            totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
             _agree_on_quanta(totals)
         return totals._reduced()
 
@@ -114,9 +116,7 @@ class RegressionSums:
         state = process_state()
         if state.num_processes == 1:
             return self
-        return RegressionSums(
-            *(reduce(getattr(self, name).to(state.device), reduction="sum").cpu() for name in _FIELDS)
-        )
+        return RegressionSums(*(reduce(getattr(self, name).to(state.device), reduction="sum") for name in _FIELDS))
 
 
 _FIELDS = tuple(RegressionSums.__dataclass_fields__)
@@ -133,11 +133,11 @@ def _symmetric_product(weighted: torch.Tensor, inputs: torch.Tensor) -> torch.Te
 
 
 def _centre(rows: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows less their mean by `shares`, in float32, and the mean, in float64 on the CPU."""
+    """The rows less their mean by `shares`, in float32, and the mean, in float64."""
     rows = rows.float()
     mean = shares @ rows
     rows = rows - mean
-    return rows, mean.cpu().double() + (shares @ rows).cpu().double()
+    return rows, double(mean) + double(shares @ rows)
 
 
 def _agree_on_quanta(sums: RegressionSums) -> list[float]:
@@ -169,7 +169,7 @@ def solve(
     if bias is not None:
         moment = moment - torch.outer(input_mean, input_mean)
         cross = cross - torch.outer(target_mean, input_mean)
-    weight = weight.detach().cpu().double()
+    weight = weight.detach().to(moment.device).double()
     missing = cross - weight @ moment
     # Of inputs that do not vary, such as the class tokens of images all alike, the variance is rounding.
     moment.diagonal().add_(_LEAST_VARIANCE * sums.moment.diagonal().mean() / sums.weight)

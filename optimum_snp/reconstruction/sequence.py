@@ -14,9 +14,9 @@ it first ([`optimum_snp.reconstruction.post_norm`]). What blocks that are droppe
 before them. Last come the layers that read the final norm, fitted to what they put out in the dense
 network.
 
-Memory: three streams of all images and their copies, in main memory, or two and the neurons that the pruned block
-keeps: of each `12 * tokens * width` bytes, or `4 * tokens * (2 * width + neurons)`; 1.8 MB, or 2.4 MB with half of the
-neurons, for a DeiT-Base. With norms behind the layers they are two streams more.
+Memory: three streams of all images and their copies, or two and the neurons that the pruned block keeps: of each
+`12 * tokens * width` bytes, or `4 * tokens * (2 * width + neurons)`; 1.8 MB, or 2.4 MB with half of the neurons, for a
+DeiT-Base. With norms behind the layers they are two streams more. They wait on a GPU that has room, or in main memory.
 Time: one pass through the dense network and two through the blocks of the pruned one, beside the sums.
 
 Source: our choice (docs/real-model.md).
@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..devices import put_back
+from ..devices import has_room, put_back
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
@@ -86,6 +86,7 @@ class _Reconstruction:
         device: torch.device,
     ):
         self.dense, self.pruned, self.device = dense, pruned, device
+        self.place = torch.device("cpu")  # where all that waits for a later pass is kept
         self.dense_structure, self.pruned_structure = describe(dense), describe(pruned)
         self.kept_blocks = kept_blocks
         self.directions = {index: kept.to(dense.dtype).to(device) for index, kept in directions.items()}
@@ -133,25 +134,36 @@ class _Reconstruction:
                 (self.pruned, self.pruned_structure, self.pruned_streams),
             ):
                 (stream,) = inputs_of([structure.blocks[0].module], partial(model, pixel_values))
-                streams.append(stream.cpu())
+                streams.append(stream.to(self.place))
+        self._choose_place()
         self.groups = [None] * len(self.pruned_streams)
         self.ridge = ridge_for(self.pruned_streams)
         self.token_weights = tensors_of_main_process(lambda: token_weights(self.dense, weighed))
+
+    def _choose_place(self) -> None:
+        """Keeps the streams on the device if it has room for them and for what a block leaves beside them."""
+        size = sum(stream.nbytes for stream in self.dense_streams)
+        downs = [self.pruned.get_submodule(block.down) for block in self.pruned_structure.blocks]
+        beside = 3 + max(down.in_features / down.out_features for down in downs)  # streams behind layers, and neurons
+        if has_room(self.device, (2 + beside) * size):
+            self.place = self.device
+        for streams in (self.dense_streams, self.pruned_streams):
+            streams[:] = [stream.to(self.place) for stream in streams]
 
     def _is_dropped(self, step: Step) -> bool:
         return step.block is not None and step.block not in self.kept_blocks
 
     def _advance_dense(self, step: Step) -> None:
         for index, stream in enumerate(self.dense_streams):
-            self.dense_streams[index] = step(stream.to(self.device))[0].cpu()
+            self.dense_streams[index] = step(stream.to(self.device))[0].to(self.place)
 
     def _advance_pruned(self, step: Step) -> None:
         for index in range(len(self.pruned_streams)):
             self._keep_pruned(index, *step(*self._pruned(index)))
 
     def _keep_pruned(self, index: int, stream: torch.Tensor, groups: Groups | None) -> None:
-        self.pruned_streams[index] = stream.cpu()
-        self.groups[index] = None if groups is None else groups.to(torch.device("cpu"))
+        self.pruned_streams[index] = stream.to(self.place)
+        self.groups[index] = None if groups is None else groups.to(self.place)
 
     def _pruned(self, index: int) -> tuple[torch.Tensor, Groups | None]:
         """The pruned stream of a chunk as far as it has come, and its groups of tokens."""
@@ -168,11 +180,11 @@ class _Reconstruction:
         for index, stream in enumerate(self.dense_streams):
             stream = stream.to(self.device)
             *outputs, added, after = outputs_of(dense_modules, partial(dense_step, stream))
-            behind_attention.append((stream + added).cpu())
+            behind_attention.append((stream + added).to(self.place))
             if dense_block.output_norm is not None:
                 for of_layer, output in zip(before_norms.values(), outputs, strict=True):
-                    of_layer.append(output.cpu())
-            self.dense_streams[index] = first(after).cpu()
+                    of_layer.append(output.to(self.place))
+            self.dense_streams[index] = first(after).to(self.place)
         for dropped_step in dropped:
             self._advance_dense(dropped_step)
         output, down = (self.pruned.get_submodule(name) for name in (block.output, block.down))
@@ -202,7 +214,7 @@ class _Reconstruction:
             )
             groups = behind[0] if behind else groups
             self._keep_pruned(index, stream_before, groups)
-            all_neurons.append(neurons.cpu())
+            all_neurons.append(neurons.to(self.place))
             wanted = self._kept(self.dense_streams[index], block, groups) - stream_before
             weights = self._weights_of(dense_block.mlp_end, groups)
             if dense_block.down_norm is not None:
