@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     report: dict[str, Any] = {"tasks": {}, "rows": []}
     for name in args.tasks:
-        run_task(load_ground(args.ground, name), args, report)
+        run_task(load_ground(args.ground, name, device=args.device), args, report)
     print(format_report(report))
     return 0
 

@@ -165,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     rows: list[dict[str, Any]] = []
     tables = ""
-    for row in (row for name in args.tasks for row in run_task(load_ground(args.ground, name), args)):
+    grounds = (load_ground(args.ground, name, device=args.device) for name in args.tasks)
+    for row in (row for ground in grounds for row in run_task(ground, args)):
         logger.info("%s", row)
         rows.append(row)
         by_task = [list(found) for _, found in itertools.groupby(rows, key=lambda row: row["task"])]

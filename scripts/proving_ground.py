@@ -106,8 +106,10 @@ def by_magnitude(subject: Subject, plan: PruningPlan) -> SNPModel:
 
 
 def by_baseline(prune: Callable[..., SNPModel], **options: Any) -> Prune:
-    """A baseline, from the statistics of our calibration."""
-    return lambda subject, plan: prune(subject.pruner.model, subject.pruner.statistics, plan, **options)
+    """A baseline, from the statistics of our calibration, which are in main memory."""
+    return lambda subject, plan: prune(
+        copy.deepcopy(subject.pruner.model).cpu(), subject.pruner.statistics, plan, **options
+    )
 
 
 def by_snapvit(subject: Subject, plan: PruningPlan) -> SNPModel:
@@ -185,13 +187,13 @@ def rows_of(args: argparse.Namespace) -> dict[str, SNPConfig]:
 def run_task(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
     """All rows and methods on one task."""
     pruner = SNPPruner(ground.dense)
-    subject = Subject(pruner, ground.source, pixel_values(ground.calibration[: args.images]))
+    subject = Subject(pruner, ground.source, pixel_values(ground.calibration[: args.images]).to(args.device))
     start = time.perf_counter()
     pruner.calibrate(subject.images, args.images)
     report: dict[str, Any] = {"task": ground.name, "calibration_seconds": time.perf_counter() - start}
     images, labels = ground.measured(args.split, args.max_images if args.split == "test" else None)
     start = time.perf_counter()
-    precision = torch.autocast("cpu", torch.bfloat16, enabled=args.bf16)
+    precision = torch.autocast(args.device, torch.bfloat16, enabled=args.bf16)
     with precision:
         dense = outputs_of(ground.dense, images)
     report |= {"num_images": len(images), "forward_seconds_per_image": (time.perf_counter() - start) / len(images)}
@@ -265,7 +267,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    reports = [run_task(load_ground(args.ground, name), args) for name in args.tasks]
+    reports = [run_task(load_ground(args.ground, name, device=args.device), args) for name in args.tasks]
     tables = "\n".join(format_report(report, args.methods) for report in reports)
     write_results(args, "proving_ground", tables, {"tasks": reports}, PACKAGES)
     print(tables)

@@ -115,7 +115,7 @@ def rank_correlation(first: list[float], second: list[float]) -> float:
 
 def run_task(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """All kinds of plans on one task."""
-    ground = load_ground(args.ground, name)
+    ground = load_ground(args.ground, name, device=args.device)
     calibration = pixel_values(ground.calibration[: args.images])
     pruner = SNPPruner(ground.dense)
     pruner.calibrate(calibration, args.images)

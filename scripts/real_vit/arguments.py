@@ -12,7 +12,7 @@ from prepare_real_vit import OUTPUT
 def ground_parser(
     description: str, output: str, *, tasks: Sequence[str], default: Sequence[str]
 ) -> argparse.ArgumentParser:
-    """A parser with `--ground`, `--output`, `--tasks` and `--threads`.
+    """A parser with `--ground`, `--output`, `--tasks`, `--device` and `--threads`.
 
     Args:
         description (`str`):
@@ -26,6 +26,7 @@ def ground_parser(
     parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path(output), help="default: %(default)s")
     parser.add_argument("--tasks", nargs="+", default=list(default), choices=list(tasks))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     return parser
 

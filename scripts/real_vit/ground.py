@@ -24,7 +24,7 @@ class Ground:
 
     Attributes:
         source: The dense model as transformers has it.
-        dense: The same in our architecture.
+        dense: The same in our architecture, on the same device.
         calibration, held_out (`torch.Tensor`): Unlabelled, `[N, 3, size, size]` uint8, of different pictures;
             decisions are made on the second, which no method sees.
         test, labels (`torch.Tensor`): To report on.
@@ -55,8 +55,10 @@ class Outputs:
     features: torch.Tensor
 
 
-def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
-    """Reads one task; about `num_held_out` of its unlabelled images are held out, by the pictures that they show.
+def load_ground(folder: Path, name: str, num_held_out: int = 160, device: str = "cpu") -> Ground:
+    """Reads one task, its models on a device.
+
+    About `num_held_out` of its unlabelled images are held out, by the pictures that they show.
 
     Raises:
         FileNotFoundError: If it was not prepared.
@@ -64,7 +66,7 @@ def load_ground(folder: Path, name: str, num_held_out: int = 160) -> Ground:
     if not (folder / name / "data.pt").is_file():
         raise FileNotFoundError(f"There is no task in {folder / name}. Run scripts/prepare_real_vit.py first.")
     data = torch.load(folder / name / "data.pt", weights_only=True)
-    source = AutoModelForImageClassification.from_pretrained(folder / name / "model").eval()
+    source = AutoModelForImageClassification.from_pretrained(folder / name / "model").eval().to(device)
     generator = torch.Generator().manual_seed(1)
     order = torch.randperm(len(data["calibration"]), generator=generator)
     images, pictures = data["calibration"][order], data["pictures"][order]
@@ -88,10 +90,11 @@ def classifier_inputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 @torch.inference_mode()
 def outputs_of(model: nn.Module, images: torch.Tensor) -> Outputs:
-    """Logits and features of images given as bytes."""
+    """Logits and features of images given as bytes, on the CPU."""
     with classifier_inputs(model) as features:
-        logits = torch.cat([model(pixel_values(batch)).logits for batch in images.split(BATCH_SIZE)])
-    return Outputs(logits.float(), torch.cat(features).float())
+        batches = (pixel_values(batch).to(model.device) for batch in images.split(BATCH_SIZE))
+        logits = torch.cat([model(batch).logits for batch in batches])
+    return Outputs(logits.float().cpu(), torch.cat(features).float().cpu())
 
 
 def compare(found: Outputs, dense: Outputs, labels: torch.Tensor | None = None) -> dict[str, float | None]:
