@@ -6,6 +6,7 @@ import torch
 
 from optimum_snp import SNPConfig, SNPPruner
 from optimum_snp.planning.change import ChangeOfOutputs
+from optimum_snp.processes import process_state
 from tests.helpers import build_source
 
 
@@ -24,7 +25,7 @@ def test_features_of_a_narrower_stream(class_name):
     pruner = SNPPruner(build_source(class_name))
     pruner.calibrate(IMAGES, num_samples=len(IMAGES))
     batches = IMAGES.split(5)
-    change = ChangeOfOutputs(pruner.model, batches)
+    change = ChangeOfOutputs(pruner.model, IMAGES.to(process_state().device).split(5))
     assert change.of(pruner.model) == pytest.approx(0, abs=1e-6)
     pruned = pruner.copy().prune(SNPConfig(hidden_sparsity=0.25, mlp_sparsity=0.5))
     expected = 0

@@ -247,6 +247,15 @@ def test_what_cannot_be_is_told_before_any_work(options, message, tmp_path, monk
         recover(pruned_pruner(), tmp_path, **options)
 
 
+@pytest.mark.parametrize(("enough", "warned"), [(64, False), (65, True)])
+def test_few_images_are_warned_of(enough, warned, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("optimum_snp.recovery.recovery.ENOUGH_IMAGES", enough)
+    monkeypatch.setattr("optimum_snp.recovery.recovery.with_targets", None)  # ends it
+    with pytest.raises(TypeError):
+        recover(pruned_pruner(), tmp_path)
+    assert ("Recovery on 64 images" in caplog.text) == warned
+
+
 def test_frozen_weights_and_checkpoints_of_another_training(tmp_path):
     pruner = pruned_pruner()
     recover(pruner, tmp_path, minutes=0.001)
