@@ -38,14 +38,15 @@ class CalibrationImages:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def first(self, count: int) -> torch.Tensor:
-        """The pixel values of the first ones, at most `count`, as `batches` gives them; the same on every process."""
-        chosen = [self.dataset[index] for index in range(min(count, len(self)))]
+    def part(self, places: range) -> torch.Tensor:
+        """The pixel values of those at `places`, as `batches` gives them; the same on every process."""
+        chosen = [self.dataset[index] for index in places]
         return model_inputs(torch_data.default_collate(chosen)).to(process_state().device)
 
-    def behind(self, count: int) -> "CalibrationImages":
-        """The others than `first(count)`."""
-        return replace(self, dataset=torch_data.Subset(self.dataset, range(count, len(self))))
+    def others(self, places: range) -> "CalibrationImages":
+        """All but those at `places`."""
+        left = [index for index in range(len(self)) if index not in places]
+        return replace(self, dataset=torch_data.Subset(self.dataset, left))
 
     def batches(self, num_copies: int = 0, seed: int = 0) -> Iterator[torch.Tensor]:
         """The pixel values `[images, channels, height, width]`, or spectrograms, of this process, on its device.

@@ -33,13 +33,16 @@ STEP = 0.125
 NUM_IMAGES = 32
 
 
-def held_out_images(num_images: int) -> int:
-    """How many of the calibration images the tries are measured on: a quarter of a few, `NUM_IMAGES` of many.
+def held_out_images(num_images: int) -> list[range]:
+    """Which of the calibration images plans are measured on, part by part: a quarter of a few, `NUM_IMAGES` of many.
 
-    The tries are not solved from these. What is fitted to images looks better on them than on others, and
-    merging, which fits nothing, would lose against neurons.
+    What is measured is not solved from these. What is fitted to images looks better on them than on others, and
+    merging, which fits nothing, would lose against neurons. The tries are measured on the first part; the rivals on as
+    many parts as have `NUM_IMAGES`, each time solved from the others.
     """
-    return min(NUM_IMAGES, max(1, num_images // 4))
+    size = min(NUM_IMAGES, max(1, num_images // 4))
+    count = min(math.ceil(NUM_IMAGES / size), num_images // size)
+    return [range(start, start + size) for start in range(0, count * size, size)]
 
 
 def check_tokens(config: SNPConfig, model_config: PretrainedConfig) -> None:

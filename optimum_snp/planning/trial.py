@@ -59,7 +59,7 @@ def decide_together(
     chosen = [name for name in WHOLE_PARTS if getattr(config, name) == AUTO]
     held_out = None
     if calibration_images and config.token_sparsity == AUTO:
-        held_out = calibration_images.first(held_out_images(len(calibration_images)))
+        held_out = calibration_images.part(held_out_images(len(calibration_images))[0])
     losses = None
     if images and config.dropped_blocks and not isinstance(config.dropped_blocks, list):
         losses = compensated_losses(model, images.batches())
@@ -67,7 +67,7 @@ def decide_together(
     def closest(plans: list[PruningPlan]) -> PruningPlan:
         if len(plans) == 1 or not images or len(images) == len(held_out):
             return plans[0]
-        return _closest(plans, model, statistics, images, held_out)
+        return _closest(plans, model, statistics, images)
 
     plan = closest(run_on_main_process(lambda: decide(model, statistics, config, held_out, losses)))
     removed = [block for block in plan.blocks if len(block.heads) < block.before["num_attention_heads"]]
@@ -96,25 +96,27 @@ def _closest(
     model: SNPModel,
     statistics: CalibrationStatistics,
     images: CalibrationImages,
-    held_out: torch.Tensor,
 ) -> PruningPlan:
-    """The plan whose outputs change least on the first images, of the model solved and reconstructed from the others.
+    """The plan whose outputs change least on images that the model was not solved and reconstructed from.
 
     Merging has no closed form, so that without reconstruction it looks worse beside neurons than it is.
     """
-    # Of a size of their own, so that the choice does not depend on the one that the user takes.
-    others = replace(images.behind(len(held_out)), batch_size=TRIAL_BATCH_SIZE)
-    of_others = statistics.without(statistics_of_batch(model, held_out))
-    change = ChangeOfOutputs(model, held_out.split(TRIAL_BATCH_SIZE))
-    copies = num_copies(plans[0].config.reconstruction_copies, len(others), model.config)
-
-    def reconstructed(plan: PruningPlan) -> SNPModel:
-        return build_pruned(model, plan, of_others, others.batches(copies, plan.config.seed))
-
-    changes = [change.of(reconstructed(plan)) for plan in plans]
+    parts = held_out_images(len(images))
+    changes = [0.0] * len(plans)
+    for places in parts:
+        held_out = images.part(places)
+        # Of a size of their own, so that the choice does not depend on the one that the user takes.
+        others = replace(images.others(places), batch_size=TRIAL_BATCH_SIZE)
+        of_others = statistics.without(statistics_of_batch(model, held_out))
+        change = ChangeOfOutputs(model, held_out.split(TRIAL_BATCH_SIZE))
+        # Of few images, which have several parts, there are the more copies: in all parts as many as otherwise in one.
+        copies = num_copies(plans[0].config.reconstruction_copies, len(others), model.config) // len(parts)
+        for index, plan in enumerate(plans):
+            pruned = build_pruned(model, plan, of_others, others.batches(copies, plan.config.seed))
+            changes[index] += change.of(pruned)
     for plan, changed in zip(plans, changes, strict=True):
         merged = sum(block.merged_tokens for block in plan.blocks)
-        logger.info(f"{merged} tokens merged: the outputs change by {changed / len(held_out):.4g} per image.")
+        logger.info(f"{merged} tokens merged: the outputs change by {changed / sum(map(len, parts)):.4g} per image.")
     return plans[run_on_main_process(lambda: changes.index(min(changes)))]
 
 

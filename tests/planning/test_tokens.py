@@ -265,8 +265,8 @@ def test_auto_measures_on_images_that_the_tries_did_not_see(shared, monkeypatch)
     in_small_batches.calibration_images = dataclasses.replace(shared.calibration_images, batch_size=2)
     config = SNPConfig(target_flops=0.6, token_sparsity="auto")
     assert in_small_batches.plan(config).to_dict() == shared.plan(config).to_dict()
-    held_out = held_out_images(len(IMAGES))
-    assert held_out == 6
+    held_out = 6
+    assert held_out_images(len(IMAGES)) == [range(start, start + held_out) for start in range(0, 24, held_out)]
     (first_batch, second_batch) = shared.calibration_images.batches()
     others = collect_statistics(shared.model, torch.cat((first_batch[held_out:], second_batch)), sensitivities=False)
     assert seen[0].num_images == others.num_images == len(IMAGES) - held_out
@@ -278,7 +278,7 @@ def test_auto_measures_on_images_that_the_tries_did_not_see(shared, monkeypatch)
 
 @pytest.mark.parametrize("least", [0, 2, 3])
 def test_what_is_to_be_reconstructed_is_held_to_each_alone(shared, monkeypatch, least):
-    """The plan whose reconstructed model changes the held-out images least, of those solved from the others."""
+    """The plan whose reconstructed model changes images least that are held out, a part after the other."""
     built = []
 
     def build(model, plan, statistics, batches):
@@ -289,19 +289,32 @@ def test_what_is_to_be_reconstructed_is_held_to_each_alone(shared, monkeypatch, 
 
     def change(_self, _model):
         """In closed form the third try wins, of a quarter of the patches."""
-        return abs(len(built) - 1 - least) if built else abs(next(tries) - 2)
+        return abs((len(built) - 1) % 4 - least) if built else abs(next(tries) - 2)
 
     tries = itertools.count()
     monkeypatch.setattr(ChangeOfOutputs, "of", change)
     plan = shared.plan(SNPConfig(target_flops=0.7, token_sparsity="auto"))
-    merged = [sum(block.merged_tokens for block in tried.blocks) for tried, _, _ in built]
-    tokens_alone = [tried for tried, _, _ in built if tried.parameters_after == tried.parameters_before]
-    assert tokens_alone == [built[2][0]]
+    plans = [tried for tried, _, _ in built[:4]]
+    merged = [sum(block.merged_tokens for block in tried.blocks) for tried in plans]
+    assert [tried for tried in plans if tried.parameters_after == tried.parameters_before] == [plans[2]]
     assert merged[0] == 4 and merged[0] <= merged[1] <= merged[2] and merged[3] == 0
     assert sum(block.merged_tokens for block in plan.blocks) == merged[least]
     assert plan.macs_after <= 0.7 * plan.macs_before
-    others = torch.cat(list(shared.calibration_images.batches()))[6:]
-    assert all(num_images == 18 and torch.equal(images, others) for _, num_images, images in built)
+    images = torch.cat(list(shared.calibration_images.batches()))
+    assert [tried for tried, _, _ in built] == plans * 4
+    for place, (_, num_images, seen) in enumerate(built):
+        part = slice(place // 4 * 6, place // 4 * 6 + 6)
+        assert num_images == 18 and torch.equal(seen, torch.cat((images[: part.start], images[part.stop :])))
+
+
+@pytest.mark.parametrize(
+    ("num_images", "sizes"),
+    [(1, [1]), (2, [1, 1]), (16, [4] * 4), (48, [12] * 3), (96, [24] * 2), (128, [32]), (1000, [32])],
+)
+def test_parts_of_few_images_are_measured_in_turn(num_images, sizes):
+    parts = held_out_images(num_images)
+    assert [len(part) for part in parts] == sizes
+    assert [index for part in parts for index in part] == list(range(sum(sizes)))
 
 
 def test_a_plan_with_auto(shared):

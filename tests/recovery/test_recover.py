@@ -223,7 +223,7 @@ def test_images_are_held_back_that_the_same_seed_did_not_calibrate_on(tmp_path, 
 
     monkeypatch.setattr("optimum_snp.recovery.recovery.RecoveryTrainer", Trainer)
     pruner = pruned_pruner()
-    calibrated_on = choose_images(pruner.model, IMAGES, num_samples=32, seed=3).first(32).cpu()
+    calibrated_on = choose_images(pruner.model, IMAGES, num_samples=32, seed=3).part(range(32)).cpu()
     recover(pruner, tmp_path, minutes=0.001, seed=3)
     assert all(len(images) == 32 for images in held_back)
     seen = (held_back[0].flatten(1).unsqueeze(1) == calibrated_on.flatten(1)).all(dim=-1)
