@@ -90,7 +90,12 @@ def run_python(script, *arguments, python=sys.executable, **options):
 
 
 def torchrun(num_processes, *arguments, timeout=300, **environment):
-    """Runs a script in so many processes, with one thread each; a job that hangs fails the test."""
+    """Runs a script in so many processes, with one thread each; a job that hangs fails the test.
+
+    Processes cannot share a GPU: where there are too few, all are on the CPU.
+    """
+    if torch.cuda.device_count() < num_processes:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes),
          *map(str, arguments)],
