@@ -50,9 +50,15 @@ def synchronize(device: torch.device) -> None:
 
 
 def has_room(device: torch.device, num_bytes: float) -> bool:
-    """Whether so much takes at most a quarter of a GPU's free memory; a device that does not tell has no room."""
-    free = getattr(torch.get_device_module(device), "mem_get_info", None) if device.type != "cpu" else None
-    return free is not None and num_bytes <= SHARE_OF_MEMORY * free(device)[0]
+    """Whether so much takes at most `SHARE_OF_MEMORY` of what is free on a GPU, or that PyTorch holds there unused.
+
+    A device that does not tell has no room, nor has a CPU.
+    """
+    module = torch.get_device_module(device) if device.type != "cpu" else None
+    if not hasattr(module, "mem_get_info"):
+        return False
+    unused = module.memory_reserved(device) - module.memory_allocated(device)
+    return num_bytes <= SHARE_OF_MEMORY * (module.mem_get_info(device)[0] + unused)
 
 
 def device_name(device: torch.device) -> str | None:

@@ -64,6 +64,7 @@ def walk(class_name):
 def tells_devices_apart():
     """Else the walk would show nothing."""
     with FakeTensorMode():
+        torch.zeros(2, device="other") + torch.zeros(2, device="other")
         try:
             torch.zeros(2) + torch.zeros(2, device="other")
         except RuntimeError:

@@ -14,6 +14,7 @@ from optimum_snp import SNPConfig, SNPPruner, devices
 from optimum_snp.benchmarking.machine import machine_name
 from optimum_snp.benchmarking.stopwatch import fair_stopwatch
 from optimum_snp.devices import put_back
+from optimum_snp.reconstruction import sequence
 from tests.helpers import run_python
 
 
@@ -95,6 +96,30 @@ def test_other_devices_are_waited_for_and_named(kind, monkeypatch):
     assert events == ["waited", "called", "waited"]
     cpu = machine_name(torch.device("cpu"))
     assert machine_name(torch.device(kind)) == ("Ponte" if kind == "xpu" else f"mps of {cpu}")
+
+
+@pytest.mark.parametrize(("num_bytes", "expected"), [(30, True), (31, False)])
+def test_room_is_a_quarter_of_what_is_free_or_held_unused(num_bytes, expected, monkeypatch):
+    module = SimpleNamespace(
+        mem_get_info=lambda device: (100, 1000), memory_reserved=lambda device: 50, memory_allocated=lambda device: 30
+    )
+    monkeypatch.setattr(devices.torch, "get_device_module", lambda device: module)
+    assert devices.has_room(torch.device("xpu"), num_bytes) == expected
+    assert not devices.has_room(torch.device("cpu"), num_bytes)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(True, "meta"), (False, "cpu")])
+def test_reconstruction_keeps_its_streams_where_there_is_room(room, expected, source, monkeypatch):
+    """Those of both networks, three that a block leaves at most, and its neurons."""
+    asked = []
+    monkeypatch.setattr(sequence, "has_room", lambda device, num_bytes: asked.append(num_bytes) or room)
+    model = SNPPruner(source).model
+    run = sequence._Reconstruction(model, model, [0, 1, 2], {}, torch.device("meta"))
+    run.dense_streams, run.pruned_streams = ([torch.zeros(2, 17, 32)] for _ in range(2))
+    run._choose_place()
+    ratio = model.config.block_configs[0]["intermediate_size"] / model.config.hidden_size
+    assert asked == [(5 + ratio) * 2 * 17 * 32 * 4]
+    assert {stream.device.type for stream in (*run.dense_streams, *run.pruned_streams)} == {expected}
 
 
 def test_no_tensor_is_made_on_the_wrong_device():

@@ -37,10 +37,12 @@ def attention_score_statistics(query: torch.Tensor, key: torch.Tensor) -> dict[s
             - `num_maps` `[]`: number of attention maps
     """
     head_dim = query.shape[-1]
-    # Small matrices are taken one by one, and fastest on one thread each: every core has its own heads.
-    heads = list(zip(query.split(1, dim=1), key.split(1, dim=1), strict=True))
-    found = parallel_map(lambda states: _directions(*states), heads, max_workers=len(heads))
-    cosines, singular_values = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    if query.device.type == "cuda":
+        cosines, singular_values = _directions(query, key)
+    else:  # LAPACK takes small matrices one by one, and fastest on one thread each: every core has its own heads.
+        heads = zip(query.split(1, dim=1), key.split(1, dim=1), strict=True)
+        found = parallel_map(lambda states: _directions(*states), heads)
+        cosines, singular_values = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
 
     missing = head_dim - singular_values.shape[-1]  # fewer tokens than neurons: fewer directions
     return {
@@ -56,8 +58,7 @@ def _directions(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, t
     query, key = double(query), double(key)
     factor = torch.linalg.qr(query, mode="r").R  # [maps, min(tokens, d), d]
     gram = key.mT @ key
-    # On the CPU, of which every core takes its own matrices; a GPU has one solved after the other, each as slowly.
-    squares, vectors = (found.to(query.device) for found in torch.linalg.eigh((factor @ gram @ factor.mT).cpu()))
+    squares, vectors = _eigenpairs(factor @ gram @ factor.mT)
     singular_values = squares.flip(-1).clamp_min(0).sqrt()
     left = vectors.flip(-1).mT @ factor  # u_j . q_i
     # Directions beyond the rank are arbitrary and carry nothing; without this they would add noise.
@@ -67,6 +68,16 @@ def _directions(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, t
     # A neuron that is zero on every token adds nothing to the scores: its cosine counts as 0.
     cosines = ((left * right).abs() / norms.unsqueeze(-2)).nan_to_num(0.0, 0.0, 0.0)
     return torch.where(found.unsqueeze(-1), cosines, 0.0), torch.where(found, singular_values, 0.0)
+
+
+def _eigenpairs(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of `[maps, heads, n, n]`. A GPU solves them one after the other, each as slowly as a core of the CPU does."""
+    if matrices.device.type != "cuda":
+        return torch.linalg.eigh(matrices)
+    heads = matrices.cpu().split(1, dim=1)
+    found = parallel_map(torch.linalg.eigh, heads, max_workers=len(heads))
+    values, vectors = (torch.cat(parts, dim=1).to(matrices.device) for parts in zip(*found, strict=True))
+    return values, vectors
 
 
 def _pad_rows(matrix: torch.Tensor, missing: int) -> torch.Tensor:

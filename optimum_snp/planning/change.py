@@ -56,7 +56,7 @@ class ChangeOfOutputs:
         with put_back(model):
             model.to(process_state().device).eval()
             output = model(batch)
-            counted = [each.double().cpu() for each in counted_outputs(output, model.config)]
+            counted = [each.cpu().double() for each in counted_outputs(output, model.config)]
         if "logits" in output and predicts_one_class(model.config):
             return counted, _divergence
         # Every pruned model has these in the basis of the dense one.

@@ -38,10 +38,10 @@ def held_out_images(num_images: int) -> list[range]:
 
     What is measured is not solved from these. What is fitted to images looks better on them than on others, and
     merging, which fits nothing, would lose against neurons. The tries are measured on the first part; the rivals on as
-    many parts as have `NUM_IMAGES`, each time solved from the others.
+    many parts as have `NUM_IMAGES`, four at most, each time solved from the others.
     """
     size = min(NUM_IMAGES, max(1, num_images // 4))
-    count = min(math.ceil(NUM_IMAGES / size), num_images // size)
+    count = min(math.ceil(NUM_IMAGES / size), num_images // size, 4)
     return [range(start, start + size) for start in range(0, count * size, size)]
 
 
@@ -134,8 +134,11 @@ def choose_token_shares(
         if 0 < share < most:
             try_out(share)
     chosen = best()
-    rivals = dict.fromkeys((max(chosen - STEP, 0.0), (chosen + most) / 2, most, 0.0))
-    return [chosen, *(share for share in rivals if share != chosen and sizes_at(share) is not None)]
+    rivals: dict[tuple[int, ...], float] = {}  # by what merges: shares may differ by less than a token
+    for share in (chosen, max(chosen - STEP, 0.0), (chosen + most) / 2, most, 0.0):
+        if sizes_at(share) is not None:
+            rivals.setdefault(tuple(merged_tokens(share, model.config, blocks)), share)
+    return list(rivals.values())
 
 
 def _config(model: SNPModel, merged: list[int]) -> PretrainedConfig:

@@ -102,22 +102,33 @@ def _closest(
     Merging has no closed form, so that without reconstruction it looks worse beside neurons than it is.
     """
     parts = held_out_images(len(images))
-    changes = [0.0] * len(plans)
-    for places in parts:
-        held_out = images.part(places)
-        # Of a size of their own, so that the choice does not depend on the one that the user takes.
-        others = replace(images.others(places), batch_size=TRIAL_BATCH_SIZE)
-        of_others = statistics.without(statistics_of_batch(model, held_out))
-        change = ChangeOfOutputs(model, held_out.split(TRIAL_BATCH_SIZE))
-        # Of few images, which have several parts, there are the more copies: in all parts as many as otherwise in one.
-        copies = num_copies(plans[0].config.reconstruction_copies, len(others), model.config) // len(parts)
-        for index, plan in enumerate(plans):
-            pruned = build_pruned(model, plan, of_others, others.batches(copies, plan.config.seed))
-            changes[index] += change.of(pruned)
+    of_parts = [_changes_of_part(places, len(parts), plans, model, statistics, images) for places in parts]
+    changes = [sum(of_plan) for of_plan in zip(*of_parts, strict=True)]
     for plan, changed in zip(plans, changes, strict=True):
         merged = sum(block.merged_tokens for block in plan.blocks)
         logger.info(f"{merged} tokens merged: the outputs change by {changed / sum(map(len, parts)):.4g} per image.")
     return plans[run_on_main_process(lambda: changes.index(min(changes)))]
+
+
+def _changes_of_part(
+    places: range,
+    num_parts: int,
+    plans: list[PruningPlan],
+    model: SNPModel,
+    statistics: CalibrationStatistics,
+    images: CalibrationImages,
+) -> list[float]:
+    """For every plan the change of the outputs on the images at `places`, of the model made from the others."""
+    held_out = images.part(places)
+    # Of a size of their own, so that the choice does not depend on the one that the user takes.
+    others = replace(images.others(places), batch_size=TRIAL_BATCH_SIZE)
+    # All parts together see as many copies as one reconstruction on as many images would.
+    copies = num_copies(plans[0].config.reconstruction_copies, num_parts * len(others), model.config)
+    of_others = statistics.without(statistics_of_batch(model, held_out))
+    change = ChangeOfOutputs(model, held_out.split(TRIAL_BATCH_SIZE))
+    return [
+        change.of(build_pruned(model, plan, of_others, others.batches(copies, plan.config.seed))) for plan in plans
+    ]
 
 
 def _changes(

@@ -15,13 +15,17 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import broadcast, reduce
 
-from ..linear_algebra import double, ridge_cholesky
+from ..devices import has_room
+from ..linear_algebra import ridge_cholesky
 from ..processes import process_state
 
 
 # Products of a chunk are rounded to this share of the largest of the first chunk: finer than float32, in which they
 # are computed, and coarse enough for 2^16 chunks to add up within the 53 bits of float64.
 _RESOLUTION_BITS = 36
+
+# As large as the moment, that sums and solution hold at most.
+_MATRICES = 8
 
 # Channels that are multiplied at once: as many as keep the products fast.
 _STRIP = 256
@@ -49,7 +53,7 @@ def ridge_for(chunks: Sequence[torch.Tensor]) -> float:
 
 @dataclass
 class RegressionSums:
-    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64, where the rows are if that has float64.
+    """Sums over rows of inputs `x` and targets `y` with weights `w`, float64, on a GPU that has room or on the CPU.
 
     Attributes:
         weight (`torch.Tensor` of shape `[1]`): `sum w`.
@@ -65,20 +69,24 @@ class RegressionSums:
     cross: torch.Tensor
 
     @classmethod
-    def of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
+    def of_rows(
+        cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, place: torch.device
+    ) -> "RegressionSums":
         """The sums over `[rows, inputs]` and `[rows, outputs]` with weights `[rows]`, of any floating dtype."""
         with torch.autocast(inputs.device.type, enabled=False):  # networks may run in half precision, sums may not
-            return cls._of_rows(inputs, targets, weights.float())
+            return cls._of_rows(inputs, targets, weights.float(), place)
 
     @classmethod
-    def _of_rows(cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> "RegressionSums":
+    def _of_rows(
+        cls, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, place: torch.device
+    ) -> "RegressionSums":
         total = weights.sum()
-        inputs, input_mean = _centre(inputs, weights / total)
-        targets, target_mean = _centre(targets, weights / total)
-        weighted, total = inputs * weights.unsqueeze(1), double(total).view(1)
+        inputs, input_mean = _centre(inputs, weights / total, place)
+        targets, target_mean = _centre(targets, weights / total, place)
+        weighted, total = inputs * weights.unsqueeze(1), total.to(place).double().view(1)
         # Products of rows less their mean: a large mean costs the covariance no digits.
-        moment = double(_symmetric_product(weighted, inputs)).addr_(total * input_mean, input_mean)
-        cross = double(targets.mT @ weighted).addr_(total * target_mean, input_mean)
+        moment = _symmetric_product(weighted, inputs).to(place).double().addr_(total * input_mean, input_mean)
+        cross = (targets.mT @ weighted).to(place).double().addr_(total * target_mean, input_mean)
         return cls(total, total * input_mean, total * target_mean, moment, cross)
 
     @classmethod
@@ -100,7 +108,10 @@ class RegressionSums:
         totals = quanta = None
         for inputs, targets, weights in chunks:
             of_rows = weights.to(inputs.device).expand(inputs.shape[:-1]).flatten()
-            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows)
+            if totals is None:
+                size = _MATRICES * torch.float64.itemsize * num_inputs**2
+                place = inputs.device if has_room(inputs.device, size) else torch.device("cpu")
+            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows, place)
             if totals is None:
                 totals = cls(*(torch.zeros_like(getattr(sums, name)) for name in _FIELDS))
                 quanta = _agree_on_quanta(sums)
@@ -132,12 +143,12 @@ def _symmetric_product(weighted: torch.Tensor, inputs: torch.Tensor) -> torch.Te
     return product
 
 
-def _centre(rows: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows less their mean by `shares`, in float32, and the mean, in float64."""
+def _centre(rows: torch.Tensor, shares: torch.Tensor, place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows less their mean by `shares`, in float32, and the mean, in float64 at `place`."""
     rows = rows.float()
     mean = shares @ rows
     rows = rows - mean
-    return rows, double(mean) + double(shares @ rows)
+    return rows, mean.to(place).double() + (shares @ rows).to(place).double()
 
 
 def _agree_on_quanta(sums: RegressionSums) -> list[float]:

@@ -26,7 +26,7 @@ def ground_parser(
     parser.add_argument("--ground", type=Path, default=OUTPUT, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path(output), help="default: %(default)s")
     parser.add_argument("--tasks", nargs="+", default=list(default), choices=list(tasks))
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where models are measured")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     return parser
 
