@@ -3,8 +3,8 @@
 Plain backgrounds merge at next to no loss, fine textures do not. So some shares of the tokens are tried out: the
 neurons get what each leaves of the budget, and the model that comes of it, in closed form, is run on some of the
 images, which it was not solved from. The share whose outputs are closest to those of the dense model wins. Where the
-model will be reconstructed it is then held to a smaller and a larger share, to tokens alone and to neurons alone, all
-reconstructed ([`optimum_snp.planning.trial`]), which neurons and tokens gain by unequally.
+model will be reconstructed it is then held to a larger share, to tokens alone and to neurons alone, all reconstructed
+([`optimum_snp.planning.trial`]): neurons have a closed form and merging has none, so that tokens gain more by it.
 Losses that are predicted part by part would not do: they leave out how merging and pruning act on each other, and what
 large changes saturate.
 
@@ -90,8 +90,8 @@ def choose_token_shares(
 
     Returns:
         `list[float]`: Of the shares that were tried the one that loses least; then what it is to be held to where the
-        model will be reconstructed, as far as it fits: a share that is a step smaller, the one in the middle between
-        the best and that of tokens alone, the latter, and 0. The largest share alone, if nothing fits.
+        model will be reconstructed, as far as it fits: the share in the middle between it and that of tokens alone,
+        the latter, and 0. The largest share alone, if nothing fits.
     """
     blocks = list(range(len(block_sizes(model.config))))
     num_patches = num_mergeable_tokens(model.config)
@@ -135,7 +135,7 @@ def choose_token_shares(
             try_out(share)
     chosen = best()
     rivals: dict[tuple[int, ...], float] = {}  # by what merges: shares may differ by less than a token
-    for share in (chosen, max(chosen - STEP, 0.0), (chosen + most) / 2, most, 0.0):
+    for share in (chosen, (chosen + most) / 2, most, 0.0):
         if sizes_at(share) is not None:
             rivals.setdefault(tuple(merged_tokens(share, model.config, blocks)), share)
     return list(rivals.values())

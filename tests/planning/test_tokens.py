@@ -210,7 +210,7 @@ def test_auto_takes_what_loses_least(shared, sign):
     alone = [macs_of(model)(merged_tokens(count / 16, model.config, [0, 1, 2])) for count in range(9)]
     fewest = next(count for count, costs in enumerate(alone) if costs.total(costs.sizes) <= 0.7 * count_macs(model))
     most = fewest / 16
-    assert [share, *rivals] == ([0, most / 2, most] if sign == 1 else [most, most - 0.125, 0])
+    assert [share, *rivals] == ([0, most / 2, most] if sign == 1 else [most, 0])
     assert all(0.65 < spent <= 0.7 for spent in seen)
     assert keeps_neurons.count(True) == 1
 
@@ -277,7 +277,7 @@ def test_auto_measures_on_images_that_the_tries_did_not_see(shared, monkeypatch)
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("least", [0, 1, 3, 4])
+@pytest.mark.parametrize("least", [0, 2, 3])
 def test_what_is_to_be_reconstructed_is_held_to_each_alone(shared, monkeypatch, least):
     """The plan whose reconstructed model changes images least that are held out, a part after the other."""
     built = []
@@ -290,21 +290,21 @@ def test_what_is_to_be_reconstructed_is_held_to_each_alone(shared, monkeypatch, 
 
     def change(_self, _model):
         """In closed form the third try wins, of a quarter of the patches."""
-        return abs((len(built) - 1) % 5 - least) if built else abs(next(tries) - 2)
+        return abs((len(built) - 1) % 4 - least) if built else abs(next(tries) - 2)
 
     tries = itertools.count()
     monkeypatch.setattr(ChangeOfOutputs, "of", change)
     plan = shared.plan(SNPConfig(target_flops=0.7, token_sparsity="auto"))
-    plans = [tried for tried, _, _ in built[:5]]
+    plans = [tried for tried, _, _ in built[:4]]
     merged = [sum(block.merged_tokens for block in tried.blocks) for tried in plans]
-    assert [tried for tried in plans if tried.parameters_after == tried.parameters_before] == [plans[3]]
-    assert merged[:2] == [4, 2] and merged[0] <= merged[2] <= merged[3] and merged[4] == 0
+    assert [tried for tried in plans if tried.parameters_after == tried.parameters_before] == [plans[2]]
+    assert merged[0] == 4 and merged[0] <= merged[1] <= merged[2] and merged[3] == 0
     assert sum(block.merged_tokens for block in plan.blocks) == merged[least]
     assert plan.macs_after <= 0.7 * plan.macs_before
     images = torch.cat(list(shared.calibration_images.batches()))
     assert [tried for tried, _, _ in built] == plans * 4
     for place, (_, num_images, seen) in enumerate(built):
-        part = slice(place // 5 * 6, place // 5 * 6 + 6)
+        part = slice(place // 4 * 6, place // 4 * 6 + 6)
         assert num_images == 18 and torch.equal(seen, torch.cat((images[: part.start], images[part.stop :])))
 
 
