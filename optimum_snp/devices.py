@@ -49,16 +49,18 @@ def synchronize(device: torch.device) -> None:
         torch.get_device_module(device).synchronize()
 
 
-def has_room(device: torch.device, num_bytes: float) -> bool:
-    """Whether so much takes at most `SHARE_OF_MEMORY` of what is free on a GPU, or that PyTorch holds there unused.
+def place_with_room(device: torch.device, num_bytes: float) -> torch.device:
+    """A GPU, if so much takes at most `SHARE_OF_MEMORY` of what is free there or PyTorch holds unused; else the CPU.
 
-    A device that does not tell has no room, nor has a CPU.
+    Also the CPU for a device that does not tell, and for Apple's GPUs, whose memory is the main memory and which have
+    no float64.
     """
-    module = torch.get_device_module(device) if device.type != "cpu" else None
+    cpu = torch.device("cpu")
+    module = torch.get_device_module(device) if device.type not in ("cpu", "mps") else None
     if not hasattr(module, "mem_get_info"):
-        return False
+        return cpu
     unused = module.memory_reserved(device) - module.memory_allocated(device)
-    return num_bytes <= SHARE_OF_MEMORY * (module.mem_get_info(device)[0] + unused)
+    return device if num_bytes <= SHARE_OF_MEMORY * (module.mem_get_info(device)[0] + unused) else cpu
 
 
 def device_name(device: torch.device) -> str | None:

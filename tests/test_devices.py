@@ -104,15 +104,16 @@ def test_room_is_a_quarter_of_what_is_free_or_held_unused(num_bytes, expected, m
         mem_get_info=lambda device: (100, 1000), memory_reserved=lambda device: 50, memory_allocated=lambda device: 30
     )
     monkeypatch.setattr(devices.torch, "get_device_module", lambda device: module)
-    assert devices.has_room(torch.device("xpu"), num_bytes) == expected
-    assert not devices.has_room(torch.device("cpu"), num_bytes)
+    places = {kind: devices.place_with_room(torch.device(kind), num_bytes).type for kind in ("xpu", "mps", "cpu")}
+    assert places == {"xpu": "xpu" if expected else "cpu", "mps": "cpu", "cpu": "cpu"}
 
 
-@pytest.mark.parametrize(("room", "expected"), [(True, "meta"), (False, "cpu")])
-def test_reconstruction_keeps_its_streams_where_there_is_room(room, expected, source, monkeypatch):
+@pytest.mark.parametrize("expected", ["meta", "cpu"])
+def test_reconstruction_keeps_its_streams_where_there_is_room(expected, source, monkeypatch):
     """Those of both networks, three that a block leaves at most, and its neurons."""
     asked = []
-    monkeypatch.setattr(sequence, "has_room", lambda device, num_bytes: asked.append(num_bytes) or room)
+    place = torch.device(expected)
+    monkeypatch.setattr(sequence, "place_with_room", lambda device, num_bytes: asked.append(num_bytes) or place)
     model = SNPPruner(source).model
     run = sequence._Reconstruction(model, model, [0, 1, 2], {}, torch.device("meta"))
     run.dense_streams, run.pruned_streams = ([torch.zeros(2, 17, 32)] for _ in range(2))

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..devices import has_room
+from ..devices import place_with_room
 from ..structure import Block, Norm, Structure
 from .shapes import shapes_of_sums
 from .statistics import CalibrationStatistics
@@ -73,7 +73,7 @@ def place_of_sums(structure: Structure, device: torch.device) -> torch.device:
     """
     shapes = shapes_of_sums(structure, moments=True, sensitivities=False).values()
     size = sum(torch.float64.itemsize * math.prod(shape) for shape in shapes)
-    return device if device.type != "mps" and has_room(device, size) else torch.device("cpu")
+    return place_with_room(device, size)
 
 
 def moment_hooks(

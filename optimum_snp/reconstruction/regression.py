@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import broadcast, reduce
 
-from ..devices import has_room
+from ..devices import place_with_room
 from ..linear_algebra import ridge_cholesky
 from ..processes import process_state
 
@@ -108,20 +108,22 @@ class RegressionSums:
         totals = quanta = None
         for inputs, targets, weights in chunks:
             of_rows = weights.to(inputs.device).expand(inputs.shape[:-1]).flatten()
-            if totals is None:
-                size = _MATRICES * torch.float64.itemsize * num_inputs**2
-                place = inputs.device if has_room(inputs.device, size) else torch.device("cpu")
-            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows, place)
-            if totals is None:
-                totals = cls(*(torch.zeros_like(getattr(sums, name)) for name in _FIELDS))
-                quanta = _agree_on_quanta(sums)
+            totals = totals or cls._start(num_inputs, num_outputs, inputs.device)
+            sums = cls.of_rows(inputs.flatten(0, -2), targets.flatten(0, -2), of_rows, totals.moment.device)
+            quanta = quanta or _agree_on_quanta(sums)
             for name, quantum in zip(_FIELDS, quanta, strict=True):
                 getattr(totals, name).add_(getattr(sums, name).div_(quantum).round_().mul_(quantum))
         if totals is None:
-            shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
-            totals = cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+            totals = cls._start(num_inputs, num_outputs, torch.device("cpu"))
             _agree_on_quanta(totals)
         return totals._reduced()
+
+    @classmethod
+    def _start(cls, num_inputs: int, num_outputs: int, device: torch.device) -> "RegressionSums":
+        """Zeros, on a GPU that has room for the sums and their solution, or on the CPU."""
+        place = place_with_room(device, _MATRICES * torch.float64.itemsize * num_inputs**2)
+        shapes = ((1,), (num_inputs,), (num_outputs,), (num_inputs, num_inputs), (num_outputs, num_inputs))
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=place) for shape in shapes))
 
     def _reduced(self) -> "RegressionSums":
         state = process_state()

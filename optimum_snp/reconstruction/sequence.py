@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..devices import has_room, put_back
+from ..devices import place_with_room, put_back
 from ..models import SNPModel
 from ..processes import process_state, tensors_of_main_process
 from ..structure import Block, Norm, describe
@@ -145,8 +145,7 @@ class _Reconstruction:
         size = sum(stream.nbytes for stream in self.dense_streams)
         downs = [self.pruned.get_submodule(block.down) for block in self.pruned_structure.blocks]
         beside = 3 + max(down.in_features / down.out_features for down in downs)  # streams behind layers, and neurons
-        if has_room(self.device, (2 + beside) * size):
-            self.place = self.device
+        self.place = place_with_room(self.device, (2 + beside) * size)
         for streams in (self.dense_streams, self.pruned_streams):
             streams[:] = [stream.to(self.place) for stream in streams]
 

@@ -218,15 +218,9 @@ def test_sums_are_kept_on_the_device_where_they_take_a_quarter_of_its_memory(fre
     statistics = SNPPruner(source).calibrate(torch.zeros(1, 3, 32, 32), sensitivities=False)
     sums = [*statistics.blocks, *statistics.norms.values()]
     assert sum(tensor.numel() for found in sums for tensor in found.values()) == NUM_SUMS
-    module = (
-        SimpleNamespace()
-        if free is None
-        else SimpleNamespace(
-            mem_get_info=lambda device: (free, 10**12),
-            memory_reserved=lambda device: 0,
-            memory_allocated=lambda device: 0,
-        )
-    )
+    module = SimpleNamespace(memory_reserved=lambda device: 0, memory_allocated=lambda device: 0)
+    if free is not None:
+        module.mem_get_info = lambda device: (free, 10**12)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
     place = SimpleNamespace(type="other")
     found = place_of_sums(describe(SNPPruner(source).model), place)

@@ -1,6 +1,7 @@
 """What the tests of the architectures share: images, random weights, and how outputs are compared."""
 
 import torch
+import torch.nn.functional as F
 
 
 # The vision towers of transformers' families, for patches of 8 pixels.
@@ -33,3 +34,16 @@ def randomize(model):
                 around = float(isinstance(module, torch.nn.LayerNorm) and name == "weight")
                 parameter.copy_(around + 0.2 * torch.randn(parameter.shape))
     return model.eval()
+
+
+def record_attention(monkeypatch):
+    """A list of queries, keys and values, `[batch, heads, tokens, dim]`, which every fused attention now adds to."""
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        calls.append((query, key, value))
+        return fused(query, key, value, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    return calls

@@ -12,6 +12,7 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from optimum_snp.models import SNPSwinBackbone, SNPSwinConfig, SNPSwinForImageClassification, SNPSwinModel
 from optimum_snp.models.snp_swin.modeling_snp_swin import SNPSwinDropPath, SNPSwinPatchMerging, build_windows
 from tests.helpers import checkpoint_activations
+from tests.models.comparison import record_attention
 
 
 def block(heads=2, qk=5, v=9, mlp=20, scale=0.3, shift=0):
@@ -124,31 +125,17 @@ def test_sdpa_equals_eager_for_unequal_sizes(model_class, size, device):
 
 
 def test_fused_attention_always_sees_one_size(images, monkeypatch):
-    sizes = []
-    fused = F.scaled_dot_product_attention
-
-    def spy(query, key, value, **options):
-        sizes.append((query.shape[-1], key.shape[-1], value.shape[-1]))
-        return fused(query, key, value, **options)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    calls = record_attention(monkeypatch)
     build()(images)
-    assert sizes == [(9, 9, 9), (11, 11, 11), (6, 6, 6)]
+    assert [tuple(states.shape[-1] for states in call) for call in calls] == [(9, 9, 9), (11, 11, 11), (6, 6, 6)]
 
 
 @pytest.mark.parametrize(("qk", "v"), [(1, 8), (8, 1)])
 def test_a_head_alone_keeps_the_strides_that_kernels_take(qk, v, images, monkeypatch):
     """Kernels of CUDA load several numbers at once, so heads and tokens must start at multiples of that."""
-    strides = []
-    fused = F.scaled_dot_product_attention
-
-    def spy(query, key, value, **options):
-        strides.extend(states.stride()[:-1] for states in (query, key, value))
-        return fused(query, key, value, **options)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    calls = record_attention(monkeypatch)
     build(block_configs=[[block(heads=1, qk=qk, v=v)], [block(heads=1, qk=qk, v=v, shift=1)]])(images)
-    assert strides and all(stride % 8 == 0 for of_states in strides for stride in of_states)
+    assert calls and all(stride % 8 == 0 for call in calls for states in call for stride in states.stride()[:-1])
 
 
 def test_projections_see_windows_and_everything_else_sees_tokens(images):
